@@ -1,0 +1,12 @@
+"""scikit-learn's 8×8 digits."""
+
+from sklearn.datasets import load_digits
+
+from wdsearch.datasets._base import ArrayDataModule, Arrays
+
+
+class Digits(ArrayDataModule):
+    """1,797 rows, 64 features, 10 classes (Alpaydin & Kaynak 1998)."""
+
+    def arrays(self) -> Arrays:
+        return Arrays(*load_digits(return_X_y=True))

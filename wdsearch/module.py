@@ -1,0 +1,229 @@
+"""One trial: a LightningModule with configurable decay, dropout and the rest, trainable by plain `L.Trainer`."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from wdsearch.noise import NoiseStream
+from wdsearch.recipe import Recipe, decayed_parameters, torch_step_size
+from wdsearch.regularizers import REGULARIZERS, Regularizer
+from wdsearch.regularizers.dropout import replace_dropout
+from wdsearch.tasks import Sums, Task, losses_and_gaps, total
+from wdsearch.types import Params, Strengths
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Scalars(nn.Module):
+    """A trial's numbers as 0-d float64 buffers, so that a population stacks them like any buffer."""
+
+    def __init__(self, values: Mapping[str, float]) -> None:
+        super().__init__()
+        for key, value in values.items():
+            self.register_buffer(key, torch.tensor(float(value), dtype=torch.float64))
+
+    def as_dict(self, dtype: torch.dtype = torch.float64) -> Strengths:
+        """The numbers by key: 0-d in a trial, batched under vmap."""
+        return {key: value.to(dtype) for key, value in self.named_buffers()}
+
+
+class RegularizedModule(L.LightningModule):
+    """A network with its learning rate and strengths.
+
+    `strengths` maps keys of `REGULARIZERS` to values; a regularizer that is not named does not act. Plain `nn.Dropout`
+    layers of `network` are replaced by ones whose rate is data and whose noise depends on (`seed`, epoch, batch) alone.
+    A subclass may override `forward` and `loss`.
+
+    Raises ValueError for a strength outside its regularizer's domain or one that does not fit the task.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        strengths: Mapping[str, float] | None = None,
+        lr: float = 1e-3,
+        recipe: Recipe | None = None,
+        task: Task | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.recipe, self.task, self.seed = recipe or Recipe(), task or Task(), seed
+        self.regularizers = [_checked(key, value, self.task) for key, value in (strengths or {}).items()]
+        self.noise = {key: NoiseStream(seed, key) for key in (*(strengths or {}), "dropout")}
+        self.network = replace_dropout(network, self.noise["dropout"])
+        self.decayed = [f"network.{name}" for name in decayed_parameters(self.network, self.recipe.decay)]
+        self.strengths = Scalars(strengths or {})
+        self.rates = Scalars({"lr": lr})
+        self._write_buffers(strengths or {})
+        self._best_loss, self._best_epoch, self._best_state = math.inf, 0, None
+
+    def _write_buffers(self, strengths: Mapping[str, float]) -> None:
+        for regularizer in self.acting("buffer"):
+            for name, buffer in self.network.named_buffers():
+                if name.rpartition(".")[2] == regularizer.buffer:
+                    buffer.fill_(strengths[regularizer.key])
+
+    def acting(self, point: str) -> list[Regularizer]:
+        """The trial's regularizers that act at a point of training (a field of `Regularizer`)."""
+        return [regularizer for regularizer in self.regularizers if getattr(regularizer, point) is not None]
+
+    # -- what a population lifts -------------------------------------------------------------------------------
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs of the network for a batch of inputs."""
+        return self.network(inputs)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of a batch, without regularizers: what train and validation loss and their gap are made of."""
+        return self.task.loss(outputs, targets)
+
+    def objective(self, batch: Batch) -> Tensor:
+        """The batch's loss with augmentation, changed loss and penalties: what the gradient is taken of."""
+        inputs, targets = batch
+        strengths = self.current_strengths()
+        for regularizer in self.acting("augment"):
+            key = regularizer.key
+            inputs, targets = regularizer.augment(inputs, targets, strengths[key], self.noise[key])
+        outputs = self(inputs)
+        value = self.loss(outputs, targets)
+        for regularizer in self.acting("loss"):
+            value = regularizer.loss(value, outputs, targets, strengths[regularizer.key])
+        for regularizer in self.acting("penalty"):
+            value = value + regularizer.penalty(self.decayed_weights(), strengths[regularizer.key])
+        return value
+
+    def evaluation(self, batch: Batch) -> Sums:
+        """Sums over a batch's rows of loss and metric, in eval mode and without regularizers."""
+        inputs, targets = batch
+        outputs = self(inputs)
+        count = torch.tensor(len(targets), dtype=outputs.dtype, device=outputs.device)
+        return {"loss": self.loss(outputs, targets) * count, "count": count} | self.task.metric.sums(outputs, targets)
+
+    def changed_gradients(self, gradients: Params, strengths: Strengths) -> Params:
+        """The gradients as the optimizer shall see them (clipped)."""
+        for regularizer in self.acting("gradients"):
+            gradients = regularizer.gradients(gradients, strengths[regularizer.key])
+        return gradients
+
+    def decay(self, strengths: Strengths) -> Tensor:
+        """λ of the optimizer's decoupled decay."""
+        decays = [regularizer.decay(strengths[regularizer.key]) for regularizer in self.acting("decay")]
+        return sum(decays, torch.zeros((), dtype=torch.float64))
+
+    def after_prox(self, weight: Tensor, step_size: Tensor, strengths: Strengths) -> Tensor:
+        """A decayed weight after the proximal steps that follow the optimizer's."""
+        for regularizer in self.acting("prox"):
+            weight = regularizer.prox(weight, step_size, strengths[regularizer.key])
+        return weight
+
+    def current_strengths(self) -> Strengths:
+        """The strengths in the parameters' type, so that alone and fused they round alike."""
+        return self.strengths.as_dict(next(self.parameters()).dtype)
+
+    def patience(self) -> float:
+        """Epochs without a better validation loss after which this trial stops; ∞ if it does not."""
+        values = self.strengths.as_dict()
+        return min([r.patience(float(values[r.key])) for r in self.acting("patience")], default=math.inf)
+
+    def decayed_weights(self) -> Params:
+        """The parameters that decay, by name."""
+        parameters = dict(self.named_parameters())
+        return {name: parameters[name] for name in self.decayed}
+
+    def rewind_noise(self, epoch: int, batch: int) -> None:
+        """Make the next noise that of this batch of this epoch."""
+        for stream in self.noise.values():
+            stream.at(epoch, batch)
+
+    # -- training alone by L.Trainer ---------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.rewind_noise(self.current_epoch, batch_idx)
+        value = self.objective(batch)
+        self.log("loss/objective", value, on_step=False, on_epoch=True, batch_size=len(batch[1]))
+        return value
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._torch_optimizer()
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.recipe.factor(step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _torch_optimizer(self) -> torch.optim.Optimizer:
+        lr, decay = float(self.rates.as_dict()["lr"]), float(self.decay(self.strengths.as_dict()))
+        decayed = list(self.decayed_weights().values())
+        others = [parameter for name, parameter in self.named_parameters() if name not in set(self.decayed)]
+        if self.recipe.optimizer == "adamw":
+            groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+            return torch.optim.AdamW(groups, lr=lr, betas=self.recipe.betas, eps=self.recipe.eps)
+        groups = [{"params": decayed, "decoupled_decay": decay}, {"params": others, "decoupled_decay": 0.0}]
+        return torch.optim.SGD(groups, lr=lr, momentum=self.recipe.momentum, nesterov=self.recipe.nesterov)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Change the gradients, then decay for SGD: torch's SGD has no decoupled decay of its own."""
+        gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+        changed = self.changed_gradients(gradients, self.current_strengths())
+        for name, gradient in gradients.items():
+            if changed[name] is not gradient:
+                gradient.copy_(changed[name])
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                for parameter in group["params"] if group.get("decoupled_decay") else ():
+                    parameter.mul_(1.0 - group["lr"] * group["decoupled_decay"])
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if not self.acting("prox"):
+            return
+        inner = getattr(optimizer, "optimizer", optimizer)
+        strengths, group = self.current_strengths(), inner.param_groups[0]
+        with torch.no_grad():
+            for weight in self.decayed_weights().values():
+                step_size = torch.as_tensor(torch_step_size(inner, group, weight), device=weight.device)
+                weight.copy_(self.after_prox(weight, step_size, strengths))
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_sums: list[Sums] = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._validation_sums.append(self.evaluation(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log losses and gaps; stop if patience has run out."""
+        if self.trainer.sanity_checking:
+            return
+        metrics = losses_and_gaps(self.task, self._training_sums(), total(self._validation_sums))
+        self.log_dict(metrics)
+        patience = self.patience()
+        if metrics["loss/val"] < self._best_loss:
+            self._best_loss, self._best_epoch = float(metrics["loss/val"]), self.current_epoch
+            self._best_state = copy.deepcopy(self.state_dict()) if patience < math.inf else None
+        self.trainer.should_stop |= self.current_epoch - self._best_epoch >= patience
+
+    def _training_sums(self) -> Sums:
+        loader = self.trainer.datamodule.train_eval_dataloader()  # type: ignore[attr-defined]
+        convert, move = self.trainer.precision_plugin.convert_input, self.trainer.strategy.batch_to_device
+        return total(self.evaluation(move(convert(batch))) for batch in loader)
+
+    def on_train_end(self) -> None:
+        """With early stopping the trial's result is its best state, not its last."""
+        if self._best_state is not None:
+            self.load_state_dict(self._best_state)
+
+
+def _checked(key: str, value: float, task: Task) -> Regularizer:
+    if key not in REGULARIZERS:
+        raise ValueError(f"there is no regularizer {key!r}; known: {', '.join(REGULARIZERS)}")
+    regularizer = REGULARIZERS[key]
+    if value not in regularizer.domain:
+        raise ValueError(f"{key} is {value!r}; allowed is {regularizer.domain}")
+    if task.name not in regularizer.tasks:
+        raise ValueError(f"{key} works for {' and '.join(regularizer.tasks)}, not for {task.name}")
+    return regularizer

@@ -1,0 +1,45 @@
+"""The only source of randomness in training: every draw is a function of (seed, epoch, batch, regularizer)."""
+
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from a study's seed and what it is for; equal parts give equal seeds on every machine."""
+    digest = blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class NoiseStream:
+    """Noise of one regularizer; the n-th draw of a training step is the same whoever else draws.
+
+    Under `vmap(..., randomness="same")` one draw serves all trials: common random numbers.
+    """
+
+    def __init__(self, seed: int, key: str) -> None:
+        self.seed, self.key = seed, key
+        self._step: tuple[int, int] = (0, 0)
+        self._generator: torch.Generator | None = None
+
+    def at(self, epoch: int, batch: int) -> None:
+        """Rewind to the first draw of this batch of this epoch."""
+        self._step, self._generator = (epoch, batch), None
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Uniform noise on [0, 1) with the shape of `like`."""
+        return torch.rand(like.shape, generator=self._on(like), dtype=like.dtype, device=like.device)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal noise with the shape of `like`."""
+        return torch.randn(like.shape, generator=self._on(like), dtype=like.dtype, device=like.device)
+
+    def _on(self, like: Tensor) -> torch.Generator:
+        if self._generator is None or self._generator.device != like.device:
+            self._generator = torch.Generator(like.device)
+            self._generator.manual_seed(derive_seed(self.seed, *self._step, self.key))
+        return self._generator
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_generator": None}

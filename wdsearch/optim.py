@@ -1,0 +1,131 @@
+"""AdamW and SGD for a population: parameters with the trial axis in front, learning rate and decay (K,)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from wdsearch.recipe import Recipe, adam_step_size, sgd_step_size
+
+
+class PopulationOptimizer(torch.optim.Optimizer):
+    """What both optimizers share: K rates, K decays, and trials that leave.
+
+    `group["lr"]` is the schedule's common factor, which torch's own schedulers drive; the trials' learning rates are
+    `rates`, shape (K,), float64. Groups with `decays=True` get the decoupled decay `w ← w − η·λ·w`, λ being `decay`, (K,).
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], rates: Tensor, decay: Tensor, **defaults: Any) -> None:
+        super().__init__(groups, {"lr": 1.0, "decays": False} | defaults)
+        self.rates, self.decay = rates, decay
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all trials but these rows, from parameters and state."""
+        self.rates, self.decay = self.rates[rows], self.decay[rows]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                stays = rows.to(parameter.device)
+                parameter.data, parameter.grad = parameter.data[stays], None
+                state = self.state[parameter]
+                self.state[parameter] = {
+                    name: value[stays] if name != "step" else value for name, value in state.items()
+                }
+
+    def step_size(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+        """What a constant gradient is multiplied by, per trial: the scale of a proximal step; broadcasts to `parameter`."""
+        raise NotImplementedError
+
+    def _rate(self, group: dict[str, Any], like: Tensor) -> Tensor:
+        return _along_trials(self.rates * group["lr"], like)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One step of every trial, from the parameters' `.grad`."""
+        assert closure is None, "a population's gradients are taken before the step"
+        for group in self.param_groups:
+            directions = self._directions(group)
+            if group["decays"]:
+                shrink = 1.0 - self.rates * group["lr"] * self.decay
+                torch._foreach_mul_(group["params"], [_along_trials(shrink, p) for p in group["params"]])
+            for parameter, direction in zip(group["params"], directions, strict=True):
+                parameter.addcmul_(direction, self._rate(group, parameter))
+
+    def _directions(self, group: dict[str, Any]) -> list[Tensor]:
+        raise NotImplementedError
+
+    def _state(self, group: dict[str, Any], name: str) -> list[Tensor]:
+        return [self.state[parameter][name] for parameter in group["params"]]
+
+    def _start(self, group: dict[str, Any], *names: str) -> None:
+        for parameter in group["params"]:
+            if not self.state[parameter]:
+                self.state[parameter] = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)}
+                self.state[parameter] |= {name: torch.zeros_like(parameter) for name in names}
+
+
+class PopulationAdamW(PopulationOptimizer):
+    """AdamW (Loshchilov & Hutter 1711.05101) per trial, by torch's own fused kernel.
+
+    The kernel runs once for all trials, at rate 1 and without decay, on a direction of zeros, which becomes −m̂/(√v̂+ε)
+    in one pass over memory; rates and decays of the trials are applied to it afterwards.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], rates: Tensor, decay: Tensor, recipe: Recipe) -> None:
+        super().__init__(groups, rates, decay, betas=recipe.betas, eps=recipe.eps)
+
+    def _directions(self, group: dict[str, Any]) -> list[Tensor]:
+        self._start(group, "exp_avg", "exp_avg_sq", "direction")
+        directions = self._state(group, "direction")
+        torch._foreach_zero_(directions)
+        beta1, beta2 = group["betas"]
+        adamw(
+            directions,
+            [parameter.grad for parameter in group["params"]],
+            self._state(group, "exp_avg"),
+            self._state(group, "exp_avg_sq"),
+            [],
+            self._state(group, "step"),
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=1.0,
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
+        return directions
+
+    def step_size(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+        state, rate = self.state[parameter], self._rate(group, parameter)
+        return adam_step_size(state["exp_avg_sq"], float(state["step"]), rate, group["betas"][1], group["eps"])
+
+
+class PopulationSGD(PopulationOptimizer):
+    """SGD with momentum and Nesterov's form as torch defines them, with decoupled decay (SGDW, 1711.05101, algorithm 1)."""
+
+    def __init__(self, groups: list[dict[str, Any]], rates: Tensor, decay: Tensor, recipe: Recipe) -> None:
+        super().__init__(groups, rates, decay, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+    def _directions(self, group: dict[str, Any]) -> list[Tensor]:
+        self._start(group, "momentum_buffer")
+        gradients = [parameter.grad for parameter in group["params"]]
+        velocities = self._state(group, "momentum_buffer")
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, gradients)
+        if group["nesterov"]:
+            return torch._foreach_neg(torch._foreach_add(gradients, velocities, alpha=group["momentum"]))
+        return torch._foreach_neg(velocities)
+
+    def step_size(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+        return torch.as_tensor(sgd_step_size(self._rate(group, parameter), group["momentum"]))
+
+
+OPTIMIZERS: dict[str, type[PopulationAdamW] | type[PopulationSGD]] = {"adamw": PopulationAdamW, "sgd": PopulationSGD}
+
+
+def _along_trials(values: Tensor, like: Tensor) -> Tensor:
+    """(K,) values shaped to broadcast along the trial axis of `like`, in its type and on its device."""
+    return values.to(like).view(-1, *(1,) * (like.ndim - 1))

@@ -1,0 +1,330 @@
+"""K trials in one pass: cohorts of RegularizedModules under one `L.Trainer`, each exactly as if alone."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from wdsearch.module import Batch, RegularizedModule
+from wdsearch.optim import OPTIMIZERS, PopulationOptimizer
+from wdsearch.tasks import Sums, losses_and_gaps, total
+from wdsearch.types import Params
+
+FINISHED, STOPPED_EARLY, DIVERGED = "finished", "stopped early", "diverged"
+
+
+@dataclass(frozen=True)
+class TrialEpoch:
+    """What one epoch showed of one trial: its age after it, the metrics of its result so far, and why it ends, if it does.
+
+    `metrics` are those of this epoch, `result` those of the state by which the trial is judged: the same, or the best
+    epoch's if it stops early.
+    """
+
+    number: int
+    age: int
+    metrics: dict[str, float]
+    result: dict[str, float]
+    end: str | None
+
+
+class _Method(nn.Module):
+    """Makes `functional_call` run another method than `forward`."""
+
+    def __init__(self, module: RegularizedModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, method: str, batch: Batch) -> Any:
+        return getattr(self.module, method)(batch)
+
+
+@dataclass
+class Cohort:
+    """Trials of one age and one network shape, stacked: they share batches and noise and are one vmapped call.
+
+    `places` bounds how many trials one call holds; more are called in slices, with the same numbers.
+    """
+
+    numbers: list[int]
+    template: RegularizedModule
+    params: Params
+    buffers: Params
+    optimizer: PopulationOptimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    places: int
+    patience: list[float]
+    age: int = 0
+    best: list[dict[str, float]] = field(default_factory=list)
+    best_age: list[int] = field(default_factory=list)
+    best_state: Params = field(default_factory=dict)
+    objective: Tensor | float = 0.0
+    rows_seen: int = 0
+
+    @classmethod
+    def of(cls, trials: Mapping[int, RegularizedModule], steps: int, places: int, device: torch.device) -> "Cohort":
+        """Stack trials of age 0 that will train for `steps` steps."""
+        modules = [module.to(device) for module in trials.values()]
+        template, recipe = copy.deepcopy(modules[0]), modules[0].recipe
+        params, buffers = stack_module_state(modules)  # type: ignore[arg-type]
+        params = {name: value.detach().requires_grad_() for name, value in params.items()}
+        groups = [
+            {"params": [params[name] for name in template.decayed], "decays": bool(template.acting("decay"))},
+            {"params": [value for name, value in params.items() if name not in set(template.decayed)]},
+        ]
+        rates = torch.stack([module.rates.as_dict()["lr"] for module in modules]).cpu()
+        decay = torch.stack([module.decay(module.strengths.as_dict()) for module in modules]).cpu()
+        groups = [group for group in groups if group["params"]]
+        optimizer = OPTIMIZERS[recipe.optimizer](groups, rates, decay, recipe)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.factor(step, steps))
+        patience = [module.patience() for module in modules]
+        cohort = cls(list(trials), template, params, buffers, optimizer, schedule, max(1, places), patience)
+        cohort.best, cohort.best_age = [{} for _ in modules], [0 for _ in modules]
+        return cohort
+
+    # -- one call for all trials -------------------------------------------------------------------------------
+
+    def slices(self) -> Iterator[slice]:
+        """Rows of the stack that share a call: as few and as equal slices as `places` allows."""
+        rows = len(self.numbers)
+        count = -(-rows // self.places)
+        bounds = [rows * i // count for i in range(count + 1)]
+        return (slice(first, last) for first, last in zip(bounds, bounds[1:], strict=False))
+
+    def lifted(self, method: str, rows: slice, params: Params, batch: Batch) -> Any:
+        """A method of the module for several trials at once; `params` are those of `rows`, buffers change in place."""
+        buffers = {name: _padded(value[rows]) for name, value in self.buffers.items()}
+
+        def of_one(params: Params, buffers: Params, batch: Batch) -> Any:
+            state = {f"module.{name}": value for name, value in (params | buffers).items()}
+            return functional_call(_Method(self.template), state, (method, batch))
+
+        result = vmap(of_one, in_dims=(0, 0, None), randomness="same")(params, buffers, batch)
+        if rows.stop - rows.start == 1:
+            for name, value in buffers.items():
+                self.buffers[name][rows] = value[:1]
+        return result
+
+    def step(self, batch: Batch, index: int) -> None:
+        """One optimizer step of every trial on the same batch."""
+        self.template.train()
+        objectives, gradients = zip(*[self._gradients(rows, batch, index) for rows in self.slices()], strict=True)
+        self.objective = self.objective + torch.cat(objectives) * len(batch[1])
+        self.rows_seen += len(batch[1])
+        for parameter, *parts in zip(self.params.values(), *gradients, strict=True):
+            parameter.grad = parts[0] if len(parts) == 1 else torch.cat(parts)
+        self._change_gradients()
+        self.optimizer.step()
+        self._apply_prox()
+        self.schedule.step()
+
+    def _gradients(self, rows: slice, batch: Batch, index: int) -> tuple[Tensor, list[Tensor]]:
+        count = rows.stop - rows.start
+        params = {name: _padded(value.detach()[rows]).requires_grad_() for name, value in self.params.items()}
+        self.template.rewind_noise(self.age, index)
+        objective = self.lifted("objective", rows, params, batch)
+        # a sum, not a mean: each trial keeps its own gradient
+        gradients = torch.autograd.grad(objective.sum(), list(params.values()))
+        return objective.detach()[:count], [gradient[:count] for gradient in gradients]
+
+    def _strengths(self) -> Params:
+        """(K,) strengths in the parameters' type, as a trial alone uses them."""
+        prefix, dtype = "strengths.", next(iter(self.params.values())).dtype
+        named = ((name.removeprefix(prefix), value) for name, value in self.buffers.items() if name.startswith(prefix))
+        return {key: value.to(dtype) for key, value in named}
+
+    @torch.no_grad()
+    def _change_gradients(self) -> None:
+        if not self.template.acting("gradients"):
+            return
+        gradients = {name: value.grad for name, value in self.params.items()}
+        changed = vmap(self.template.changed_gradients)(gradients, self._strengths())
+        for name, value in self.params.items():
+            value.grad = changed[name]
+
+    @torch.no_grad()
+    def _apply_prox(self) -> None:
+        if not self.template.acting("prox"):
+            return
+        group = self.optimizer.param_groups[0]
+        for name in self.template.decayed:
+            step_size = self.optimizer.step_size(group, self.params[name])
+            self.params[name].copy_(vmap(self.template.after_prox)(self.params[name], step_size, self._strengths()))
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> Sums:
+        """Sums over a batch's rows per trial, in eval mode: (K, ...)."""
+        self.template.eval()
+        parts = []
+        for rows in self.slices():
+            params = {name: _padded(value[rows]) for name, value in self.params.items()}
+            sums = self.lifted("evaluation", rows, params, batch)
+            parts.append({name: value[: rows.stop - rows.start] for name, value in sums.items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    # -- ends of epochs ----------------------------------------------------------------------------------------
+
+    def end_epoch(self, train: Sums, validation: Sums, epochs: int) -> list[TrialEpoch]:
+        """Grow one epoch older and say how each trial stands."""
+        self.age += 1
+        columns = losses_and_gaps(self.template.task, train, validation)
+        columns["loss/objective"] = torch.as_tensor(self.objective / self.rows_seen)
+        self.objective, self.rows_seen = 0.0, 0
+        table = {name: column.tolist() for name, column in columns.items()}
+        return [
+            self._trial_epoch(row, {name: column[row] for name, column in table.items()}, epochs)
+            for row in range(len(self.numbers))
+        ]
+
+    def _trial_epoch(self, row: int, metrics: dict[str, float], epochs: int) -> TrialEpoch:
+        patient = self.patience[row] == math.inf
+        if patient or metrics["loss/val"] < self.best[row].get("loss/val", math.inf):
+            self.best[row], self.best_age[row] = metrics, self.age
+            if not patient:
+                self._keep_best(row)
+        return TrialEpoch(self.numbers[row], self.age, metrics, self.best[row], self._end(row, metrics, epochs))
+
+    def _end(self, row: int, metrics: dict[str, float], epochs: int) -> str | None:
+        if not all(math.isfinite(metrics[name]) for name in ("loss/objective", "loss/train", "loss/val")):
+            return DIVERGED
+        if self.age >= epochs:
+            return FINISHED
+        return STOPPED_EARLY if self.age - self.best_age[row] >= self.patience[row] else None
+
+    def _keep_best(self, row: int) -> None:
+        state = {name: value.detach() for name, value in (self.params | self.buffers).items()}
+        if not self.best_state:
+            self.best_state = {name: value.clone() for name, value in state.items()}
+        for name, value in state.items():
+            self.best_state[name][row] = value[row]
+
+    def state(self, number: int) -> Params:
+        """State dict of the weights by which a trial is judged, for its `RegularizedModule` alone."""
+        row = self.numbers.index(number)
+        source = self.best_state if self.patience[row] < math.inf else self.params | self.buffers
+        return {name: source[name][row].detach().clone().cpu() for name in self.template.state_dict()}
+
+    def keep(self, numbers: set[int]) -> None:
+        """Drop all other trials: memory and time fall with them."""
+        kept = [row for row, number in enumerate(self.numbers) if number in numbers]
+        if len(kept) == len(self.numbers):
+            return
+        rows = torch.tensor(kept, dtype=torch.int64)
+        self.optimizer.keep(rows)
+        on_device = rows.to(next(iter(self.params.values())).device)
+        self.buffers = {name: value[on_device] for name, value in self.buffers.items()}
+        self.best_state = {name: value[on_device] for name, value in self.best_state.items()}
+        for column in ("numbers", "patience", "best", "best_age"):
+            setattr(self, column, [getattr(self, column)[row] for row in kept])
+
+
+class CohortBatches:
+    """Each step's batches by age: every cohort sees the order of its own epoch."""
+
+    def __init__(self, loader: Any, cohorts: Callable[[], list[Cohort]]) -> None:
+        self.loader, self.cohorts = loader, cohorts
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[int, Batch]]:
+        ages = sorted({cohort.age for cohort in self.cohorts()})
+        streams = [self._of_epoch(age) for age in ages]
+        return (dict(zip(ages, batches, strict=True)) for batches in zip(*streams, strict=True))
+
+    def _of_epoch(self, epoch: int) -> Iterator[Batch]:
+        self.loader.sampler.set_epoch(epoch)
+        return iter(self.loader)
+
+
+class Population(L.LightningModule):
+    """Trains the trials that are admitted, fused, for `epochs` epochs each: `L.Trainer(max_epochs=-1).fit(population)`.
+
+    After each epoch of the Trainer `trial_epochs` holds what it showed of each trial. A callback's `on_train_epoch_end`
+    may then call `prune` and `admit`; trials that end by themselves leave after it, and training stops when none is left.
+    """
+
+    def __init__(self, datamodule: L.LightningDataModule, epochs: int, places: int = 32) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.datamodule, self.epochs, self.places = datamodule, epochs, places
+        self.cohorts: list[Cohort] = []
+        self._waiting: list[Mapping[int, RegularizedModule]] = []
+        self.trial_epochs: dict[int, TrialEpoch] = {}
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        self.batches = CohortBatches(datamodule.train_dataloader(), lambda: self.cohorts)
+
+    @property
+    def live(self) -> list[int]:
+        """Numbers of the trials in training."""
+        return [number for cohort in self.cohorts for number in cohort.numbers]
+
+    def admit(self, trials: Mapping[int, RegularizedModule]) -> None:
+        """Let new trials of one network begin as a cohort, at the next epoch."""
+        self._waiting.append(trials)
+        if self._trainer is not None:
+            self._stack_waiting()
+
+    def _stack_waiting(self) -> None:
+        convert, steps = self.trainer.precision_plugin.convert_module, len(self.batches) * self.epochs
+        for trials in self._waiting:
+            modules = {number: convert(module) for number, module in trials.items()}
+            self.cohorts.append(Cohort.of(modules, steps, self.places, self.device))
+        self._waiting.clear()
+
+    def on_fit_start(self) -> None:
+        """Only now the device and the precision are known."""
+        self._stack_waiting()
+
+    def state(self, number: int) -> Params:
+        """State dict of a live trial's judged weights."""
+        return next(cohort.state(number) for cohort in self.cohorts if number in cohort.numbers)
+
+    def prune(self, numbers: set[int]) -> None:
+        """Let trials leave now."""
+        for cohort in self.cohorts:
+            cohort.keep(set(cohort.numbers) - numbers)
+        self.cohorts = [cohort for cohort in self.cohorts if cohort.numbers]
+
+    def configure_optimizers(self) -> None:
+        """Each cohort has its own optimizer and schedule."""
+
+    def train_dataloader(self) -> Any:
+        return self.batches
+
+    def val_dataloader(self) -> list[Any]:
+        return [self.datamodule.val_dataloader(), self.datamodule.train_eval_dataloader()]  # type: ignore[attr-defined]
+
+    def training_step(self, batch: dict[int, Batch], batch_idx: int) -> None:
+        for cohort in self.cohorts:
+            cohort.step(batch[cohort.age], batch_idx)
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums: list[list[list[Sums]]] = [[[], []] for _ in self.cohorts]
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        for cohort, sums in zip(self.cohorts, self._sums, strict=True):
+            sums[dataloader_idx].append(cohort.evaluate(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        self.trial_epochs = {
+            epoch.number: epoch
+            for cohort, (validation, train) in zip(self.cohorts, self._sums, strict=True)
+            for epoch in cohort.end_epoch(total(train), total(validation), self.epochs)
+        }
+
+    def on_train_epoch_end(self) -> None:
+        self.prune({epoch.number for epoch in self.trial_epochs.values() if epoch.end})
+        self.trainer.should_stop = not self.cohorts
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """A lone trial twice: one trial takes other kernels than several, and its numbers would depend on its neighbours."""
+    return torch.cat([rows, rows]) if len(rows) == 1 else rows

@@ -1,0 +1,49 @@
+"""Dropout whose rate is data: a 0-d buffer that a population stacks."""
+
+import torch
+from torch import Tensor, nn
+
+from wdsearch.noise import NoiseStream
+from wdsearch.regularizers._base import Regularizer
+from wdsearch.types import Interval, Range
+
+
+class Dropout(nn.Module):
+    """Zeroes entries where `noise < rate` and scales the rest by 1/(1 − rate) (Srivastava et al. 2014).
+
+    One noise serves all rates: a larger rate drops a superset of what a smaller one drops.
+    """
+
+    rate: Tensor
+
+    def __init__(self, rate: float, noise: NoiseStream) -> None:
+        super().__init__()
+        self.noise = noise
+        self.register_buffer("rate", torch.tensor(float(rate), dtype=torch.float64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training:
+            return inputs
+        kept = self.noise.uniform(inputs) >= self.rate
+        return inputs * kept / (1.0 - self.rate)
+
+
+def replace_dropout(network: nn.Module, noise: NoiseStream) -> nn.Module:
+    """Put a `Dropout` that draws from `noise` in place of every plain `nn.Dropout`, with that layer's own rate."""
+    if type(network) is nn.Dropout:
+        return Dropout(network.p, noise)
+    for name, child in network.named_children():
+        setattr(network, name, replace_dropout(child, noise))
+    return network
+
+
+dropout = Regularizer(
+    key="dropout",
+    summary="rate of every dropout layer (Srivastava et al. 2014)",
+    unit="share of activations dropped",
+    neutral=0.0,
+    domain=Interval(0.0, 1.0, high_open=True),
+    usual=Range(0.0, 0.6),
+    torch=lambda strength, _: f"torch.nn.Dropout(p={strength:.6g})",
+    buffer="rate",
+)

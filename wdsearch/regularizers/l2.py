@@ -1,0 +1,38 @@
+"""The coupled penalty `L + λ‖W‖²`, through the gradient, as textbooks write it."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from wdsearch.regularizers._base import Recommendation, Regularizer
+from wdsearch.types import Interval, Params, Range
+
+
+def _penalty(weights: Params, strength: Tensor) -> Tensor:
+    return strength * torch.stack([weight.square().sum() for weight in weights.values()]).sum()
+
+
+def _torch(strength: float, setting: Recommendation) -> str:
+    optimizer = "SGD" if setting.optimizer == "sgd" else "Adam"
+    text = f"torch.optim.{optimizer}(weight_decay={2 * strength:.6g}): 2λ, torch's gradient being λw"
+    if setting.optimizer == "adamw":
+        text += "; not AdamW's weight_decay, which is decoupled"
+    if setting.clipped:
+        text += "; not equivalent here: torch adds it after gradients were clipped, so add λ‖W‖² to the loss instead"
+    return text
+
+
+l2 = Regularizer(
+    key="l2",
+    summary=(
+        "coupled penalty L + λ‖W‖². In other words: torch's weight_decay is 2λ; for a loss of mean squared errors "
+        "over n rows scikit-learn's Ridge(alpha) is nλ"
+    ),
+    unit="λ, nats (or squared target units) per squared weight",
+    neutral=0.0,
+    domain=Interval(0.0, math.inf, high_open=True),
+    usual=Range(1e-6, 1e-2, log=True),
+    torch=_torch,
+    penalty=_penalty,
+)

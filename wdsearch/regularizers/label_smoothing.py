@@ -1,0 +1,25 @@
+"""Label smoothing with a rate that is data (torch's own takes a float only)."""
+
+from torch import Tensor
+
+from wdsearch.regularizers._base import Regularizer
+from wdsearch.types import Interval, Range
+
+
+def _loss(value: Tensor, outputs: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
+    """(1 − ε)·CE + ε·mean over classes of −log p (Szegedy et al. 1512.00567, section 7), averaged over the batch."""
+    uniform = -outputs.log_softmax(dim=-1).mean()
+    return (1.0 - strength) * value + strength * uniform
+
+
+label_smoothing = Regularizer(
+    key="label_smoothing",
+    summary="share of the target spread evenly over all classes (Szegedy et al. 1512.00567)",
+    unit="share of the target",
+    neutral=0.0,
+    domain=Interval(0.0, 1.0, high_open=True),
+    usual=Range(0.0, 0.2),
+    torch=lambda strength, _: f"torch.nn.CrossEntropyLoss(label_smoothing={strength:.6g})",
+    tasks=("classification",),
+    loss=_loss,
+)

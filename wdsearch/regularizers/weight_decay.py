@@ -1,0 +1,27 @@
+"""Decoupled weight decay: `w ← w − η·λ·w` beside the gradient step."""
+
+import math
+
+from wdsearch.regularizers._base import Recommendation, Regularizer
+from wdsearch.types import Interval, Range
+
+
+def _torch(strength: float, setting: Recommendation) -> str:
+    if setting.optimizer == "adamw":
+        return f"torch.optim.AdamW(weight_decay={strength:.6g}) on the decayed parameters, 0 on the others"
+    return (
+        f"no torch equivalent: torch's SGD couples its weight_decay; call p.mul_(1 - lr * {strength:.6g}) "
+        "on the decayed parameters before each step"
+    )
+
+
+weight_decay = Regularizer(
+    key="weight_decay",
+    summary="decoupled decay w ← w − η·λ·w, η the scheduled rate (Loshchilov & Hutter 1711.05101)",
+    unit="λ, 1 per unit of learning rate and step",
+    neutral=0.0,
+    domain=Interval(0.0, math.inf, high_open=True),
+    usual=Range(1e-3, 10.0, log=True),
+    torch=_torch,
+    decay=lambda strength: strength,
+)

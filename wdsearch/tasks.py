@@ -1,0 +1,121 @@
+"""What a trial learns: loss, and metrics as sums over rows, so that batches and trials add up exactly."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Sums = dict[str, Tensor]
+"""Sums over rows, per trial; adding those of all batches gives those of the whole set."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of the outputs: `sums` of one batch of one trial, and the `value` of the added sums.
+
+    `larger_is_better` gives the sign of its gap: positive means overfitting.
+    """
+
+    name: str
+    task: str
+    sums: Callable[[Tensor, Tensor], Sums]
+    value: Callable[[Sums], Tensor]
+    larger_is_better: bool = True
+
+
+def _class_sums(outputs: Tensor, targets: Tensor) -> Sums:
+    one_hot = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+    hit = (outputs.argmax(dim=-1) == targets).to(outputs.dtype)
+    return {"hits": (one_hot * hit.unsqueeze(-1)).sum(0), "members": one_hot.sum(0)}
+
+
+def _balanced_accuracy(sums: Sums) -> Tensor:
+    """Mean recall over the classes that occur, as `sklearn.metrics.balanced_accuracy_score`."""
+    present = sums["members"] > 0
+    recall = sums["hits"] / sums["members"].clamp(min=1)
+    return (recall * present).sum(-1) / present.sum(-1)
+
+
+def _square_sums(outputs: Tensor, targets: Tensor) -> Sums:
+    outputs, targets = outputs.reshape(len(outputs), -1), targets.reshape(len(outputs), -1)
+    residual = (outputs - targets).square().sum(0)
+    ones = torch.ones_like(outputs).sum(0)
+    return {"residual": residual, "sum": targets.sum(0), "squares": targets.square().sum(0), "rows": ones}
+
+
+def _r2(sums: Sums) -> Tensor:
+    """Mean over targets of 1 − residual / total sum of squares, as `sklearn.metrics.r2_score`."""
+    total = sums["squares"] - sums["sum"].square() / sums["rows"]
+    return (1.0 - sums["residual"] / total).mean(-1)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "accuracy",
+            "classification",
+            lambda outputs, targets: {"hits": (outputs.argmax(dim=-1) == targets).to(outputs.dtype).sum()},
+            lambda sums: sums["hits"] / sums["count"],
+        ),
+        Metric("balanced_accuracy", "classification", _class_sums, _balanced_accuracy),
+        Metric("r2", "regression", _square_sums, _r2),
+    )
+}
+
+
+def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.mse_loss(outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1))
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "classification": F.cross_entropy,
+    "regression": _squared_error,
+}
+DEFAULT_METRIC = {"classification": "accuracy", "regression": "r2"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A loss (mean over rows; nats, or squared target units) and a metric."""
+
+    name: str = "classification"
+    metric_name: str | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """The metric of this task."""
+        return METRICS[self.metric_name or DEFAULT_METRIC[self.name]]
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of a batch."""
+        return LOSSES[self.name](outputs, targets)
+
+
+def total(sums: Iterable[Sums]) -> Sums:
+    """The sums of several batches added up."""
+    result: Sums = {}
+    for batch in sums:
+        result = {name: result[name] + value for name, value in batch.items()} if result else batch
+    return result
+
+
+def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Tensor]:
+    """`loss/train`, `loss/val`, `loss/gap` and the same for the metric, from sums of one trial or of K."""
+    metric = task.metric
+    sign = -1.0 if metric.larger_is_better else 1.0
+    return {
+        "loss/train": train["loss"] / train["count"],
+        "loss/val": validation["loss"] / validation["count"],
+        "loss/gap": generalization_gap(train["loss"] / train["count"], validation["loss"] / validation["count"]),
+        f"{metric.name}/train": metric.value(train),
+        f"{metric.name}/val": metric.value(validation),
+        f"{metric.name}/gap": sign * generalization_gap(metric.value(train), metric.value(validation)),
+    }
+
+
+def generalization_gap(train: Tensor, validation: Tensor) -> Tensor:
+    """Validation minus training loss per trial; both in eval mode, without penalties, on the same weights."""
+    return validation - train

@@ -1,0 +1,39 @@
+"""Shared aliases and small frozen records; imports nothing of wdsearch."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+Params = dict[str, Tensor]
+"""Parameters of one trial's network by name; in a population each has the trial axis K in front."""
+
+Strengths = dict[str, Tensor]
+"""Sampled value of each regularizer by key, 0-d in a trial, (K,) in a population."""
+
+
+class Interval(NamedTuple):
+    """Allowed values of a number, as in `[0, 1)`."""
+
+    low: float
+    high: float
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, int | float) or value != value:
+            return False
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        low, high = (f"{bound:g}".replace("inf", "∞") for bound in (self.low, self.high))
+        return f"{'(' if self.low_open else '['}{low}, {high}{')' if self.high_open else ']'}"
+
+
+class Range(NamedTuple):
+    """A range worth searching, in a study file's words."""
+
+    low: float
+    high: float
+    log: bool = False

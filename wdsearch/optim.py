@@ -82,7 +82,8 @@ class PopulationAdamW(PopulationOptimizer):
         beta1, beta2 = group["betas"]
         adamw(
             directions,
-            [parameter.grad for parameter in group["params"]],
+            # the fused kernel reads memory in order, and the gradient of a vmapped linear layer is transposed
+            [parameter.grad.contiguous() for parameter in group["params"]],
             self._state(group, "exp_avg"),
             self._state(group, "exp_avg_sq"),
             [],

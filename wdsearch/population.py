@@ -293,8 +293,9 @@ class Population(L.LightningModule):
             cohort.keep(set(cohort.numbers) - numbers)
         self.cohorts = [cohort for cohort in self.cohorts if cohort.numbers]
 
-    def configure_optimizers(self) -> None:
-        """Each cohort has its own optimizer and schedule."""
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """None for Lightning: each cohort has its own optimizer and schedule."""
+        return []
 
     def train_dataloader(self) -> Any:
         return self.batches

@@ -1,0 +1,105 @@
+"""From a study's configuration to objects: data, networks and trials."""
+
+import copy
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from wdsearch.config import StudyConfig
+from wdsearch.datasets import DATASETS
+from wdsearch.models import MODELS
+from wdsearch.module import RegularizedModule
+from wdsearch.noise import derive_seed
+from wdsearch.recipe import Recipe
+from wdsearch.regularizers import REGULARIZERS, Recommendation
+from wdsearch.space import Configuration
+from wdsearch.tasks import Task
+
+
+def import_path(path: str) -> Any:
+    """The object at `package.module.Name`."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def build_data(config: StudyConfig) -> L.LightningDataModule:
+    """The study's data module, set up; an own object is taken as it is."""
+    data = config.data
+    if isinstance(data, L.LightningDataModule):
+        module = data
+    elif data.class_path is not None:
+        module = import_path(data.class_path)(**data.init_args)
+    else:
+        module = DATASETS[data.name](**{"split_seed": data.split_seed, "seed": config.seed} | data.init_args)
+    module.prepare_data()
+    module.setup("fit")
+    return module
+
+
+def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
+    """What is learned: as the study says, else as the data say, else classification by accuracy."""
+    name = config.task or getattr(data, "task", "classification")
+    metric = config.metric or (getattr(data, "metric", None) if config.task in (None, getattr(data, "task", None)) else None)
+    return Task(name, metric)
+
+
+def build_recipe(config: StudyConfig) -> Recipe:
+    """The optimizer and schedule that all trials share."""
+    given = config.optimizer.model_dump(exclude={"lr"}, exclude_none=True)
+    return Recipe(**given | {"betas": tuple(given.get("betas", (0.9, 0.999)))})
+
+
+class TrialFactory:
+    """Builds trials that differ in nothing but their configuration: same initial weights for the same network."""
+
+    def __init__(self, config: StudyConfig, data: L.LightningDataModule) -> None:
+        self.config, self.data = config, data
+        self.recipe, self.task = build_recipe(config), build_task(config, data)
+        factors = self.recipe.factors(len(data.train_dataloader()) * config.budget.epochs)
+        self.rate_sum, self.largest_factor = sum(factors), max(factors)
+
+    def module(self, configuration: Configuration) -> RegularizedModule:
+        """One trial of age 0."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.config.seed, "weights"))
+            network = self._network(configuration.model)
+        return RegularizedModule(
+            network, configuration.strengths, configuration.lr, self.recipe, self.task, self.config.seed
+        )
+
+    def _network(self, arguments: Mapping[str, Any]) -> nn.Module:
+        model = self.config.model
+        if isinstance(model, nn.Module):
+            return copy.deepcopy(model)
+        if callable(model):
+            return model(**self._shape(model), **arguments)
+        builder = import_path(model.class_path) if model.class_path else MODELS[model.name]
+        return builder(**self._shape(builder) | model.init_args | dict(arguments))
+
+    def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, int]:
+        names = inspect.signature(builder).parameters
+        return {name: getattr(self.data, name) for name in ("inputs", "outputs") if name in names}
+
+    def params(self, configuration: Configuration) -> dict[str, float | int | str]:
+        """What identifies a trial to people: strengths and rate, with log10 where it exists, timescale, torch's words."""
+        params: dict[str, Any] = {"lr": configuration.lr} | configuration.strengths
+        params |= {f"log10_{key}": math.log10(value) for key, value in params.items() if 0 < value < math.inf}
+        if configuration.strengths.get("weight_decay"):
+            decay = configuration.strengths["weight_decay"]
+            params["weight_decay.timescale"] = 1.0 / (configuration.lr * self.rate_sum * decay)
+        params |= {f"torch.{key}": text for key, text in torch_equivalents(configuration, self.recipe.optimizer).items()}
+        return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}
+
+
+def torch_equivalents(configuration: Configuration, optimizer: str) -> dict[str, str]:
+    """What to pass to torch for each strength that acts, and when torch's value is not equivalent."""
+    clipped = configuration.strengths.get("gradient_clip", math.inf) < math.inf
+    acting = {key: value for key, value in configuration.strengths.items() if value != REGULARIZERS[key].neutral}
+    setting = Recommendation(optimizer, clipped)
+    return {key: REGULARIZERS[key].torch(value, setting) for key, value in acting.items()}

@@ -1,0 +1,58 @@
+"""From the result of one trial to what Optuna is told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Metrics = dict[str, float]
+
+
+def flat(metrics: Mapping[str, float]) -> Metrics:
+    """`loss/val` → `val_loss`, `loss/gap` → `gap`, `accuracy/gap` → `gap_accuracy`: names for tables and objectives."""
+    result = {}
+    for name, value in metrics.items():
+        quantity, _, side = name.partition("/")
+        result["gap" if name == "loss/gap" else f"{side}_{quantity}"] = value
+    return result
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial is judged by, all from one state of its weights, and how it was configured.
+
+    `metrics` has `train_loss`, `val_loss`, `gap` and the same for the metric; `epochs` is its age in epochs at the end,
+    `end` why it ended: finished, stopped early, pruned or diverged.
+    """
+
+    end: str
+    epochs: int
+    metrics: Metrics
+    lr: float
+    strengths: dict[str, float]
+    model: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For Optuna's attributes (JSON; ∞ stays ∞)."""
+        return asdict(self)
+
+
+def values(result: Mapping[str, float], goals: Sequence[str]) -> list[float]:
+    """The values of the goals, in their order; KeyError with the known names for an unknown one."""
+    return [_named(result, goal) for goal in goals]
+
+
+def violations(result: Mapping[str, float], constraints: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """By how much each constraint is exceeded; Optuna takes a value ≤ 0 as met."""
+    found = {}
+    for name, bounds in constraints.items():
+        if bounds.get("max") is not None:
+            found[f"{name} <= {bounds['max']:g}"] = _named(result, name) - bounds["max"]
+        if bounds.get("min") is not None:
+            found[f"{name} >= {bounds['min']:g}"] = bounds["min"] - _named(result, name)
+    return found
+
+
+def _named(result: Mapping[str, float], name: str) -> float:
+    if name not in result:
+        raise KeyError(f"there is no {name!r} to judge a trial by; this study has {', '.join(sorted(result))}")
+    return result[name]

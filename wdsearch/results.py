@@ -1,0 +1,100 @@
+"""What a study found, read from its storage alone: nothing here trains, and torch is not imported."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from wdsearch.objective import Result
+from wdsearch.storage import Home
+
+RESULT, BASELINE, GOALS, CONFIG, LINK, METRIC = "result", "baseline", "goals", "config", "link", "metric"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One finished trial: its number in Optuna, its state there, the values of the goals, and its result."""
+
+    number: int
+    state: str
+    values: tuple[float, ...]
+    result: Result
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study as it stands. `best` is None until a trial is complete; of several goals' Pareto front the first goal decides."""
+
+    study: str
+    goals: tuple[str, ...]
+    metric: str
+    config: dict[str, Any]
+    trials: tuple[TrialRecord, ...]
+    best: TrialRecord | None
+    pareto: tuple[int, ...]
+    baseline: Result | None
+    counts: dict[str, int]
+    link: str | None
+    folder: Path
+    optuna_study: optuna.Study = field(repr=False, compare=False)
+
+    @property
+    def weights(self) -> Path:
+        """File with the best trial's weights."""
+        return self.folder / "best.pt"
+
+
+def load_result(study: str | optuna.Study, home: Home | None = None, storage: str | None = None) -> StudyResult:
+    """A study's result; raises StudyNotFoundError."""
+    home = home or Home()
+    opened = home.load(study, storage) if isinstance(study, str) else study
+    attributes = opened.user_attrs
+    best = best_trial(opened)
+    baseline = attributes.get(BASELINE)
+    return StudyResult(
+        study=opened.study_name,
+        goals=tuple(attributes.get(GOALS, ())),
+        metric=attributes.get(METRIC, ""),
+        config=attributes.get(CONFIG, {}),
+        trials=tuple(_record(trial) for trial in opened.get_trials(deepcopy=False) if RESULT in trial.user_attrs),
+        best=_record(best) if best else None,
+        pareto=tuple(trial.number for trial in opened.best_trials) if len(opened.directions) > 1 else (),
+        baseline=Result(**baseline) if baseline else None,
+        counts=counts(opened),
+        link=attributes.get(LINK),
+        folder=home.folder(opened.study_name),
+        optuna_study=opened,
+    )
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The best complete trial that meets the constraints; of a Pareto front, the best by the first goal."""
+    if not any(_feasible(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))):
+        return None
+    if len(study.directions) == 1:
+        return study.best_trial
+    sign = 1 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1
+    return min(study.best_trials, key=lambda trial: sign * trial.values[0], default=None)
+
+
+def _feasible(trial: FrozenTrial) -> bool:
+    return all(value <= 0 for value in trial.constraints.values()) if trial.constraints else True
+
+
+def counts(study: optuna.Study) -> dict[str, int]:
+    """Trials by what became of them: complete, pruned, diverged (these two are Optuna's PRUNED), failed, running."""
+    names = {TrialState.COMPLETE: "complete", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
+    found: Counter[str] = Counter()
+    for trial in study.get_trials(deepcopy=False):
+        diverged = trial.user_attrs.get(RESULT, {}).get("end") == "diverged"
+        found["diverged" if diverged else names.get(trial.state, "pruned")] += 1
+    return {name: found[name] for name in ("complete", "pruned", "diverged", "failed", "running")}
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    stored: Mapping[str, Any] = trial.user_attrs[RESULT]
+    return TrialRecord(trial.number, trial.state.name, tuple(trial.values or ()), Result(**stored))

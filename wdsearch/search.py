@@ -1,0 +1,306 @@
+"""The search loop: ask, train, report, track, tell, until the budget is spent."""
+
+import logging
+import subprocess
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import optuna
+import torch
+from optuna.trial import Trial, TrialState
+
+from wdsearch.assembly import TrialFactory, build_data, describe_data
+from wdsearch.config import StudyConfig, load_study
+from wdsearch.module import RegularizedModule
+from wdsearch.noise import derive_seed
+from wdsearch.objective import Result, flat, values, violations
+from wdsearch.population import DIVERGED, Population, TrialEpoch
+from wdsearch.pruners import rungs
+from wdsearch.results import BASELINE, CONFIG, GOALS, LINK, METRIC, RESULT, StudyResult, best_trial, counts, load_result
+from wdsearch.samplers import ask, build_pruner
+from wdsearch.space import Configuration, baseline, check_timescales, configuration, distributions
+from wdsearch.storage import Home
+from wdsearch.terminal import SearchProgress, Snapshot
+from wdsearch.tracking import Tracker
+
+UNREGULARIZED = -1
+PRUNED = "pruned"
+
+
+class TrialsFailedError(Exception):
+    """A study that cannot go on: a whole batch of trials in a row could not be built."""
+
+
+class SearchLoop(L.Callback):
+    """Feeds a Population from an Optuna study, and tells it what came out, at the ends of epochs.
+
+    The schedule belongs to the study, not to the machine: trials are asked in batches of `search.batch`, two batches at
+    first and then one whenever at most one is left in training. How many are fused in a call changes no result.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        study: optuna.Study,
+        factory: TrialFactory,
+        tracker: Tracker,
+        progress: SearchProgress,
+        home: Home,
+    ) -> None:
+        self.config, self.study, self.factory = config, study, factory
+        self.tracker, self.progress = tracker, progress
+        self.goals = config.objective.goals
+        self.distributions = distributions(config)
+        self.trials: dict[int, Trial] = {}
+        self.configurations: dict[int, Configuration] = {}
+        self.ages: dict[int, int] = {}
+        self.weights = home.folder(config.study)
+
+    def on_fit_start(self, trainer: L.Trainer, population: L.LightningModule) -> None:
+        """Take up what an earlier run left unfinished, add the baseline, and fill the places."""
+        assert isinstance(population, Population)
+        admitted = self._unfinished()
+        if BASELINE not in self.study.user_attrs:
+            admitted[UNREGULARIZED] = baseline(self.config)
+        self._admit(population, admitted)
+        for _ in range(2):
+            self._refill(population, set(self.trials))
+        self._show()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, population: L.LightningModule) -> None:
+        """Report, judge, tell, and ask for new trials, in an order that does not depend on how trials were fused."""
+        assert isinstance(population, Population)
+        epochs = [population.trial_epochs[number] for number in sorted(population.trial_epochs)]
+        for epoch in epochs:
+            self.ages[epoch.number] = epoch.age
+            self.tracker.log(_key(epoch.number), epoch.age, epoch.metrics)
+        pruned = self._judge([epoch for epoch in epochs if epoch.number != UNREGULARIZED and not epoch.end])
+        leaving = {epoch.number: epoch.end or PRUNED for epoch in epochs if epoch.end or epoch.number in pruned}
+        for epoch in epochs:
+            if epoch.number in leaving:
+                self._end(epoch, leaving[epoch.number], population)
+        population.prune(set(leaving))
+        self._refill(population, set(self.trials))
+        self.tracker.flush()
+        self._show()
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    def _unfinished(self) -> dict[int, Configuration]:
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return {trial.number: self._take(Trial(self.study, trial._trial_id)) for trial in running}
+
+    def _take(self, trial: Trial) -> Configuration:
+        self.trials[trial.number] = trial
+        return configuration(self.config, trial.params, self.factory.rate_sum)
+
+    def _refill(self, population: Population, live: set[int]) -> None:
+        if len(live) > self.config.search.batch:
+            return
+        spent = counts(self.study)
+        left = self.config.budget.trials - spent["complete"] - spent["pruned"] - spent["diverged"] - len(live)
+        asked = [self._ask() for _ in range(min(left, self.config.search.batch))]
+        self._admit(population, {trial.number: self._take(trial) for trial in asked})
+
+    def _ask(self) -> Trial:
+        index = len(self.study.get_trials(deepcopy=False))
+        return ask(self.study, self.config, self.distributions, derive_seed(self.config.seed, "ask", index))
+
+    def _admit(self, population: Population, configurations: Mapping[int, Configuration]) -> None:
+        modules: dict[str, dict[int, RegularizedModule]] = {}
+        for number, settings in configurations.items():
+            module = self._build(number, settings)
+            if module is not None:
+                self.configurations[number] = settings
+                modules.setdefault(repr(sorted(settings.model.items())), {})[number] = module
+                self.tracker.start_trial(_key(number), self.factory.params(settings), self._tags(number))
+        for trials in modules.values():
+            population.admit(trials)
+        if configurations and not modules:
+            raise TrialsFailedError(f"none of {len(configurations)} new trials could be built: {self._last_error}")
+
+    def _build(self, number: int, settings: Configuration) -> RegularizedModule | None:
+        try:
+            return self.factory.module(settings)
+        except Exception as error:
+            if number == UNREGULARIZED:
+                raise
+            self._last_error = f"{type(error).__name__}: {error}"
+            self.trials[number].set_user_attr("error", self._last_error)
+            self.study.tell(self.trials.pop(number), state=TrialState.FAIL)
+            return None
+
+    def _tags(self, number: int) -> dict[str, str]:
+        kind = "baseline" if number == UNREGULARIZED else "trial"
+        return {"wdsearch.kind": kind, "wdsearch.study": self.config.study, "wdsearch.number": str(number)}
+
+    # -- judging and telling -----------------------------------------------------------------------------------
+
+    def _judge(self, epochs: Sequence[TrialEpoch]) -> set[int]:
+        """Numbers to prune: all of a rung report before any is judged."""
+        pruner, budget = self.study.pruner, self.config.budget.epochs
+        reporting = [epoch for epoch in epochs if epoch.age in rungs(pruner, budget, epoch.number)]
+        for epoch in reporting:
+            self.trials[epoch.number].report(values(flat(epoch.result), self.goals)[0], step=epoch.age)
+        return {epoch.number for epoch in reporting if self.trials[epoch.number].should_prune()}
+
+    def _end(self, epoch: TrialEpoch, end: str, population: Population) -> None:
+        settings = self.configurations.pop(epoch.number)
+        self.ages.pop(epoch.number)
+        metrics = {name: value for name, value in flat(epoch.result).items() if value == value and abs(value) < float("inf")}
+        result = Result(end, epoch.age, metrics, settings.lr, settings.strengths, settings.model)
+        if epoch.number == UNREGULARIZED:
+            self.study.set_user_attr(BASELINE, result.as_dict())
+        else:
+            self._tell(self.trials.pop(epoch.number), result, population)
+        tags = {"wdsearch.end": end, "wdsearch.diverged": str(end == DIVERGED).lower()}
+        state = "PRUNED" if end in (PRUNED, DIVERGED) else "COMPLETE"
+        self.tracker.end_trial(_key(epoch.number), state, metrics | {"epochs": epoch.age}, tags)
+
+    def _tell(self, trial: Trial, result: Result, population: Population) -> None:
+        trial.set_user_attr(RESULT, result.as_dict())
+        if result.end in (PRUNED, DIVERGED):
+            self.study.tell(trial, state=TrialState.PRUNED)
+            return
+        for name, excess in violations(result.metrics, self.config.objective.limits).items():
+            trial.set_constraint(name, excess)
+        self.study.tell(trial, values(result.metrics, self.goals))
+        best = best_trial(self.study)
+        if best is not None and best.number == trial.number:
+            self.weights.mkdir(parents=True, exist_ok=True)
+            torch.save({"trial": trial.number, "state_dict": population.state(trial.number)}, self.weights / "best.pt")
+
+    def _show(self) -> None:
+        budget, spent, best = self.config.budget, counts(self.study), best_trial(self.study)
+        done = spent["complete"] + spent["pruned"] + spent["diverged"]
+        training = sum(age for number, age in self.ages.items() if number != UNREGULARIZED) / budget.epochs
+        value = best.values[0] if best else None
+        gap = best.user_attrs[RESULT]["metrics"]["gap"] if best else None
+        work = min(1.0, (done + training) / budget.trials)
+        self.progress.update(Snapshot(budget.trials, spent, work, self.goals[0], value, gap))
+
+
+def _key(number: int) -> str:
+    return "baseline" if number == UNREGULARIZED else f"trial-{number}"
+
+
+def run(
+    source: str | Path | Mapping[str, Any] | StudyConfig,
+    overrides: Sequence[str] = (),
+    *,
+    home: str | Path | None = None,
+    storage: str | None = None,
+    progress: bool = True,
+) -> StudyResult:
+    """Search a study until its budget is spent, and return what it found.
+
+    `source` is a study file, its content as a mapping (own objects in place of import paths), or a StudyConfig;
+    `overrides` are `key.path=value` strings. State goes to `home` (default `$WDSEARCH_HOME` or `.wdsearch`), the Optuna
+    study to `storage` (an SQLAlchemy URL), MLflow records to `$MLFLOW_TRACKING_URI` or a SQLite file in `home`.
+    Running a study again continues it.
+
+    Raises StudyFileError for a faulty study and TrialsFailedError if no trial can be built.
+    """
+    config, place = load_study(source, overrides), Home(home)
+    with SearchProgress(progress) as bar, _quiet_libraries():
+        bar.say("preparing data")
+        _set_threads(config.trainer.threads)
+        factory = TrialFactory(config, build_data(config))
+        check_timescales(config, factory.rate_sum, factory.largest_factor)
+        study = _open(config, place, storage, factory)
+        tracker = Tracker(place.path, config.study)
+        tracker.start_study(*_study_record(config), describe_data(config, factory.data))
+        try:
+            if _unspent(config, study):
+                _train(config, SearchLoop(config, study, factory, tracker, bar, place), factory)
+            _conclude(load_result(study, place), tracker)
+        finally:
+            delivery = tracker.close(progress=bar.delivering)
+        study.set_user_attr(LINK, delivery.link)
+        return load_result(study, place)
+
+
+def _open(config: StudyConfig, home: Home, storage: str | None, factory: TrialFactory) -> optuna.Study:
+    study = optuna.create_study(
+        storage=home.open(storage),
+        study_name=config.study,
+        directions=config.objective.directions,
+        pruner=build_pruner(config),
+        load_if_exists=True,
+    )
+    for name, value in ((GOALS, config.objective.goals), (METRIC, factory.task.metric.name), (CONFIG, config.dump())):
+        study.set_user_attr(name, value)
+    return study
+
+
+def _unspent(config: StudyConfig, study: optuna.Study) -> bool:
+    spent = counts(study)
+    done = spent["complete"] + spent["pruned"] + spent["diverged"]
+    return done < config.budget.trials or spent["running"] > 0 or BASELINE not in study.user_attrs
+
+
+def _train(config: StudyConfig, loop: SearchLoop, factory: TrialFactory) -> None:
+    places = config.trainer.population
+    population = Population(
+        factory.data, config.budget.epochs, 2 * config.search.batch + 1 if places == "auto" else int(places)
+    )
+    L.Trainer(
+        max_epochs=-1,
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        precision=config.trainer.precision,
+        callbacks=[loop],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    ).fit(population)
+
+
+def _study_record(config: StudyConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    versions = {f"version.{name}": version(name) for name in ("wdsearch", "optuna", "lightning", "torch", "mlflow")}
+    commit = _git_commit()
+    tags = {"seed": str(config.seed)} | versions | ({"git.commit": commit} if commit else {})
+    return {"trials": config.budget.trials, "epochs": config.budget.epochs}, tags
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder where the study runs, with `+` if it has changes; None outside a repository."""
+    try:
+        call = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _conclude(result: StudyResult, tracker: Tracker) -> None:
+    if result.best:
+        named = dict(zip(result.goals, result.best.values, strict=True))
+        tracker.end_study({f"best_{name}": value for name, value in named.items()}, {"best.trial": str(result.best.number)})
+
+
+def _set_threads(threads: int | str) -> None:
+    if threads != "auto":
+        torch.set_num_threads(int(threads))
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Optuna's and Lightning's notes are for those who call them directly."""
+    verbosity, logger = optuna.logging.get_verbosity(), logging.getLogger("lightning.pytorch")
+    level = logger.level
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*|optuna\..*")
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+        logger.setLevel(level)

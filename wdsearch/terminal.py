@@ -1,0 +1,125 @@
+"""What a person sees in the terminal: a progress bar and tables."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from wdsearch.objective import Result
+from wdsearch.results import StudyResult
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How far a search is. `work` is the share of the budget done, counting trials in training by their age."""
+
+    budget: int
+    counts: dict[str, int]
+    work: float
+    goal: str
+    best: float | None
+    gap: float | None
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left at the pace of the whole run so far; pruning makes it a guess."""
+
+    def render(self, task: Task) -> Text:
+        done, elapsed = task.fields.get("work", 0.0) - task.fields.get("start", 0.0), task.elapsed or 0.0
+        if done <= 0.02 or task.finished:
+            return Text("")
+        left = elapsed / done * (1.0 - task.fields["work"])
+        return Text(f"{int(left // 60)}:{int(left % 60):02d} left", style="cyan")
+
+
+class SearchProgress:
+    """A live bar of trials done, pruned, diverged, the best value with its gap, and the time left; silent without a terminal."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            _TimeLeft(),
+            console=self.console,
+            disable=not (enabled and self.console.is_terminal),
+            transient=True,
+        )
+        self.task = self.bar.add_task("starting", total=1.0, text="", work=0.0)
+
+    def __enter__(self) -> "SearchProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def say(self, description: str) -> None:
+        """Name the phase that goes on."""
+        self.bar.update(self.task, description=description)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Show how far the search is."""
+        if "start" not in self.bar.tasks[0].fields:
+            self.bar.update(self.task, start=snapshot.work)
+        self.bar.update(
+            self.task, completed=snapshot.work, work=snapshot.work, description="searching", text=_line(snapshot)
+        )
+
+    def delivering(self, left: int) -> None:
+        """Show what MLflow has yet to receive."""
+        self.bar.update(self.task, completed=1.0, work=1.0, description="delivering to MLflow", text=f"{left} records left")
+
+
+def _line(snapshot: Snapshot) -> str:
+    counts = snapshot.counts
+    done = counts["complete"] + counts["pruned"] + counts["diverged"]
+    parts = [f"{done}/{snapshot.budget} trials", f"{counts['pruned']} pruned", f"{counts['diverged']} diverged"]
+    parts += [f"{counts['failed']} failed"] if counts["failed"] else []
+    if snapshot.best is not None:
+        gap = "" if snapshot.gap is None or snapshot.goal == "gap" else f" (gap {snapshot.gap:.3f})"
+        parts.append(f"best {snapshot.goal} {snapshot.best:.4f}{gap}")
+    return " · ".join(parts)
+
+
+def number(value: Any) -> str:
+    """A number as a person reads it."""
+    if isinstance(value, float):
+        return "∞" if value == float("inf") else f"{value:.4g}"
+    return str(value)
+
+
+def summary_table(result: StudyResult) -> Table:
+    """The best trial beside the unregularized baseline."""
+    best, baseline = result.best, result.baseline
+    table = Table(title=f"{result.study}: best of {sum(result.counts.values())} trials", title_justify="left")
+    table.add_column("")
+    table.add_column(f"best (trial {best.number})" if best else "best", justify="right", style="bold green")
+    table.add_column("baseline (unregularized)", justify="right")
+    for label, left, right in _rows(best.result if best else None, baseline, result.metric):
+        table.add_row(label, left, right)
+    return table
+
+
+def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tuple[str, str, str]]:
+    sides = [side for side in (best, baseline)]
+    settings = [(_settings(side) if side else {}) for side in sides]
+    keys = list(dict.fromkeys([*settings[0], *settings[1]]))
+    rows = [(key, *(number(side.get(key, "")) for side in settings)) for key in keys]
+    names = ("train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}")
+    rows += [(name, *(number(side.metrics.get(name, "")) if side else "" for side in sides)) for name in names]
+    return [*rows, ("epochs", *(str(side.epochs) if side else "" for side in sides))]
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    model = {f"model.{key}": value for key, value in result.model.items()}
+    return {"lr": result.lr} | result.strengths | model
+
+

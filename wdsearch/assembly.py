@@ -3,15 +3,17 @@
 import copy
 import importlib
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from typing import Any
 
 import lightning as L
 import torch
 from torch import nn
 
-from wdsearch.config import StudyConfig
+from wdsearch.schema import Source, StudyConfig
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.module import RegularizedModule
@@ -36,7 +38,8 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
     elif data.class_path is not None:
         module = import_path(data.class_path)(**data.init_args)
     else:
-        module = DATASETS[data.name](**{"split_seed": data.split_seed, "seed": config.seed} | data.init_args)
+        arguments = {"split_seed": data.split_seed, "seed": config.seed} | data.init_args
+        module = DATASETS[data.name](**arguments)
     module.prepare_data()
     module.setup("fit")
     return module
@@ -51,8 +54,28 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
 
 def build_recipe(config: StudyConfig) -> Recipe:
     """The optimizer and schedule that all trials share."""
-    given = config.optimizer.model_dump(exclude={"lr"}, exclude_none=True)
-    return Recipe(**given | {"betas": tuple(given.get("betas", (0.9, 0.999)))})
+    given = config.optimizer.model_dump(exclude={"name", "lr"}, exclude_none=True)
+    return Recipe(config.optimizer.name, **given)
+
+
+def describe_data(config: StudyConfig, data: L.LightningDataModule) -> dict[str, str]:
+    """The data set as MLflow records it: name, digest of its rows, where it comes from, rows of each part."""
+    parts = getattr(data, "parts", {})
+    digest = blake2b(digest_size=8)
+    for part in parts.values():
+        for tensor in part.tensors:
+            digest.update(tensor.contiguous().numpy().tobytes())
+    source = config.data if isinstance(config.data, Source) else None
+    name = (source.name or source.class_path) if source else None
+    profile = {"rows": {part: len(rows) for part, rows in parts.items()}}
+    return {
+        "name": name or type(data).__name__,
+        "digest": digest.hexdigest(),
+        "source_type": "code",
+        "source": json.dumps({"class": f"{type(data).__module__}.{type(data).__qualname__}"}),
+        "schema": json.dumps({name: getattr(data, name) for name in ("inputs", "outputs") if hasattr(data, name)}),
+        "profile": json.dumps(profile),
+    }
 
 
 class TrialFactory:
@@ -77,7 +100,7 @@ class TrialFactory:
         model = self.config.model
         if isinstance(model, nn.Module):
             return copy.deepcopy(model)
-        if callable(model):
+        if not isinstance(model, Source):
             return model(**self._shape(model), **arguments)
         builder = import_path(model.class_path) if model.class_path else MODELS[model.name]
         return builder(**self._shape(builder) | model.init_args | dict(arguments))

@@ -5,6 +5,7 @@ import subprocess
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from wdsearch.tracking import Tracker
 
 UNREGULARIZED = -1
 PRUNED = "pruned"
+VERSIONS = {f"version.{name}": version(name) for name in ("wdsearch", "optuna", "lightning", "torch", "mlflow")}
 
 
 class TrialsFailedError(Exception):
@@ -59,7 +61,9 @@ class SearchLoop(L.Callback):
         self.trials: dict[int, Trial] = {}
         self.configurations: dict[int, Configuration] = {}
         self.ages: dict[int, int] = {}
-        self.weights = home.folder(config.study)
+        self.dataset = describe_data(config, factory.data)
+        self.folder = home.folder(config.study)
+        self._last_error = ""
 
     def on_fit_start(self, trainer: L.Trainer, population: L.LightningModule) -> None:
         """Take up what an earlier run left unfinished, add the baseline, and fill the places."""
@@ -100,11 +104,11 @@ class SearchLoop(L.Callback):
         return configuration(self.config, trial.params, self.factory.rate_sum)
 
     def _refill(self, population: Population, live: set[int]) -> None:
-        if len(live) > self.config.search.batch:
+        if len(live) > self.config.batch:
             return
         spent = counts(self.study)
         left = self.config.budget.trials - spent["complete"] - spent["pruned"] - spent["diverged"] - len(live)
-        asked = [self._ask() for _ in range(min(left, self.config.search.batch))]
+        asked = [self._ask() for _ in range(min(left, self.config.batch))]
         self._admit(population, {trial.number: self._take(trial) for trial in asked})
 
     def _ask(self) -> Trial:
@@ -118,7 +122,7 @@ class SearchLoop(L.Callback):
             if module is not None:
                 self.configurations[number] = settings
                 modules.setdefault(repr(sorted(settings.model.items())), {})[number] = module
-                self.tracker.start_trial(_key(number), self.factory.params(settings), self._tags(number))
+                self.tracker.start_trial(_key(number), self.factory.params(settings), self._tags(number), self.dataset)
         for trials in modules.values():
             population.admit(trials)
         if configurations and not modules:
@@ -137,7 +141,8 @@ class SearchLoop(L.Callback):
 
     def _tags(self, number: int) -> dict[str, str]:
         kind = "baseline" if number == UNREGULARIZED else "trial"
-        return {"wdsearch.kind": kind, "wdsearch.study": self.config.study, "wdsearch.number": str(number)}
+        tags = {"wdsearch.kind": kind, "wdsearch.study": self.config.study, "seed": str(self.config.seed)}
+        return tags | VERSIONS | _commit_tag()
 
     # -- judging and telling -----------------------------------------------------------------------------------
 
@@ -172,8 +177,8 @@ class SearchLoop(L.Callback):
         self.study.tell(trial, values(result.metrics, self.goals))
         best = best_trial(self.study)
         if best is not None and best.number == trial.number:
-            self.weights.mkdir(parents=True, exist_ok=True)
-            torch.save({"trial": trial.number, "state_dict": population.state(trial.number)}, self.weights / "best.pt")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save({"trial": trial.number, "state_dict": population.state(trial.number)}, self.folder / "best.pt")
 
     def _show(self) -> None:
         budget, spent, best = self.config.budget, counts(self.study), best_trial(self.study)
@@ -214,10 +219,11 @@ def run(
         check_timescales(config, factory.rate_sum, factory.largest_factor)
         study = _open(config, place, storage, factory)
         tracker = Tracker(place.path, config.study)
-        tracker.start_study(*_study_record(config), describe_data(config, factory.data))
+        loop = SearchLoop(config, study, factory, tracker, bar, place)
+        tracker.start_study(*_study_record(config), loop.dataset)
         try:
             if _unspent(config, study):
-                _train(config, SearchLoop(config, study, factory, tracker, bar, place), factory)
+                _train(config, loop, factory)
             _conclude(load_result(study, place), tracker)
         finally:
             delivery = tracker.close(progress=bar.delivering)
@@ -247,7 +253,7 @@ def _unspent(config: StudyConfig, study: optuna.Study) -> bool:
 def _train(config: StudyConfig, loop: SearchLoop, factory: TrialFactory) -> None:
     places = config.trainer.population
     population = Population(
-        factory.data, config.budget.epochs, 2 * config.search.batch + 1 if places == "auto" else int(places)
+        factory.data, config.budget.epochs, 2 * config.batch + 1 if places == "auto" else int(places)
     )
     L.Trainer(
         max_epochs=-1,
@@ -264,19 +270,19 @@ def _train(config: StudyConfig, loop: SearchLoop, factory: TrialFactory) -> None
 
 
 def _study_record(config: StudyConfig) -> tuple[dict[str, Any], dict[str, str]]:
-    versions = {f"version.{name}": version(name) for name in ("wdsearch", "optuna", "lightning", "torch", "mlflow")}
-    commit = _git_commit()
-    tags = {"seed": str(config.seed)} | versions | ({"git.commit": commit} if commit else {})
-    return {"trials": config.budget.trials, "epochs": config.budget.epochs}, tags
+    tags = {"seed": str(config.seed), "budget.trials": str(config.budget.trials)}
+    return {"epochs": config.budget.epochs}, tags | VERSIONS | _commit_tag()
 
 
-def _git_commit() -> str | None:
-    """The commit of the folder where the study runs, with `+` if it has changes; None outside a repository."""
+@cache
+def _commit_tag() -> dict[str, str]:
+    """The commit of the folder where the study runs, with `+` if it has changes; empty outside a repository."""
+    call = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
-        call = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        found = subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return None
+        return {}
+    return {"git.commit": found}
 
 
 def _conclude(result: StudyResult, tracker: Tracker) -> None:

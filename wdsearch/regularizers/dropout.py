@@ -30,6 +30,8 @@ class Dropout(nn.Module):
 
 def replace_dropout(network: nn.Module, noise: NoiseStream) -> nn.Module:
     """Put a `Dropout` that draws from `noise` in place of every plain `nn.Dropout`, with that layer's own rate."""
+    if isinstance(network, Dropout):
+        return Dropout(float(network.rate), noise)
     if type(network) is nn.Dropout:
         return Dropout(network.p, noise)
     for name, child in network.named_children():

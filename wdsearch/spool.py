@@ -1,0 +1,75 @@
+"""Records of a study on their way to MLflow: a local SQLite file that outlives every process."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, kind TEXT, body TEXT);
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
+"""
+
+
+class Record(NamedTuple):
+    """One thing to tell MLflow about a run: `key` names the run (`study`, `baseline`, `trial-12`), `kind` what it is."""
+
+    id: int
+    key: str
+    kind: str
+    body: dict[str, Any]
+
+
+class Spool:
+    """Appends in one transaction, and forgets a record only after it was delivered."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._database = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.executescript(_SCHEMA)
+
+    def append(self, records: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
+        """Write (key, kind, body) records; they survive from here on."""
+        rows = [(key, kind, json.dumps(body)) for key, kind, body in records]
+        if rows:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany("INSERT INTO records (key, kind, body) VALUES (?, ?, ?)", rows)
+            self._database.execute("COMMIT")
+
+    def undelivered(self) -> list[Record]:
+        """All records not yet delivered, in the order in which they were written."""
+        rows = self._database.execute("SELECT id, key, kind, body FROM records ORDER BY id").fetchall()
+        return [Record(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
+
+    def left(self) -> int:
+        """Number of records not yet delivered."""
+        return int(self._database.execute("SELECT COUNT(*) FROM records").fetchone()[0])
+
+    def delivered(self, records: Sequence[Record]) -> None:
+        """Forget records that MLflow has."""
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.executemany("DELETE FROM records WHERE id = ?", [(record.id,) for record in records])
+        self._database.execute("COMMIT")
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep a fact: the experiment's id, the id of a key's run."""
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def recall(self, name: str) -> str | None:
+        """A fact, or None."""
+        row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    def close(self) -> None:
+        """Release the file."""
+        self._database.close()
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return time.time_ns() // 1_000_000

@@ -146,7 +146,9 @@ def test_at_large_rates_every_single_epoch_is_alike(recipe: Recipe, lr: float) -
 def test_a_pruned_trial_frees_its_memory_and_changes_no_other() -> None:
     recipe = RECIPES["adamw"]
     together = train_fused({number: trial(number, recipe) for number in range(6)}, data(), 4)
-    pruned = train_fused({number: trial(number, recipe) for number in range(6)}, data(), 4, Ends(prune={0: 1, 3: 2, 5: 2}))
+    pruned = train_fused(
+        {number: trial(number, recipe) for number in range(6)}, data(), 4, Ends(prune={0: 1, 3: 2, 5: 2})
+    )
     for number in (1, 2, 4):
         assert largest_difference(together.states[number], pruned.states[number]) < 1e-12
 

@@ -62,9 +62,7 @@ def test_fused_equals_alone_from_neutral_to_strong(regularizer: Regularizer, rec
     low, high, _ = regularizer.usual
     middle = round((low + high) / 2) if regularizer.integer else (low + high) / 2
     strengths = [regularizer.neutral, low, middle, high]
-    fused = train_fused(
-        {k: trial(regularizer, recipe, s) for k, s in enumerate(strengths)}, data(regularizer), EPOCHS
-    )
+    fused = train_fused({k: trial(regularizer, recipe, s) for k, s in enumerate(strengths)}, data(regularizer), EPOCHS)
     for number, strength in enumerate(strengths):
         alone = trial(regularizer, recipe, strength)
         train_alone(alone, data(regularizer), EPOCHS)

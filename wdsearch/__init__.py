@@ -1,1 +1,50 @@
-"""Find the right weight decay jointly with the other regularizers, and see what it did."""
+"""Find the right weight decay jointly with the other regularizers, and see what it did.
+
+    import wdsearch
+
+    result = wdsearch.run("studies/mnist1d.yaml", ["budget.trials=8"])
+    print(wdsearch.recommendation(result))
+
+What the command line does is one call here: `run`, `load_result`, `recommendation`, `plot_gap`. Names are imported when
+they are used, for torch and lightning take seconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wdsearch.config import StudyConfig, StudyFileError, load_study
+    from wdsearch.datasets import ArrayDataModule, Arrays
+    from wdsearch.module import RegularizedModule
+    from wdsearch.plots import plot_gap
+    from wdsearch.population import Population
+    from wdsearch.recipe import Recipe
+    from wdsearch.regularizers import REGULARIZERS
+    from wdsearch.results import StudyResult, load_result, recommendation
+    from wdsearch.search import run
+    from wdsearch.tasks import Task
+
+_HOMES = {
+    "StudyConfig": "schema",
+    "StudyFileError": "studyfile",
+    "load_study": "config",
+    "ArrayDataModule": "datasets",
+    "Arrays": "datasets",
+    "RegularizedModule": "module",
+    "plot_gap": "plots",
+    "Population": "population",
+    "Recipe": "recipe",
+    "REGULARIZERS": "regularizers",
+    "StudyResult": "results",
+    "load_result": "results",
+    "recommendation": "results",
+    "run": "search",
+    "Task": "tasks",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'wdsearch' has no attribute {name!r}")
+    return getattr(import_module(f"wdsearch.{_HOMES[name]}"), name)

@@ -13,13 +13,13 @@ import lightning as L
 import torch
 from torch import nn
 
-from wdsearch.schema import Source, StudyConfig
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
 from wdsearch.recipe import Recipe
-from wdsearch.regularizers import REGULARIZERS, Recommendation
+from wdsearch.regularizers import torch_equivalents
+from wdsearch.schema import Source, StudyConfig
 from wdsearch.space import Configuration
 from wdsearch.tasks import Task
 
@@ -48,7 +48,9 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
 def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
     """What is learned: as the study says, else as the data say, else classification by accuracy."""
     name = config.task or getattr(data, "task", "classification")
-    metric = config.metric or (getattr(data, "metric", None) if config.task in (None, getattr(data, "task", None)) else None)
+    metric = config.metric or (
+        getattr(data, "metric", None) if config.task in (None, getattr(data, "task", None)) else None
+    )
     return Task(name, metric)
 
 
@@ -116,13 +118,6 @@ class TrialFactory:
         if configuration.strengths.get("weight_decay"):
             decay = configuration.strengths["weight_decay"]
             params["weight_decay.timescale"] = 1.0 / (configuration.lr * self.rate_sum * decay)
-        params |= {f"torch.{key}": text for key, text in torch_equivalents(configuration, self.recipe.optimizer).items()}
+        equivalents = torch_equivalents(configuration.strengths, self.recipe.optimizer)
+        params |= {f"torch.{key}": text for key, text in equivalents.items()}
         return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}
-
-
-def torch_equivalents(configuration: Configuration, optimizer: str) -> dict[str, str]:
-    """What to pass to torch for each strength that acts, and when torch's value is not equivalent."""
-    clipped = configuration.strengths.get("gradient_clip", math.inf) < math.inf
-    acting = {key: value for key, value in configuration.strengths.items() if value != REGULARIZERS[key].neutral}
-    setting = Recommendation(optimizer, clipped)
-    return {key: REGULARIZERS[key].torch(value, setting) for key, value in acting.items()}

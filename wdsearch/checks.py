@@ -42,7 +42,10 @@ def _source(key: str, source: Source, table: Mapping[str, Any], arguments: Calla
     elif source.name is not None:
         known = arguments(table[source.name])
         for name in source.init_args.keys() - known:
-            yield (key, "init_args", name), f"{key}.init_args.{name} is not an argument of {source.name}{nearest(name, known)}"
+            yield (
+                (key, "init_args", name),
+                f"{key}.init_args.{name} is not an argument of {source.name}{nearest(name, known)}",
+            )
 
 
 def _arguments(builder: Callable[..., Any]) -> set[str]:
@@ -85,12 +88,18 @@ def _strength(path: Location, regularizer: Regularizer, dimension: Dimension, ta
     if task is not None and task not in regularizer.tasks:
         yield path, f"{as_written(path)} works for {' and '.join(regularizer.tasks)}; this study's task is {task}"
     if dimension.form == "timescale" and regularizer.key != "weight_decay":
-        yield (*path, "timescale"), f"{as_written(path)}.timescale: only weight_decay has a timescale; give low and high"
+        yield (
+            (*path, "timescale"),
+            f"{as_written(path)}.timescale: only weight_decay has a timescale; give low and high",
+        )
     for place, value in _values(dimension):
         if isinstance(value, bool) or value not in regularizer.domain:
             yield (*path, *place[:1]), f"{as_written((*path, *place))} is {shown(value)}; {_allowed(regularizer)}"
         elif regularizer.integer and value != math.inf and not float(value).is_integer():
-            yield (*path, *place[:1]), f"{as_written((*path, *place))} is {shown(value)}; {regularizer.key} counts {regularizer.unit}"
+            yield (
+                (*path, *place[:1]),
+                f"{as_written((*path, *place))} is {shown(value)}; {regularizer.key} counts {regularizer.unit}",
+            )
     if dimension.off and dimension.form == "fixed":
         yield (*path, "off"), f"{as_written(path)}.off: a fixed value is always on; give a range, or leave the key out"
 
@@ -99,7 +108,10 @@ def _rate(path: Location, dimension: Dimension) -> Faults:
     yield from _form(path, dimension)
     for place, value in _values(dimension):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            yield (*path, *place[:1]), f"{as_written((*path, *place))} is {shown(value)}; a learning rate lies in (0, ∞)"
+            yield (
+                (*path, *place[:1]),
+                f"{as_written((*path, *place))} is {shown(value)}; a learning rate lies in (0, ∞)",
+            )
     for word in ("off", "timescale"):
         if getattr(dimension, word):
             yield (*path, word), f"{as_written(path)}.{word}: only a regularizer has it; give low and high"
@@ -122,8 +134,12 @@ def _form(path: Location, dimension: Dimension) -> Faults:
     if given & {"low", "high"} and ("low" not in given or "high" not in given):
         yield path, f"{where} has only one of low and high; give both"
     kinds = [kind for kind in ("low", "choices", "timescale", "value") if kind in given]
-    if len(kinds) != 1 and not given & {"low", "high"} or len(kinds) > 1:
-        yield path, f"{where} takes a number, or low and high, or choices" + (", or timescale" if path[1] == "weight_decay" else "")
+    if (len(kinds) != 1 and not given & {"low", "high"}) or len(kinds) > 1:
+        yield (
+            path,
+            f"{where} takes a number, or low and high, or choices"
+            + (", or timescale" if path[1] == "weight_decay" else ""),
+        )
         return
     low, high = dimension.timescale or (dimension.low, dimension.high)
     if low is not None and high is not None and not low < high:
@@ -133,10 +149,15 @@ def _form(path: Location, dimension: Dimension) -> Faults:
             if word in given:
                 yield (*path, word), f"{where}.{word} goes with low and high only"
     elif dimension.log and dimension.low is not None and dimension.low <= 0:
-        yield (*path, "low"), f"{where}.low is {dimension.low:g}; a log range begins above 0 (off: true makes the neutral value reachable)"
+        yield (
+            (*path, "low"),
+            f"{where}.low is {dimension.low:g}; a log range begins above 0 (off: true makes the neutral value reachable)",
+        )
     if dimension.form == "range" and dimension.log and dimension.step is not None:
         yield (*path, "step"), f"{where}.step: a log range has no steps; leave out one of log and step"
-    if dimension.choices is not None and any(choice in dimension.choices[:i] for i, choice in enumerate(dimension.choices)):
+    if dimension.choices is not None and any(
+        choice in dimension.choices[:i] for i, choice in enumerate(dimension.choices)
+    ):
         yield (*path, "choices"), f"{where}.choices holds a value twice"
 
 
@@ -163,12 +184,18 @@ def _objective(objective: ObjectiveConfig, data: Any, metric: str | None, task: 
     given += [("constraints", name) for name in objective.constraints]
     for place, name in given:
         if name not in known:
-            yield ("objective", place, *([name] if place == "constraints" else [])), f"objective.{place} names {name!r}{nearest(name, known)}"
+            yield (
+                ("objective", place, *([name] if place == "constraints" else [])),
+                f"objective.{place} names {name!r}{nearest(name, known)}",
+            )
     if len(set(objective.goals)) < len(objective.goals):
         yield ("objective",), "objective names a goal twice"
     for name, limit in objective.constraints.items():
         if limit.max is None and limit.min is None:
-            yield ("objective", "constraints", name), f"objective.constraints.{name} needs max or min, as in {{max: 0.1}}"
+            yield (
+                ("objective", "constraints", name),
+                f"objective.constraints.{name} needs max or min, as in {{max: 0.1}}",
+            )
 
 
 def _metric_fits(metric: str | None, task: str | None, data: Any) -> Faults:
@@ -200,7 +227,11 @@ def _chosen(key: str, choice: Choice, table: Mapping[str, Any]) -> Faults:
             yield ("search", key, name), f"search.{key}.{name} is not an option of {choice.name}{nearest(name, known)}"
     if choice.options.keys() <= known:
         try:
-            _ = make_sampler(choice.name, choice.options, 0, 0) if key == "sampler" else make_pruner(choice.name, choice.options, 9)
+            _ = (
+                make_sampler(choice.name, choice.options, 0, 0)
+                if key == "sampler"
+                else make_pruner(choice.name, choice.options, 9)
+            )
         except (TypeError, ValueError) as error:
             yield ("search", key), f"search.{key}: {choice.name} refuses its options: {error}"
 

@@ -1,8 +1,11 @@
 """The command line: each command calls one library function."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,11 +14,14 @@ app = typer.Typer(
     epilog="Example: wdsearch run studies/mnist1d.yaml --set budget.trials=8",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the studies [default: .wdsearch]")]
-StorageOption = Annotated[str | None, typer.Option("--storage", help="URL of the Optuna storage")]
+Study = Annotated[str, typer.Argument(help="Name of the study.")]
+HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the studies.", show_default=".wdsearch")]
+StorageOption = Annotated[
+    str | None, typer.Option("--storage", help="URL of Optuna's storage.", show_default="SQLite in the home folder")
+]
 
 
 class Format(StrEnum):
@@ -28,22 +34,121 @@ class Format(StrEnum):
 
 @app.command(epilog="Example: wdsearch run studies/mnist1d.yaml --set budget.trials=8 --set seed=1")
 def run(
-    file: Annotated[str, typer.Argument(help="Study file (YAML)")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key")] = None,
+    file: Annotated[Path, typer.Argument(help="Study file (YAML).")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeatable.")
+    ] = None,
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Search a study until its budget is spent; run it again to continue."""
-    from wdsearch import reporting
+    from rich.console import Console
 
-    reporting.run(file, overrides or [], home, storage)
+    console = Console()
+    with _clear_errors(), console.status("loading torch, lightning and optuna") if console.is_terminal else _nothing():
+        from wdsearch.search import run as search
+        from wdsearch.terminal import conclusion
+    with _clear_errors():
+        result = search(file, overrides or [], home=home, storage=storage)
+        console.print(*conclusion(result), sep="\n")
 
 
 @app.command(epilog="Example: wdsearch best mnist1d --format yaml")
 def best(
-    study: Annotated[str, typer.Argument(help="Name of the study")],
-    format: Annotated[Format, typer.Option("--format", help="How to print")] = Format.table,
+    study: Study,
+    form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """What to put into one's own training: the best trial's strengths, and what to pass to torch."""
+    """What to put into one's own training: the best trial's rate and strengths, and what to pass to torch."""
+    with _clear_errors():
+        from wdsearch.results import load_result, recommendation
+        from wdsearch.storage import Home
+
+        found = recommendation(load_result(study, Home(home), storage))
+        _print(found, form)
+
+
+@app.command(epilog="Example: wdsearch plot mnist1d --key dropout --output gap.png")
+def plot(
+    study: Study,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Regularizer on the x axis.", show_default="weight_decay")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PNG, SVG or PDF.", show_default="gap.png")
+    ] = None,
+    home: HomeOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Draw gap and validation loss against a strength."""
+    with _clear_errors():
+        from wdsearch.plots import plot_gap
+        from wdsearch.results import load_result
+        from wdsearch.storage import Home
+
+        result = load_result(study, Home(home), storage)
+        path = output or result.folder / "gap.png"
+        plot_gap(result, path, key)
+        typer.echo(path)
+
+
+@app.command(epilog="Example: wdsearch ui mnist1d --port 5001")
+def ui(
+    study: Study,
+    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.")] = 5000,
+    home: HomeOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Serve the MLflow records on this machine and print the study's page; Ctrl-C ends it."""
+    with _clear_errors():
+        from wdsearch.results import load_result
+        from wdsearch.storage import Home
+        from wdsearch.tracking import serve
+
+        place = Home(home)
+        serve(place.path, load_result(study, place, storage).study, port, typer.echo)
+
+
+def _print(found: dict[str, Any], form: Format) -> None:
+    if form is Format.json:
+        import json
+
+        typer.echo(json.dumps(found, indent=2))
+    elif form is Format.yaml:
+        import yaml
+
+        typer.echo(yaml.safe_dump(found, sort_keys=False).rstrip())
+    else:
+        from rich.console import Console
+
+        from wdsearch.terminal import recommendation_table
+
+        Console().print(recommendation_table(found))
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """A wrong call ends with 2 and a failed job with 1, each with its message and no traceback."""
+    try:
+        yield
+    except Exception as error:
+        code = {"StudyFileError": 2, "StudyNotFoundError": 2, "TrialsFailedError": 1}.get(type(error).__name__)
+        if code is None:
+            raise
+        typer.echo(str(error), err=True)
+        raise typer.Exit(code) from None
+
+
+def main() -> None:
+    """Entry point of the command `wdsearch`."""
+    app(prog_name="wdsearch")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

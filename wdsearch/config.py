@@ -15,9 +15,7 @@ from wdsearch.studyfile import Fault, Location, StudyFileError, StudySource, as_
 __all__ = ["StudyConfig", "StudyFileError", "load_study"]
 
 
-def load_study(
-    source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()
-) -> StudyConfig:
+def load_study(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()) -> StudyConfig:
     """A study from a file, from its content as a mapping, or as it is; then `key.path=value` overrides.
 
     In a mapping, own objects may stand for `data`, `model`, `search.sampler` and `search.pruner`.
@@ -27,7 +25,9 @@ def load_study(
         if not overrides:
             return source
         source = {name: getattr(source, name) for name in source.model_fields_set}
-    given = StudySource(_copied(source), "study") if isinstance(source, Mapping) else StudySource.from_file(Path(source))
+    given = (
+        StudySource(_copied(source), "study") if isinstance(source, Mapping) else StudySource.from_file(Path(source))
+    )
     for text in overrides:
         given.override(text)
     sections, faults = _validated(given)
@@ -79,7 +79,9 @@ def _faults(given: StudySource, name: str, error: ValidationError) -> list[Fault
     joined = []
     for faults in found.values():
         first, *others = dict.fromkeys(faults)
-        same = [other for other in others if other.text.split("; allowed is ")[0] == first.text.split("; allowed is ")[0]]
+        same = [
+            other for other in others if other.text.split("; allowed is ")[0] == first.text.split("; allowed is ")[0]
+        ]
         text = " or ".join([first.text, *(other.text.split("; allowed is ")[-1] for other in same)])
         joined += [Fault(first.where, first.line, text), *(other for other in others if other not in same)]
     return joined
@@ -110,7 +112,9 @@ def _choice(key: str, value: Any, from_file: bool) -> Any:
         raise ValidationError.from_exception_data(key, details) from None  # type: ignore[arg-type]
 
 
-_HIDDEN = re.compile(r"function-(before|after|plain|wrap)\[.*\]|constrained-.*|literal\[.*\]|int|float|str|bool|is-instance.*")
+_HIDDEN = re.compile(
+    r"function-(before|after|plain|wrap)\[.*\]|constrained-.*|literal\[.*\]|int|float|str|bool|is-instance.*"
+)
 
 
 def _fault(given: StudySource, location: Location, error: Any) -> Fault:
@@ -125,7 +129,9 @@ def _fault(given: StudySource, location: Location, error: Any) -> Fault:
         return given.fault(location, f"{path} is not a known key{nearest(str(location[-1]), section.model_fields)}")
     allowed = re.sub(r"^(Input|String|List|Tuple|Value) should (be|have|match)", r"allowed is", error["msg"])
     if error["type"] == "string_pattern_mismatch":
-        allowed = "allowed are letters, digits and _ - ." if location == ("study",) else "allowed is package.module.Class"
+        allowed = (
+            "allowed are letters, digits and _ - ." if location == ("study",) else "allowed is package.module.Class"
+        )
     if error["type"] in ("model_type", "dict_type"):
         allowed = "allowed is a mapping"
     return given.fault(location, f"{path} is {shown(value)}; {allowed}")

@@ -37,12 +37,24 @@ class TrialEpoch:
 class _Method(nn.Module):
     """Makes `functional_call` run another method than `forward`."""
 
-    def __init__(self, module: RegularizedModule) -> None:
+    def __init__(self, module: RegularizedModule, method: str) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.method = module, method
 
-    def forward(self, method: str, batch: Batch) -> Any:
-        return getattr(self.module, method)(batch)
+    def forward(self, batch: Batch) -> Any:
+        return getattr(self.module, self.method)(batch)
+
+
+def _lift(module: RegularizedModule, method: str) -> Callable[[Params, Params, Batch], Any]:
+    """A method of one trial as a function of stacked parameters and buffers and of one batch for all."""
+    called = _Method(module, method)
+    tied = len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.parameters()))
+
+    def of_one(params: Params, buffers: Params, batch: Batch) -> Any:
+        state = {f"module.{name}": value for name, value in (params | buffers).items()}
+        return functional_call(called, state, (batch,), tie_weights=tied)
+
+    return vmap(of_one, in_dims=(0, 0, None), randomness="same")
 
 
 @dataclass
@@ -66,6 +78,14 @@ class Cohort:
     best_state: Params = field(default_factory=dict)
     objective: Tensor | float = 0.0
     rows_seen: int = 0
+
+    def __post_init__(self) -> None:
+        self._vmapped = {method: _lift(self.template, method) for method in ("objective", "evaluation")}
+        self._train(True)
+
+    def _train(self, mode: bool) -> None:
+        if self.template.training != mode:
+            self.template.train(mode)
 
     @classmethod
     def of(cls, trials: Mapping[int, RegularizedModule], steps: int, places: int, device: torch.device) -> "Cohort":
@@ -100,12 +120,7 @@ class Cohort:
     def lifted(self, method: str, rows: slice, params: Params, batch: Batch) -> Any:
         """A method of the module for several trials at once; `params` are those of `rows`, buffers change in place."""
         buffers = {name: _padded(value[rows]) for name, value in self.buffers.items()}
-
-        def of_one(params: Params, buffers: Params, batch: Batch) -> Any:
-            state = {f"module.{name}": value for name, value in (params | buffers).items()}
-            return functional_call(_Method(self.template), state, (method, batch))
-
-        result = vmap(of_one, in_dims=(0, 0, None), randomness="same")(params, buffers, batch)
+        result = self._vmapped[method](params, buffers, batch)
         if rows.stop - rows.start == 1:
             for name, value in buffers.items():
                 self.buffers[name][rows] = value[:1]
@@ -113,7 +128,7 @@ class Cohort:
 
     def step(self, batch: Batch, index: int) -> None:
         """One optimizer step of every trial on the same batch."""
-        self.template.train()
+        self._train(True)
         objectives, gradients = zip(*[self._gradients(rows, batch, index) for rows in self.slices()], strict=True)
         self.objective = self.objective + torch.cat(objectives) * len(batch[1])
         self.rows_seen += len(batch[1])
@@ -160,7 +175,7 @@ class Cohort:
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Sums:
         """Sums over a batch's rows per trial, in eval mode: (K, ...)."""
-        self.template.eval()
+        self._train(False)
         parts = []
         for rows in self.slices():
             params = {name: _padded(value[rows]) for name, value in self.params.items()}

@@ -1,6 +1,7 @@
 """Pruners that judge a rung by what was reported at it, in whatever order they are asked."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
@@ -11,16 +12,17 @@ from optuna.trial import FrozenTrial
 class HalvingPruner(BasePruner):
     """Successive halving: of all trials that ever reported at a rung the best 1/`reduction_factor` go on.
 
-    Rungs lie at epochs/η, epochs/η² ..., not below `min_resource` (default: epochs/η²; early rungs favour small decays,
-    for a strongly decayed network improves late). Optuna's `SuccessiveHalvingPruner` compares with those judged before,
-    so a rung that is judged worst first prunes nothing; here all that reported count (ASHA, Li et al. 1810.05934).
+    Rungs lie at epochs/2, epochs/4 ..., not below `min_resource` (default: a quarter of the epochs). They are late on
+    purpose, for a strongly decayed network improves late: an early rung favours small decays. Optuna's
+    `SuccessiveHalvingPruner` compares with those judged before, so a rung that is judged worst first prunes nothing;
+    here all that reported count (ASHA, Li et al. 1810.05934, algorithm 2).
     """
 
     def __init__(self, epochs: int, min_resource: int | None = None, reduction_factor: int = 3) -> None:
         if reduction_factor < 2:
             raise ValueError(f"reduction_factor is {reduction_factor}; allowed is 2 or more")
         self.reduction_factor = reduction_factor
-        self._rungs = _rungs(epochs, min_resource, reduction_factor)
+        self._rungs = _rungs(epochs, max(1, round(epochs / 4)) if min_resource is None else min_resource)
 
     def rungs(self, number: int) -> list[int]:
         """Ages in epochs at which a trial is judged."""
@@ -28,17 +30,19 @@ class HalvingPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is outside the best 1/η of its rung."""
+        return self.outside(trial, study.get_trials(deepcopy=False), study.direction)
+
+    def outside(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], direction: StudyDirection) -> bool:
+        """Whether a trial is outside the best 1/η of those of `trials` that reported at its last step."""
         step = trial.last_step
         if step is None:
             return False
-        values = [value for peer in self._peers(study, trial) if (value := peer.intermediate_values.get(step)) is not None]
-        ordered = sorted(values, reverse=study.direction == StudyDirection.MAXIMIZE)
-        threshold = ordered[max(1, len(ordered) // self.reduction_factor) - 1]
-        value = trial.intermediate_values[step]
-        return value < threshold if study.direction == StudyDirection.MAXIMIZE else value > threshold
+        sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        values = sorted(sign * peer.intermediate_values[step] for peer in self._peers(trial, trials, step))
+        return sign * trial.intermediate_values[step] > values[max(1, len(values) // self.reduction_factor) - 1]
 
-    def _peers(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
-        return study.get_trials(deepcopy=False)
+    def _peers(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], step: int) -> list[FrozenTrial]:
+        return [peer for peer in trials if step in peer.intermediate_values]
 
 
 class HyperbandPruner(HalvingPruner):
@@ -59,9 +63,9 @@ class HyperbandPruner(HalvingPruner):
         golden = (number * (math.sqrt(5) - 1) / 2) % 1.0
         return int(np.searchsorted(np.cumsum(weights) / sum(weights), golden, side="right"))
 
-    def _peers(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    def _peers(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], step: int) -> list[FrozenTrial]:
         bracket = self.bracket(trial.number)
-        return [peer for peer in study.get_trials(deepcopy=False) if self.bracket(peer.number) == bracket]
+        return [peer for peer in super()._peers(trial, trials, step) if self.bracket(peer.number) == bracket]
 
 
 def rungs(pruner: BasePruner, epochs: int, number: int) -> list[int]:
@@ -75,7 +79,6 @@ def rungs(pruner: BasePruner, epochs: int, number: int) -> list[int]:
     return list(range(1, epochs))
 
 
-def _rungs(epochs: int, min_resource: int | None, factor: int) -> list[int]:
-    least = max(1, round(epochs / factor**2)) if min_resource is None else min_resource
-    levels = [round(epochs / factor**k) for k in range(1, 64) if epochs / factor**k >= 0.5]
-    return sorted({level for level in levels if level >= least})
+def _rungs(epochs: int, least: int) -> list[int]:
+    halves = {round(epochs / 2**k) for k in range(1, 64)}
+    return sorted(rung for rung in halves if max(1, least) <= rung < epochs)

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from wdsearch.objective import Result
-from wdsearch.storage import Home
+from wdsearch.storage import Home, StudyNotFoundError
 
 RESULT, BASELINE, GOALS, CONFIG, LINK, METRIC = "result", "baseline", "goals", "config", "link", "metric"
 
@@ -98,3 +98,29 @@ def counts(study: optuna.Study) -> dict[str, int]:
 def _record(trial: FrozenTrial) -> TrialRecord:
     stored: Mapping[str, Any] = trial.user_attrs[RESULT]
     return TrialRecord(trial.number, trial.state.name, tuple(trial.values or ()), Result(**stored))
+
+
+def recommendation(result: StudyResult) -> dict[str, Any]:
+    """What to put into one's own training: rate and strengths by key, the network's arguments, what to pass to torch.
+
+    Raises StudyNotFoundError while no trial is complete.
+    """
+    if result.best is None:
+        raise StudyNotFoundError(f"study {result.study!r} has no complete trial yet; go on with: wdsearch run FILE")
+    from wdsearch.regularizers import REGULARIZERS, torch_equivalents
+
+    found, optimizer = result.best.result, result.config.get("optimizer", {})
+    name = optimizer.get("name", "adamw")
+    acting = {key: value for key, value in found.strengths.items() if value != REGULARIZERS[key].neutral}
+    return {
+        "study": result.study,
+        "trial": result.best.number,
+        **{goal: value for goal, value in zip(result.goals, result.best.values, strict=True)},
+        "gap": found.metrics["gap"],
+        "epochs": found.epochs,
+        "optimizer": {key: value for key, value in ({"name": name} | optimizer | {"lr": found.lr}).items()},
+        "strengths": acting,
+        "off": sorted(found.strengths.keys() - acting.keys()),
+        "model": found.model,
+        "torch": torch_equivalents(found.strengths, name),
+    }

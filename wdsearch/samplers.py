@@ -48,7 +48,9 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int, study_seed: i
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if name == "qmc":
-            return QMCSampler(**{"scramble": True, "independent_sampler": RandomSampler(seed)} | options, seed=study_seed)
+            return QMCSampler(
+                **{"scramble": True, "independent_sampler": RandomSampler(seed)} | options, seed=study_seed
+            )
         return SAMPLERS[name](**options, seed=seed)  # type: ignore[call-arg]
 
 
@@ -71,9 +73,7 @@ def make_pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePrune
     return PRUNERS[name](**defaults | options)
 
 
-def ask(
-    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seed: int
-) -> Trial:
+def ask(study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seed: int) -> Trial:
     """Ask for one trial. The sampler is new for each ask, so a restarted worker does not repeat its first draws."""
     study.sampler = build_sampler(config, seed)
     if isinstance(study.sampler, GPSampler):

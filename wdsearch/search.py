@@ -20,8 +20,9 @@ from wdsearch.config import StudyConfig, load_study
 from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
 from wdsearch.objective import Result, flat, values, violations
+from wdsearch.plots import plot_gap
 from wdsearch.population import DIVERGED, Population, TrialEpoch
-from wdsearch.pruners import rungs
+from wdsearch.pruners import HalvingPruner, rungs
 from wdsearch.results import BASELINE, CONFIG, GOALS, LINK, METRIC, RESULT, StudyResult, best_trial, counts, load_result
 from wdsearch.samplers import ask, build_pruner
 from wdsearch.space import Configuration, baseline, check_timescales, configuration, distributions
@@ -63,17 +64,19 @@ class SearchLoop(L.Callback):
         self.ages: dict[int, int] = {}
         self.dataset = describe_data(config, factory.data)
         self.folder = home.folder(config.study)
+        self.asked = len(study.get_trials(deepcopy=False))
+        self.counts, self.best = counts(study), best_trial(study)
         self._last_error = ""
 
     def on_fit_start(self, trainer: L.Trainer, population: L.LightningModule) -> None:
         """Take up what an earlier run left unfinished, add the baseline, and fill the places."""
         assert isinstance(population, Population)
-        admitted = self._unfinished()
+        first = self._unfinished()
         if BASELINE not in self.study.user_attrs:
-            admitted[UNREGULARIZED] = baseline(self.config)
-        self._admit(population, admitted)
+            first[UNREGULARIZED] = baseline(self.config)
         for _ in range(2):
-            self._refill(population, set(self.trials))
+            first |= self._ask_batch()
+        self._admit(population, first)
         self._show()
 
     def on_train_epoch_end(self, trainer: L.Trainer, population: L.LightningModule) -> None:
@@ -89,7 +92,7 @@ class SearchLoop(L.Callback):
             if epoch.number in leaving:
                 self._end(epoch, leaving[epoch.number], population)
         population.prune(set(leaving))
-        self._refill(population, set(self.trials))
+        self._admit(population, self._ask_batch())
         self.tracker.flush()
         self._show()
 
@@ -103,17 +106,18 @@ class SearchLoop(L.Callback):
         self.trials[trial.number] = trial
         return configuration(self.config, trial.params, self.factory.rate_sum)
 
-    def _refill(self, population: Population, live: set[int]) -> None:
-        if len(live) > self.config.batch:
-            return
-        spent = counts(self.study)
-        left = self.config.budget.trials - spent["complete"] - spent["pruned"] - spent["diverged"] - len(live)
+    def _ask_batch(self) -> dict[int, Configuration]:
+        """Ask for one batch if at most one is in training, within what the budget leaves."""
+        if len(self.trials) > self.config.batch:
+            return {}
+        left = self.config.budget.trials - self._spent() - len(self.trials)
         asked = [self._ask() for _ in range(min(left, self.config.batch))]
-        self._admit(population, {trial.number: self._take(trial) for trial in asked})
+        return {trial.number: self._take(trial) for trial in asked}
 
     def _ask(self) -> Trial:
-        index = len(self.study.get_trials(deepcopy=False))
-        return ask(self.study, self.config, self.distributions, derive_seed(self.config.seed, "ask", index))
+        seed = derive_seed(self.config.seed, "ask", self.asked)
+        self.asked += 1
+        return ask(self.study, self.config, self.distributions, seed)
 
     def _admit(self, population: Population, configurations: Mapping[int, Configuration]) -> None:
         modules: dict[str, dict[int, RegularizedModule]] = {}
@@ -137,6 +141,7 @@ class SearchLoop(L.Callback):
             self._last_error = f"{type(error).__name__}: {error}"
             self.trials[number].set_user_attr("error", self._last_error)
             self.study.tell(self.trials.pop(number), state=TrialState.FAIL)
+            self.counts["failed"] += 1
             return None
 
     def _tags(self, number: int) -> dict[str, str]:
@@ -152,12 +157,18 @@ class SearchLoop(L.Callback):
         reporting = [epoch for epoch in epochs if epoch.age in rungs(pruner, budget, epoch.number)]
         for epoch in reporting:
             self.trials[epoch.number].report(values(flat(epoch.result), self.goals)[0], step=epoch.age)
-        return {epoch.number for epoch in reporting if self.trials[epoch.number].should_prune()}
+        if not isinstance(pruner, HalvingPruner):
+            return {epoch.number for epoch in reporting if self.trials[epoch.number].should_prune()}
+        trials = self.study.get_trials(deepcopy=False) if reporting else []
+        numbers = (epoch.number for epoch in reporting)
+        return {number for number in numbers if pruner.outside(trials[number], trials, self.study.direction)}
 
     def _end(self, epoch: TrialEpoch, end: str, population: Population) -> None:
         settings = self.configurations.pop(epoch.number)
         self.ages.pop(epoch.number)
-        metrics = {name: value for name, value in flat(epoch.result).items() if value == value and abs(value) < float("inf")}
+        metrics = {
+            name: value for name, value in flat(epoch.result).items() if value == value and abs(value) < float("inf")
+        }
         result = Result(end, epoch.age, metrics, settings.lr, settings.strengths, settings.model)
         if epoch.number == UNREGULARIZED:
             self.study.set_user_attr(BASELINE, result.as_dict())
@@ -171,23 +182,27 @@ class SearchLoop(L.Callback):
         trial.set_user_attr(RESULT, result.as_dict())
         if result.end in (PRUNED, DIVERGED):
             self.study.tell(trial, state=TrialState.PRUNED)
+            self.counts[result.end] += 1
             return
         for name, excess in violations(result.metrics, self.config.objective.limits).items():
             trial.set_constraint(name, excess)
         self.study.tell(trial, values(result.metrics, self.goals))
-        best = best_trial(self.study)
-        if best is not None and best.number == trial.number:
+        self.counts["complete"] += 1
+        self.best = best_trial(self.study)
+        if self.best is not None and self.best.number == trial.number:
             self.folder.mkdir(parents=True, exist_ok=True)
             torch.save({"trial": trial.number, "state_dict": population.state(trial.number)}, self.folder / "best.pt")
 
+    def _spent(self) -> int:
+        return self.counts["complete"] + self.counts["pruned"] + self.counts["diverged"]
+
     def _show(self) -> None:
-        budget, spent, best = self.config.budget, counts(self.study), best_trial(self.study)
-        done = spent["complete"] + spent["pruned"] + spent["diverged"]
+        budget, best = self.config.budget, self.best
         training = sum(age for number, age in self.ages.items() if number != UNREGULARIZED) / budget.epochs
         value = best.values[0] if best else None
         gap = best.user_attrs[RESULT]["metrics"]["gap"] if best else None
-        work = min(1.0, (done + training) / budget.trials)
-        self.progress.update(Snapshot(budget.trials, spent, work, self.goals[0], value, gap))
+        work = min(1.0, (self._spent() + training) / budget.trials)
+        self.progress.update(Snapshot(budget.trials, self.counts, work, self.goals[0], value, gap))
 
 
 def _key(number: int) -> str:
@@ -224,7 +239,7 @@ def run(
         try:
             if _unspent(config, study):
                 _train(config, loop, factory)
-            _conclude(load_result(study, place), tracker)
+            _conclude(load_result(study, place), tracker, config.budget.trials)
         finally:
             delivery = tracker.close(progress=bar.delivering)
         study.set_user_attr(LINK, delivery.link)
@@ -285,10 +300,15 @@ def _commit_tag() -> dict[str, str]:
     return {"git.commit": found}
 
 
-def _conclude(result: StudyResult, tracker: Tracker) -> None:
-    if result.best:
-        named = dict(zip(result.goals, result.best.values, strict=True))
-        tracker.end_study({f"best_{name}": value for name, value in named.items()}, {"best.trial": str(result.best.number)})
+def _conclude(result: StudyResult, tracker: Tracker, step: int) -> None:
+    """The best trial and the pictures on the parent run."""
+    if result.best is None:
+        return
+    picture = result.folder / "gap.png"
+    plot_gap(result, picture)
+    tracker.log_artifact(picture)
+    named = dict(zip(result.goals, result.best.values, strict=True)) | result.best.result.metrics
+    tracker.end_study(named, {"best.trial": str(result.best.number)}, step)
 
 
 def _set_threads(threads: int | str) -> None:

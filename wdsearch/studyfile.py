@@ -77,7 +77,9 @@ class StudySource:
                 loader.dispose()
         if not isinstance(content, dict):
             given = "empty" if content is None else f"a {_kind(content)}"
-            raise StudyFileError([Fault(where, 1, f"the file is {given}; a study file is a mapping that begins with `study: NAME`")])
+            raise StudyFileError(
+                [Fault(where, 1, f"the file is {given}; a study file is a mapping that begins with `study: NAME`")]
+            )
         if reader.faults:
             raise StudyFileError(reader.faults)
         return cls(content, where, reader.lines)

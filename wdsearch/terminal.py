@@ -58,7 +58,9 @@ class SearchProgress:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def say(self, description: str) -> None:
@@ -75,7 +77,9 @@ class SearchProgress:
 
     def delivering(self, left: int) -> None:
         """Show what MLflow has yet to receive."""
-        self.bar.update(self.task, completed=1.0, work=1.0, description="delivering to MLflow", text=f"{left} records left")
+        self.bar.update(
+            self.task, completed=1.0, work=1.0, description="delivering to MLflow", text=f"{left} records left"
+        )
 
 
 def _line(snapshot: Snapshot) -> str:
@@ -108,6 +112,22 @@ def summary_table(result: StudyResult) -> Table:
     return table
 
 
+def conclusion(result: StudyResult) -> list[Any]:
+    """What a finished run prints: the table, how trials ended, where to look, and the next command."""
+    counts = ", ".join(f"{count} {name}" for name, count in result.counts.items() if count)
+    lines: list[Any] = [summary_table(result), f"{counts}"]
+    if len(result.pareto) > 1:
+        lines.append(f"Pareto front of {' and '.join(result.goals)}: trials {', '.join(map(str, result.pareto))}")
+    lines += [
+        "",
+        f"gap against λ   {result.folder / 'gap.png'}",
+        f"best weights    {result.weights}",
+        f"all trials      [bold]wdsearch ui {result.study}[/bold], then {result.link}",
+        f"next            [bold]wdsearch best {result.study}[/bold]  (what to put into your own training)",
+    ]
+    return lines
+
+
 def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tuple[str, str, str]]:
     sides = [side for side in (best, baseline)]
     settings = [(_settings(side) if side else {}) for side in sides]
@@ -123,3 +143,24 @@ def _settings(result: Result) -> dict[str, Any]:
     return {"lr": result.lr} | result.strengths | model
 
 
+def recommendation_table(found: dict[str, Any]) -> Table:
+    """What to put into one's own training, a line each."""
+    title = f"{found['study']}: trial {found['trial']}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("key")
+    table.add_column("value", justify="right", style="bold green")
+    table.add_column("in torch")
+    optimizer = found["optimizer"]
+    kind = {"adamw": "AdamW", "sgd": "SGD"}[optimizer["name"]]
+    table.add_row(
+        "lr",
+        number(optimizer["lr"]),
+        f"torch.optim.{kind}(lr={optimizer['lr']:.6g}), schedule {optimizer.get('schedule', 'constant')}",
+    )
+    for key, value in found["strengths"].items():
+        table.add_row(key, number(value), found["torch"][key])
+    for key in found["off"]:
+        table.add_row(key, "off", "")
+    for key, value in found["model"].items():
+        table.add_row(f"model.{key}", str(value), "")
+    return table

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from wdsearch.spool import Record, Spool, now_ms
 
 STUDY = "study"
 LIVE_EVERY_S = 10.0
+DUTY = 0.05  # share of the time that delivery may take while training goes on
 GIVE_UP_AFTER_S = 180.0
 PARAM_LIMIT, TAG_LIMIT, BATCH_METRICS, BATCH_PARAMS = 6000, 8000, 1000, 100
 QUIET = {
@@ -73,7 +74,9 @@ class Tracker:
         """Metrics of one epoch; values that are not finite are left out, for they hide MLflow's charts."""
         self._buffer.append((key, "metrics", {"step": step, "time": now_ms(), "metrics": _finite(metrics)}))
 
-    def end_trial(self, key: str, state: str, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
+    def end_trial(
+        self, key: str, state: str, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0
+    ) -> None:
         """Close a run with the result's metrics; `state` is Optuna's."""
         status = "FAILED" if state == "FAIL" else "FINISHED"
         body = {"status": status, "metrics": _finite(metrics), "tags": {"wdsearch.state": state} | dict(tags)}
@@ -113,7 +116,12 @@ class Tracker:
         command = [sys.executable, "-m", "wdsearch.tracking", str(self.spool.path), str(os.getpid())]
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | QUIET, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | QUIET,
+                start_new_session=True,
             )
 
 
@@ -133,6 +141,21 @@ def ui_command(home: Path, uri: str, port: int) -> tuple[list[str], dict[str, st
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1", "--artifacts-destination", (home / "artifacts").as_uri()]
     return command, os.environ | QUIET | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def serve(home: Path, study: str, port: int, say: Callable[[str], None]) -> None:
+    """Serve the MLflow records of `home` until interrupted, and say the study's page; with a remote server only that."""
+    spool = Spool(home / "spool" / f"{study}.db")
+    uri, experiment = spool.recall("uri") or default_uri(home), spool.recall("experiment") or ""
+    say(experiment_link(uri, experiment, port))
+    if uri.startswith("http"):
+        return
+    command, environment = ui_command(home, uri, port)
+    server = subprocess.Popen(command, env=environment)
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        server.wait()
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -196,7 +219,9 @@ class Courier:
         ]
         named = [Param(name, value[:PARAM_LIMIT]) for name, value in params.items()]
         late = [] if new else [RunTag(name, value[:TAG_LIMIT]) for name, value in tags.items()]
-        for first in range(0, max(len(metrics), len(named), 1), BATCH_PARAMS if len(named) > BATCH_PARAMS else BATCH_METRICS):
+        for first in range(
+            0, max(len(metrics), len(named), 1), BATCH_PARAMS if len(named) > BATCH_PARAMS else BATCH_METRICS
+        ):
             width = BATCH_PARAMS if len(named) > BATCH_PARAMS else BATCH_METRICS
             self.client.log_batch(
                 run, metrics[first : first + width], named[first : first + width], late if first == 0 else ()
@@ -256,10 +281,11 @@ def deliver(path: Path, parent: int | None = None) -> int:
         spool, courier, failing_since, pause = Spool(path), None, None, 0.5
         while True:
             closed = spool.recall("closed") == "yes" or (parent is not None and os.getppid() != parent)
+            began = time.monotonic()
             try:
                 courier = courier or Courier(spool)
                 courier.carry(everything=closed)
-                failing_since, pause = None, 0.5
+                failing_since, pause = None, min(LIVE_EVERY_S, 0.5 + (time.monotonic() - began) / DUTY)
             except Exception:
                 traceback.print_exc()
                 sys.stderr.flush()
@@ -267,7 +293,22 @@ def deliver(path: Path, parent: int | None = None) -> int:
             gave_up = failing_since is not None and time.monotonic() - failing_since > GIVE_UP_AFTER_S
             if closed and (not spool.left() or gave_up):
                 return spool.left()
-            time.sleep(0.05 if closed and failing_since is None else pause)
+            _rest(spool, 0.05 if closed and failing_since is None else pause)
+
+
+def _rest(spool: Spool, seconds: float) -> None:
+    """Sleep, but not on when the study is closed meanwhile: then somebody waits for the rest."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and (seconds < 1.0 or spool.recall("closed") != "yes"):
+        time.sleep(min(0.1, seconds))
+
+
+def _step_aside() -> None:
+    """Run only where a processor would idle: a busy neighbour stalls all threads of a training step."""
+    os.nice(19)
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 @contextmanager
@@ -282,5 +323,5 @@ def _only_one(path: Path) -> Iterator[bool]:
 
 
 if __name__ == "__main__":
-    os.nice(10)
+    _step_aside()
     deliver(Path(sys.argv[1]), int(sys.argv[2]))

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from torch.utils.data import DataLoader, Sampler, SequentialSampler, TensorDataset
 from torch.utils.data import BatchSampler as InOrder
+from torch.utils.data import DataLoader, Sampler, SequentialSampler, TensorDataset
 
 from wdsearch.noise import derive_seed
 
@@ -23,7 +23,7 @@ class Arrays(NamedTuple):
     targets: np.ndarray
 
 
-class ShuffledBatches(Sampler[list[int]]):
+class ShuffledBatches(Sampler[torch.Tensor]):
     """Batches of row numbers in an order of (seed, epoch); Lightning calls `set_epoch` before each epoch."""
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
@@ -33,10 +33,9 @@ class ShuffledBatches(Sampler[list[int]]):
         """Choose the order of this epoch for the iterators made from now on."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[torch.Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        order = torch.randperm(self.rows, generator=generator).split(self.batch_size)
-        return iter([rows.tolist() for rows in order])
+        return iter(torch.randperm(self.rows, generator=generator).split(self.batch_size))
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

@@ -1,5 +1,7 @@
 """The table of regularizers: one file and one line each."""
 
+from collections.abc import Mapping
+
 from wdsearch.regularizers._base import Recommendation, Regularizer
 from wdsearch.regularizers.dropout import dropout
 from wdsearch.regularizers.early_stopping import early_stopping
@@ -24,4 +26,11 @@ REGULARIZERS: dict[str, Regularizer] = {
     )
 }
 
-__all__ = ["REGULARIZERS", "Recommendation", "Regularizer"]
+__all__ = ["REGULARIZERS", "Recommendation", "Regularizer", "torch_equivalents"]
+
+
+def torch_equivalents(strengths: Mapping[str, float], optimizer: str) -> dict[str, str]:
+    """What to pass to torch for each strength that acts, and when torch's value is not equivalent."""
+    acting = {key: value for key, value in strengths.items() if value != REGULARIZERS[key].neutral}
+    setting = Recommendation(optimizer, clipped="gradient_clip" in acting)
+    return {key: REGULARIZERS[key].torch(value, setting) for key, value in acting.items()}

@@ -24,8 +24,9 @@ class Dropout(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training:
             return inputs
-        kept = self.noise.uniform(inputs) >= self.rate
-        return inputs * kept / (1.0 - self.rate)
+        rate = self.rate.to(inputs.dtype)
+        kept = (self.noise.uniform(inputs) >= rate).to(inputs.dtype)
+        return inputs * (kept / (1.0 - rate))
 
 
 def replace_dropout(network: nn.Module, noise: NoiseStream) -> nn.Module:

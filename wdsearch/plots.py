@@ -1,0 +1,76 @@
+"""Pictures of a study."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from wdsearch.results import StudyResult, TrialRecord
+
+COMPLETE, PRUNED, BASELINE, BEST = "#1f5fa8", "#b9c4d0", "#c1440e", "#d98200"
+
+
+def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = None) -> Any:
+    """Gap, and validation loss below it, against a strength; the matplotlib figure, written to `path` if given.
+
+    `key` defaults to weight_decay if the study searches it, else to its first regularizer. Trials at which it is off
+    stand at the left edge; pruned ones are pale, for their gap is that of an early epoch.
+    """
+    from matplotlib.figure import Figure
+
+    key = key or _searched(result)
+    figure = Figure(figsize=(8.0, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    points = [trial for trial in result.trials if key in trial.result.strengths and "val_loss" in trial.result.metrics]
+    positive = [value for trial in points if 0 < (value := trial.result.strengths[key]) < math.inf]
+    logarithmic = bool(positive) and max(positive) > 30 * min(positive)
+    left = min(positive, default=1.0) / 2 if logarithmic else 0.0
+    for axes, quantity, label in (
+        (upper, "gap", "gap: validation − training loss"),
+        (lower, "val_loss", "validation loss"),
+    ):
+        _scatter(axes, points, key, quantity, left)
+        if result.baseline is not None:
+            value = result.baseline.metrics[quantity]
+            axes.axhline(
+                value, color=BASELINE, linestyle="--", linewidth=1.2, label=f"unregularized baseline {value:.2f}"
+            )
+        if result.best is not None:
+            strength = _position(result.best, key, left)
+            axes.plot(
+                strength, result.best.result.metrics[quantity], "*", markersize=15, color=BEST, label="best trial"
+            )
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    if logarithmic:
+        lower.set_xscale("log")
+    lower.set_xlabel(f"{key} (left edge: off)" if any(_off(trial, key) for trial in points) else key)
+    upper.legend(loc="best", fontsize="small", frameon=False)
+    upper.set_title(f"{result.study}: what {key} does to the generalization gap", loc="left", fontsize="medium")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+def _scatter(axes: Any, trials: list[TrialRecord], key: str, quantity: str, left: float) -> None:
+    for state, color, label in (("PRUNED", PRUNED, "pruned (early epoch)"), ("COMPLETE", COMPLETE, "complete")):
+        of_state = [trial for trial in trials if trial.state == state]
+        places = [_position(trial, key, left) for trial in of_state]
+        values = [trial.result.metrics[quantity] for trial in of_state]
+        axes.scatter(places, values, s=26, color=color, label=f"{label}: {len(of_state)}", zorder=3)
+
+
+def _off(trial: TrialRecord, key: str) -> bool:
+    return trial.result.strengths[key] in (0.0, math.inf)
+
+
+def _position(trial: TrialRecord, key: str, left: float) -> float:
+    return left if _off(trial, key) else trial.result.strengths[key]
+
+
+def _searched(result: StudyResult) -> str:
+    strengths = [key for trial in result.trials[:1] for key in trial.result.strengths]
+    if not strengths:
+        raise ValueError(f"study {result.study!r} has no finished trial with a regularizer to plot")
+    return "weight_decay" if "weight_decay" in strengths else strengths[0]

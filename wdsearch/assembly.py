@@ -39,7 +39,7 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
         module = import_path(data.class_path)(**data.init_args)
     else:
         arguments = {"split_seed": data.split_seed, "seed": config.seed} | data.init_args
-        module = DATASETS[data.name](**arguments)
+        module = DATASETS[str(data.name)](**arguments)
     module.prepare_data()
     module.setup("fit")
     return module
@@ -47,11 +47,9 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
 
 def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
     """What is learned: as the study says, else as the data say, else classification by accuracy."""
-    name = config.task or getattr(data, "task", "classification")
-    metric = config.metric or (
-        getattr(data, "metric", None) if config.task in (None, getattr(data, "task", None)) else None
-    )
-    return Task(name, metric)
+    own: str = getattr(data, "task", "classification")
+    fits = config.task in (None, own)
+    return Task(config.task or own, config.metric or (getattr(data, "metric", None) if fits else None))
 
 
 def build_recipe(config: StudyConfig) -> Recipe:
@@ -104,7 +102,7 @@ class TrialFactory:
             return copy.deepcopy(model)
         if not isinstance(model, Source):
             return model(**self._shape(model), **arguments)
-        builder = import_path(model.class_path) if model.class_path else MODELS[model.name]
+        builder = import_path(model.class_path) if model.class_path else MODELS[str(model.name)]
         return builder(**self._shape(builder) | model.init_args | dict(arguments))
 
     def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, int]:

@@ -161,10 +161,11 @@ def _form(path: Location, dimension: Dimension) -> Faults:
         yield (*path, "choices"), f"{where}.choices holds a value twice"
 
 
-def _values(dimension: Dimension) -> list[tuple[tuple[str | int, ...], Any]]:
+def _values(dimension: Dimension) -> list[tuple[Location, Any]]:
     if dimension.form == "choices":
         return [(("choices", index), choice) for index, choice in enumerate(dimension.choices or ())]
-    named = [((name,), getattr(dimension, name)) for name in ("low", "high") if getattr(dimension, name) is not None]
+    bounds = {name: getattr(dimension, name) for name in ("low", "high")}
+    named: list[tuple[Location, Any]] = [((name,), bound) for name, bound in bounds.items() if bound is not None]
     return named or ([((), dimension.value)] if dimension.form == "fixed" else [])
 
 

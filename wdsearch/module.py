@@ -60,17 +60,19 @@ class RegularizedModule(L.LightningModule):
         self.strengths = Scalars(strengths or {})
         self.rates = Scalars({"lr": lr})
         self._write_buffers(strengths or {})
-        self._best_loss, self._best_epoch, self._best_state = math.inf, 0, None
+        self._best_loss, self._best_epoch = math.inf, 0
+        self._best_state: dict[str, Any] | None = None
 
     def _write_buffers(self, strengths: Mapping[str, float]) -> None:
-        for regularizer in self.acting("buffer"):
+        for key, wanted in self.acting("buffer"):
             for name, buffer in self.network.named_buffers():
-                if name.rpartition(".")[2] == regularizer.buffer:
-                    buffer.fill_(strengths[regularizer.key])
+                if name.rpartition(".")[2] == wanted:
+                    buffer.fill_(strengths[key])
 
-    def acting(self, point: str) -> list[Regularizer]:
-        """The trial's regularizers that act at a point of training (a field of `Regularizer`)."""
-        return [regularizer for regularizer in self.regularizers if getattr(regularizer, point) is not None]
+    def acting(self, point: str) -> list[tuple[str, Any]]:
+        """Key and function of each of the trial's regularizers that acts at a point of training (a field of theirs)."""
+        acts = [(regularizer.key, getattr(regularizer, point)) for regularizer in self.regularizers]
+        return [(key, function) for key, function in acts if function is not None]
 
     # -- what a population lifts -------------------------------------------------------------------------------
 
@@ -86,15 +88,14 @@ class RegularizedModule(L.LightningModule):
         """The batch's loss with augmentation, changed loss and penalties: what the gradient is taken of."""
         inputs, targets = batch
         strengths = self.current_strengths()
-        for regularizer in self.acting("augment"):
-            key = regularizer.key
-            inputs, targets = regularizer.augment(inputs, targets, strengths[key], self.noise[key])
+        for key, augment in self.acting("augment"):
+            inputs, targets = augment(inputs, targets, strengths[key], self.noise[key])
         outputs = self(inputs)
         value = self.loss(outputs, targets)
-        for regularizer in self.acting("loss"):
-            value = regularizer.loss(value, outputs, targets, strengths[regularizer.key])
-        for regularizer in self.acting("penalty"):
-            value = value + regularizer.penalty(self.decayed_weights(), strengths[regularizer.key])
+        for key, changed in self.acting("loss"):
+            value = changed(value, outputs, targets, strengths[key])
+        for key, penalty in self.acting("penalty"):
+            value = value + penalty(self.decayed_weights(), strengths[key])
         return value
 
     def evaluation(self, batch: Batch) -> Sums:
@@ -106,19 +107,19 @@ class RegularizedModule(L.LightningModule):
 
     def changed_gradients(self, gradients: Params, strengths: Strengths) -> Params:
         """The gradients as the optimizer shall see them (clipped)."""
-        for regularizer in self.acting("gradients"):
-            gradients = regularizer.gradients(gradients, strengths[regularizer.key])
+        for key, change in self.acting("gradients"):
+            gradients = change(gradients, strengths[key])
         return gradients
 
     def decay(self, strengths: Strengths) -> Tensor:
         """λ of the optimizer's decoupled decay."""
-        decays = [regularizer.decay(strengths[regularizer.key]) for regularizer in self.acting("decay")]
+        decays = [decay(strengths[key]) for key, decay in self.acting("decay")]
         return sum(decays, torch.zeros((), dtype=torch.float64))
 
     def after_prox(self, weight: Tensor, step_size: Tensor, strengths: Strengths) -> Tensor:
         """A decayed weight after the proximal steps that follow the optimizer's."""
-        for regularizer in self.acting("prox"):
-            weight = regularizer.prox(weight, step_size, strengths[regularizer.key])
+        for key, prox in self.acting("prox"):
+            weight = prox(weight, step_size, strengths[key])
         return weight
 
     def current_strengths(self) -> Strengths:
@@ -128,7 +129,7 @@ class RegularizedModule(L.LightningModule):
     def patience(self) -> float:
         """Epochs without a better validation loss after which this trial stops; ∞ if it does not."""
         values = self.strengths.as_dict()
-        return min([r.patience(float(values[r.key])) for r in self.acting("patience")], default=math.inf)
+        return min((patience(float(values[key])) for key, patience in self.acting("patience")), default=math.inf)
 
     def decayed_weights(self) -> Params:
         """The parameters that decay, by name."""

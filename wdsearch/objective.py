@@ -41,14 +41,15 @@ def values(result: Mapping[str, float], goals: Sequence[str]) -> list[float]:
     return [_named(result, goal) for goal in goals]
 
 
-def violations(result: Mapping[str, float], constraints: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def violations(result: Mapping[str, float], constraints: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
     """By how much each constraint is exceeded; Optuna takes a value ≤ 0 as met."""
     found = {}
     for name, bounds in constraints.items():
-        if bounds.get("max") is not None:
-            found[f"{name} <= {bounds['max']:g}"] = _named(result, name) - bounds["max"]
-        if bounds.get("min") is not None:
-            found[f"{name} >= {bounds['min']:g}"] = bounds["min"] - _named(result, name)
+        largest, least = bounds.get("max"), bounds.get("min")
+        if largest is not None:
+            found[f"{name} <= {largest:g}"] = _named(result, name) - largest
+        if least is not None:
+            found[f"{name} >= {least:g}"] = least - _named(result, name)
     return found
 
 

@@ -117,8 +117,8 @@ class PopulationSGD(PopulationOptimizer):
         torch._foreach_mul_(velocities, group["momentum"])
         torch._foreach_add_(velocities, gradients)
         if group["nesterov"]:
-            return torch._foreach_neg(torch._foreach_add(gradients, velocities, alpha=group["momentum"]))
-        return torch._foreach_neg(velocities)
+            return list(torch._foreach_neg(torch._foreach_add(gradients, velocities, alpha=group["momentum"])))
+        return list(torch._foreach_neg(velocities))
 
     def step_size(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
         return torch.as_tensor(sgd_step_size(self._rate(group, parameter), group["momentum"]))

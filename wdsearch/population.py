@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import lightning as L
@@ -92,9 +93,9 @@ class Cohort:
         """Stack trials of age 0 that will train for `steps` steps."""
         modules = [module.to(device) for module in trials.values()]
         template, recipe = copy.deepcopy(modules[0]), modules[0].recipe
-        params, buffers = stack_module_state(modules)  # type: ignore[arg-type]
+        params, buffers = stack_module_state(modules)
         params = {name: value.detach().requires_grad_() for name, value in params.items()}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [params[name] for name in template.decayed], "decays": bool(template.acting("decay"))},
             {"params": [value for name, value in params.items() if name not in set(template.decayed)]},
         ]
@@ -115,7 +116,7 @@ class Cohort:
         rows = len(self.numbers)
         count = -(-rows // self.places)
         bounds = [rows * i // count for i in range(count + 1)]
-        return (slice(first, last) for first, last in zip(bounds, bounds[1:], strict=False))
+        return (slice(first, last) for first, last in pairwise(bounds))
 
     def lifted(self, method: str, rows: slice, params: Params, batch: Batch) -> Any:
         """A method of the module for several trials at once; `params` are those of `rows`, buffers change in place."""
@@ -158,7 +159,7 @@ class Cohort:
     def _change_gradients(self) -> None:
         if not self.template.acting("gradients"):
             return
-        gradients = {name: value.grad for name, value in self.params.items()}
+        gradients = {name: value.grad for name, value in self.params.items() if value.grad is not None}
         changed = vmap(self.template.changed_gradients)(gradients, self._strengths())
         for name, value in self.params.items():
             value.grad = changed[name]
@@ -290,8 +291,9 @@ class Population(L.LightningModule):
     def _stack_waiting(self) -> None:
         convert, steps = self.trainer.precision_plugin.convert_module, len(self.batches) * self.epochs
         for trials in self._waiting:
-            modules = {number: convert(module) for number, module in trials.items()}
-            self.cohorts.append(Cohort.of(modules, steps, self.places, self.device))
+            for module in trials.values():
+                convert(module)
+            self.cohorts.append(Cohort.of(trials, steps, self.places, self.device))
         self._waiting.clear()
 
     def on_fit_start(self) -> None:

@@ -115,10 +115,10 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
     return {
         "study": result.study,
         "trial": result.best.number,
-        **{goal: value for goal, value in zip(result.goals, result.best.values, strict=True)},
+        **dict(zip(result.goals, result.best.values, strict=True)),
         "gap": found.metrics["gap"],
         "epochs": found.epochs,
-        "optimizer": {key: value for key, value in ({"name": name} | optimizer | {"lr": found.lr}).items()},
+        "optimizer": {"name": name} | optimizer | {"lr": found.lr},
         "strengths": acting,
         "off": sorted(found.strengths.keys() - acting.keys()),
         "model": found.model,

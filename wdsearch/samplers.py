@@ -48,9 +48,8 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int, study_seed: i
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if name == "qmc":
-            return QMCSampler(
-                **{"scramble": True, "independent_sampler": RandomSampler(seed)} | options, seed=study_seed
-            )
+            defaults = {"scramble": True, "independent_sampler": RandomSampler(seed)}
+            return QMCSampler(**defaults | dict(options), seed=study_seed)  # type: ignore[arg-type]
         return SAMPLERS[name](**options, seed=seed)  # type: ignore[call-arg]
 
 
@@ -70,7 +69,7 @@ def make_pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePrune
         return PRUNERS[name](epochs, **options)  # type: ignore[call-arg]
     eighth = max(1, epochs // 8)
     defaults = {"n_warmup_steps": 2 * eighth, "interval_steps": eighth} if name == "median" else {}
-    return PRUNERS[name](**defaults | options)
+    return PRUNERS[name](**defaults | dict(options))
 
 
 def ask(study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seed: int) -> Trial:

@@ -102,9 +102,10 @@ class ObjectiveConfig(_Section):
         return [*self.minimize, *self.maximize] or ["val_loss"]
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
         """Optuna's direction of each goal."""
-        return ["minimize"] * len(self.minimize) + ["maximize"] * len(self.maximize) or ["minimize"]
+        downward: list[Literal["minimize", "maximize"]] = ["minimize" for _ in self.minimize]
+        return downward + ["maximize" for _ in self.maximize] or ["minimize"]
 
     @property
     def limits(self) -> dict[str, dict[str, float | None]]:

@@ -107,8 +107,8 @@ def summary_table(result: StudyResult) -> Table:
     table.add_column("")
     table.add_column(f"best (trial {best.number})" if best else "best", justify="right", style="bold green")
     table.add_column("baseline (unregularized)", justify="right")
-    for label, left, right in _rows(best.result if best else None, baseline, result.metric):
-        table.add_row(label, left, right)
+    for row in _rows(best.result if best else None, baseline, result.metric):
+        table.add_row(*row)
     return table
 
 
@@ -128,11 +128,11 @@ def conclusion(result: StudyResult) -> list[Any]:
     return lines
 
 
-def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tuple[str, str, str]]:
-    sides = [side for side in (best, baseline)]
+def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tuple[str, ...]]:
+    sides = (best, baseline)
     settings = [(_settings(side) if side else {}) for side in sides]
     keys = list(dict.fromkeys([*settings[0], *settings[1]]))
-    rows = [(key, *(number(side.get(key, "")) for side in settings)) for key in keys]
+    rows: list[tuple[str, ...]] = [(key, *(number(side.get(key, "")) for side in settings)) for key in keys]
     names = ("train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}")
     rows += [(name, *(number(side.metrics.get(name, "")) if side else "" for side in sides)) for name in names]
     return [*rows, ("epochs", *(str(side.epochs) if side else "" for side in sides))]

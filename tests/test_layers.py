@@ -1,0 +1,74 @@
+"""Imports only point up the list of layers; one file imports mlflow, one reads YAML."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "wdsearch"
+LAYERS = [
+    "types noise tasks",
+    "regularizers",
+    "recipe models datasets",
+    "studyfile",
+    "schema",
+    "pruners",
+    "samplers",
+    "checks",
+    "config space",
+    "module",
+    "optim",
+    "population",
+    "assembly",
+    "objective",
+    "storage spool",
+    "results",
+    "tracking plots terminal",
+    "search",
+    "cli",
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=str)
+def test_imports_only_point_up(path: Path) -> None:
+    own = layer(path)
+    assert own in RANK, f"{own} is not in the list of layers"
+    for name in imports(path):
+        package, *rest = name.split(".")
+        if package == "wdsearch" and rest and rest[0] != own:
+            assert RANK[rest[0]] < RANK[own] or own == "cli", f"{own} imports {name}"
+
+
+def test_one_file_imports_mlflow_and_one_reads_yaml() -> None:
+    users = {
+        module: {layer(p) for p in FILES if any(n.split(".")[0] == module for n in imports(p))}
+        for module in ("mlflow", "yaml")
+    }
+    assert users["mlflow"] == {"tracking"}
+    assert users["yaml"] <= {"studyfile", "cli"}, "cli only writes it"
+
+
+def test_files_and_functions_stay_small() -> None:
+    for path in FILES:
+        text = path.read_text()
+        assert text.count("\n") <= 360, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 45, f"{path}: {node.name}"

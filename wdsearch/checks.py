@@ -180,7 +180,9 @@ def _allowed(regularizer: Regularizer) -> str:
 def _objective(objective: ObjectiveConfig, data: Any, metric: str | None, task: str | None) -> Faults:
     metric = metric or _metric_of(data, task)
     known = ["val_loss", "train_loss", "gap"]
-    known += [f"{side}_{name}" for side in ("val", "train", "gap") for name in ([metric] if metric else METRICS)]
+    task = task or _task_of(data)
+    named = [metric] if metric else [name for name, other in METRICS.items() if task in (None, other.task)]
+    known += [f"{side}_{name}" for side in ("val", "train", "gap") for name in named]
     given = [("minimize", name) for name in objective.minimize] + [("maximize", name) for name in objective.maximize]
     given += [("constraints", name) for name in objective.constraints]
     for place, name in given:
@@ -199,8 +201,11 @@ def _objective(objective: ObjectiveConfig, data: Any, metric: str | None, task: 
             )
 
 
-def _metric_fits(metric: str | None, task: str | None, data: Any) -> Faults:
-    task = task or _task_of(data)
+def _task_fits(metric: str | None, task: str | None, data: Any) -> Faults:
+    own = _task_of(data)
+    if task is not None and own is not None and task != own:
+        yield ("task",), f"task is {task!r}; these data are for {own}"
+    task = task or own
     if metric is not None and task is not None and METRICS[metric].task != task:
         fitting = ", ".join(name for name, known in METRICS.items() if known.task == task)
         yield ("metric",), f"metric is {metric!r}, which is for {METRICS[metric].task}; for {task}: {fitting}"
@@ -253,7 +258,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[..., Faults]]] = [
     (("optimizer",), _optimizer),
     (("space", "model", "task", "data"), _space),
     (("objective", "data", "metric", "task"), _objective),
-    (("metric", "task", "data"), _metric_fits),
+    (("metric", "task", "data"), _task_fits),
     (("search", "objective"), _search),
 ]
 

@@ -23,6 +23,9 @@ StorageOption = Annotated[
 ]
 
 
+EXIT_CODES = {"StudyFileError": 2, "StudyNotFoundError": 2, "NotSearchedError": 2, "TrialsFailedError": 1}
+
+
 class Format(StrEnum):
     """How `best` prints."""
 
@@ -137,7 +140,7 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        code = {"StudyFileError": 2, "StudyNotFoundError": 2, "TrialsFailedError": 1}.get(type(error).__name__)
+        code = EXIT_CODES.get(type(error).__name__)
         if code is None:
             raise
         typer.echo(str(error), err=True)

@@ -75,7 +75,7 @@ def _faults(given: StudySource, name: str, error: ValidationError) -> list[Fault
     found: dict[Location, list[Fault]] = {}
     for item in error.errors():
         fault = _fault(given, (name, *item["loc"]), item)
-        found.setdefault(item["loc"][:2], []).append(fault)
+        found.setdefault(_own_keys(item["loc"]), []).append(fault)
     joined = []
     for faults in found.values():
         first, *others = dict.fromkeys(faults)
@@ -117,9 +117,14 @@ _HIDDEN = re.compile(
 )
 
 
+def _own_keys(location: Location) -> Location:
+    """A location without pydantic's names for the members of a union."""
+    return tuple(key for key in location if isinstance(key, int) or not _HIDDEN.fullmatch(key))
+
+
 def _fault(given: StudySource, location: Location, error: Any) -> Fault:
     """Pydantic's error in our words: what was given; what is allowed."""
-    location = tuple(key for key in location if isinstance(key, int) or not _HIDDEN.fullmatch(key))
+    location = _own_keys(location)
     path, value = as_written(location), error["input"]
     if error["type"] == "missing":
         return given.fault(location, f"{path} is missing")

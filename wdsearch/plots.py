@@ -6,6 +6,11 @@ from typing import Any
 
 from wdsearch.results import StudyResult, TrialRecord
 
+
+class NotSearchedError(Exception):
+    """A strength that no finished trial of the study has."""
+
+
 COMPLETE, PRUNED, BASELINE, BEST = "#1f5fa8", "#b9c4d0", "#c1440e", "#d98200"
 
 
@@ -17,7 +22,12 @@ def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = No
     """
     from matplotlib.figure import Figure
 
-    key = key or _searched(result)
+    searched = list(dict.fromkeys(name for trial in result.trials for name in trial.result.strengths))
+    key = key or ("weight_decay" if "weight_decay" in searched else next(iter(searched), "weight_decay"))
+    if key not in searched:
+        raise NotSearchedError(
+            f"study {result.study!r} has no {key!r} to plot; it has: {', '.join(searched) or 'none'}"
+        )
     figure = Figure(figsize=(8.0, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     points = [trial for trial in result.trials if key in trial.result.strengths and "val_loss" in trial.result.metrics]
@@ -67,10 +77,3 @@ def _off(trial: TrialRecord, key: str) -> bool:
 
 def _position(trial: TrialRecord, key: str, left: float) -> float:
     return left if _off(trial, key) else trial.result.strengths[key]
-
-
-def _searched(result: StudyResult) -> str:
-    strengths = [key for trial in result.trials[:1] for key in trial.result.strengths]
-    if not strengths:
-        raise ValueError(f"study {result.study!r} has no finished trial with a regularizer to plot")
-    return "weight_decay" if "weight_decay" in strengths else strengths[0]

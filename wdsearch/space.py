@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.schema import Dimension, Source, StudyConfig
+from wdsearch.studyfile import Fault, StudyFileError
 
 TIMESCALE, GATE = ".timescale", ".on"
 
@@ -111,16 +112,17 @@ def _middle(dimension: Dimension) -> Any:
 
 
 def check_timescales(config: StudyConfig, rate_sum: float, largest_factor: float) -> None:
-    """Raise ValueError if the shortest timescale would decay weights by all of themselves in one step (ηλ ≥ 1)."""
+    """Raise StudyFileError if the shortest timescale would decay weights by all of themselves in one step (ηλ ≥ 1)."""
     dimension = config.space.get("weight_decay")
     if dimension is None or dimension.timescale is None:
         return
     least = largest_factor / rate_sum
     if dimension.timescale[0] <= least:
-        raise ValueError(
+        text = (
             f"space.weight_decay.timescale begins at {dimension.timescale[0]:g}, where lr·λ reaches 1 and a single step "
             f"erases the weights; with this budget and schedule it must be above {least:.3g}"
         )
+        raise StudyFileError([Fault(config.study, None, text)])
 
 
 def _encoded(choice: Any) -> Any:

@@ -1,0 +1,125 @@
+"""The command line as a person calls it: a process of its own."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+FILE = """study: tiny
+data: {name: digits}
+model: {name: mlp, init_args: {hidden: [8]}}
+space:
+  weight_decay: {low: 1e-4, high: 10, log: true, off: true}
+  dropout: {low: 0.0, high: 0.5}
+budget: {trials: 4, epochs: 3}
+"""
+
+
+def wdsearch(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wdsearch.cli", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a study was run."""
+    place = tmp_path_factory.mktemp("cli")
+    (place / "tiny.yaml").write_text(FILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("WDSEARCH_HOME", raising=False)
+        done = wdsearch("run", "tiny.yaml", folder=place)
+    assert done.returncode == 0, done.stderr
+    (place / "out.txt").write_text(done.stdout)
+    assert done.stderr == ""
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WDSEARCH_HOME", raising=False)
+
+
+def test_run_ends_with_the_best_trial_beside_the_baseline_and_the_next_command(folder: Path) -> None:
+    text = (folder / "out.txt").read_text()
+    for part in (
+        "tiny: best of 4 trials",
+        "baseline",
+        "weight_decay",
+        "val_loss",
+        "gap",
+        "workflowType=machine_learning",
+    ):
+        assert part in text
+    assert "wdsearch best tiny" in text
+    assert (folder / ".wdsearch" / "tiny" / "gap.png").stat().st_size > 10_000
+
+
+def test_best_prints_a_table_yaml_and_json(folder: Path) -> None:
+    table = wdsearch("best", "tiny", folder=folder).stdout
+    assert "torch.optim.AdamW(lr=0.001)" in table
+    found = json.loads(wdsearch("best", "tiny", "--format", "json", folder=folder).stdout)
+    assert found == yaml.safe_load(wdsearch("best", "tiny", "--format", "yaml", folder=folder).stdout)
+    assert found["study"] == "tiny"
+
+
+def test_plot_draws_any_strength(folder: Path) -> None:
+    done = wdsearch("plot", "tiny", "--key", "dropout", "-o", "d.png", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "d.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("run", "none.yaml"), "there is no such file; beside it: "),
+        (("run", "tiny.yaml", "--set", "budget.trials=x"), "--set budget.trials=x: budget.trials is 'x'"),
+        (("best", "other"), "there is no study 'other'"),
+        (("plot", "tiny", "--key", "l1"), "l1"),
+    ],
+)
+def test_a_wrong_call_ends_with_2_and_no_traceback(folder: Path, words: tuple[str, ...], text: str) -> None:
+    done = wdsearch(*words, folder=folder)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "best", "plot", "ui"])
+def test_help_is_quick_and_ends_in_an_example(folder: Path, command: str) -> None:
+    done = wdsearch(command, "--help", folder=folder)
+    assert f"Example: wdsearch {command}" in " ".join(done.stdout.split())
+    loaded = (
+        "import sys, wdsearch.cli; print([m for m in ('torch', 'optuna', 'mlflow', 'lightning') if m in sys.modules])"
+    )
+    heavy = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout
+    assert heavy.strip() == "[]"
+
+
+def test_ui_serves_the_page_that_it_prints(folder: Path) -> None:
+    import socket
+    import urllib.request
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "wdsearch.cli", "ui", "tiny", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning" in server.stdout.readline()
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                    assert answer.read() == b"OK"
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail("the server did not come up within a minute")
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        server.stdout.close()

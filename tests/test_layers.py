@@ -24,6 +24,7 @@ LAYERS = [
     "storage spool",
     "results",
     "tracking plots terminal",
+    "delivery",
     "search",
     "cli",
 ]
@@ -61,7 +62,7 @@ def test_one_file_imports_mlflow_and_one_reads_yaml() -> None:
         module: {layer(p) for p in FILES if any(n.split(".")[0] == module for n in imports(p))}
         for module in ("mlflow", "yaml")
     }
-    assert users["mlflow"] == {"tracking"}
+    assert users["mlflow"] == {"delivery"}
     assert users["yaml"] <= {"studyfile", "cli"}, "cli only writes it"
 
 

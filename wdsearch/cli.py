@@ -47,6 +47,8 @@ def run(
     from rich.console import Console
 
     console = Console()
+    with _clear_errors():
+        _start_delivery(file, overrides or [], home)
     with _clear_errors(), console.status("loading torch, lightning and optuna") if console.is_terminal else _nothing():
         from wdsearch.search import run as search
         from wdsearch.terminal import conclusion
@@ -110,6 +112,20 @@ def ui(
 
         place = Home(home)
         serve(place.path, load_result(study, place, storage).study, port, typer.echo)
+
+
+def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> None:
+    """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
+    from wdsearch.storage import Home
+    from wdsearch.studyfile import StudySource
+    from wdsearch.tracking import Tracker
+
+    source = StudySource.from_file(file)
+    for text in overrides:
+        source.override(text)
+    name = source.content.get("study")
+    if isinstance(name, str) and name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        Tracker(Home(home).path, name).start_delivery()
 
 
 def _print(found: dict[str, Any], form: Format) -> None:

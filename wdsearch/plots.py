@@ -34,22 +34,10 @@ def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = No
     positive = [value for trial in points if 0 < (value := trial.result.strengths[key]) < math.inf]
     logarithmic = bool(positive) and max(positive) > 30 * min(positive)
     left = min(positive, default=1.0) / 2 if logarithmic else 0.0
-    for axes, quantity, label in (
-        (upper, "gap", "gap: validation − training loss"),
-        (lower, "val_loss", "validation loss"),
-    ):
+    for axes, quantity in ((upper, "gap"), (lower, "val_loss")):
         _scatter(axes, points, key, quantity, left)
-        if result.baseline is not None:
-            value = result.baseline.metrics[quantity]
-            axes.axhline(
-                value, color=BASELINE, linestyle="--", linewidth=1.2, label=f"unregularized baseline {value:.2f}"
-            )
-        if result.best is not None:
-            strength = _position(result.best, key, left)
-            axes.plot(
-                strength, result.best.result.metrics[quantity], "*", markersize=15, color=BEST, label="best trial"
-            )
-        axes.set_ylabel(label)
+        _mark(axes, result, key, quantity, left)
+        axes.set_ylabel({"gap": "gap: validation − training loss", "val_loss": "validation loss"}[quantity])
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     if logarithmic:
@@ -69,6 +57,17 @@ def _scatter(axes: Any, trials: list[TrialRecord], key: str, quantity: str, left
         places = [_position(trial, key, left) for trial in of_state]
         values = [trial.result.metrics[quantity] for trial in of_state]
         axes.scatter(places, values, s=26, color=color, label=f"{label}: {len(of_state)}", zorder=3)
+
+
+def _mark(axes: Any, result: StudyResult, key: str, quantity: str, left: float) -> None:
+    """The baseline as a line, the best trial as a star."""
+    if result.baseline is not None:
+        value = result.baseline.metrics[quantity]
+        label = f"unregularized baseline {value:.2f}"
+        axes.axhline(value, color=BASELINE, linestyle="--", linewidth=1.2, label=label)
+    if result.best is not None:
+        place = _position(result.best, key, left)
+        axes.plot(place, result.best.result.metrics[quantity], "*", markersize=15, color=BEST, label="best trial")
 
 
 def _off(trial: TrialRecord, key: str) -> bool:

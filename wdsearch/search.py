@@ -1,6 +1,7 @@
 """The search loop: ask, train, report, track, tell, until the budget is spent."""
 
 import logging
+import math
 import subprocess
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from wdsearch.samplers import ask, build_pruner
 from wdsearch.space import Configuration, baseline, check_timescales, configuration, distributions
 from wdsearch.storage import Home
 from wdsearch.terminal import SearchProgress, Snapshot
-from wdsearch.tracking import Tracker
+from wdsearch.tracking import Delivery, Tracker
 
 UNREGULARIZED = -1
 PRUNED = "pruned"
@@ -166,17 +167,16 @@ class SearchLoop(L.Callback):
     def _end(self, epoch: TrialEpoch, end: str, population: Population) -> None:
         settings = self.configurations.pop(epoch.number)
         self.ages.pop(epoch.number)
-        metrics = {
-            name: value for name, value in flat(epoch.result).items() if value == value and abs(value) < float("inf")
-        }
+        metrics = {name: value for name, value in flat(epoch.result).items() if math.isfinite(value)}
         result = Result(end, epoch.age, metrics, settings.lr, settings.strengths, settings.model)
+        tags = {"wdsearch.end": end, "wdsearch.diverged": str(end == DIVERGED).lower()}
+        state = "PRUNED" if end in (PRUNED, DIVERGED) else "COMPLETE"
+        self.tracker.end_trial(_key(epoch.number), state, metrics | {"epochs": epoch.age}, tags, epoch.age)
+        self.tracker.flush()  # before Optuna is told: a crash in between repeats the end, and loses nothing
         if epoch.number == UNREGULARIZED:
             self.study.set_user_attr(BASELINE, result.as_dict())
         else:
             self._tell(self.trials.pop(epoch.number), result, population)
-        tags = {"wdsearch.end": end, "wdsearch.diverged": str(end == DIVERGED).lower()}
-        state = "PRUNED" if end in (PRUNED, DIVERGED) else "COMPLETE"
-        self.tracker.end_trial(_key(epoch.number), state, metrics | {"epochs": epoch.age}, tags)
 
     def _tell(self, trial: Trial, result: Result, population: Population) -> None:
         trial.set_user_attr(RESULT, result.as_dict())
@@ -243,7 +243,16 @@ def run(
         finally:
             delivery = tracker.close(progress=bar.delivering)
         study.set_user_attr(LINK, delivery.link)
+        if delivery.undelivered:
+            warnings.warn(_left_behind(delivery), stacklevel=2)
         return load_result(study, place)
+
+
+def _left_behind(delivery: Delivery) -> str:
+    return (
+        f"{delivery.undelivered} records have not reached MLflow ({delivery.error or 'it was too slow'}); they wait on "
+        f"disk and go with the next run of this study; details: {delivery.log}"
+    )
 
 
 def _open(config: StudyConfig, home: Home, storage: str | None, factory: TrialFactory) -> optuna.Study:
@@ -301,14 +310,16 @@ def _commit_tag() -> dict[str, str]:
 
 
 def _conclude(result: StudyResult, tracker: Tracker, step: int) -> None:
-    """The best trial and the pictures on the parent run."""
-    if result.best is None:
-        return
-    picture = result.folder / "gap.png"
-    plot_gap(result, picture)
-    tracker.log_artifact(picture)
-    named = dict(zip(result.goals, result.best.values, strict=True)) | result.best.result.metrics
-    tracker.end_study(named, {"best.trial": str(result.best.number)}, step)
+    """The best trial and the picture on the parent run."""
+    found: dict[str, float] = {}
+    if result.trials and result.trials[0].result.strengths:
+        picture = result.folder / "gap.png"
+        plot_gap(result, picture)
+        tracker.log_artifact(picture)
+    if result.best is not None:
+        found = dict(zip(result.goals, result.best.values, strict=True)) | result.best.result.metrics
+    number = str(result.best.number) if result.best else "none"
+    tracker.end_study(found, {"best.trial": number}, step)
 
 
 def _set_threads(threads: int | str) -> None:

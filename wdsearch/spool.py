@@ -3,18 +3,19 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, kind TEXT, body TEXT);
+CREATE INDEX IF NOT EXISTS records_by_key ON records (key);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
 """
 
 
 class Record(NamedTuple):
-    """One thing to tell MLflow about a run: `key` names the run (`study`, `baseline`, `trial-12`), `kind` what it is."""
+    """One thing to tell MLflow about a run: `key` names the run (`study`, `trial-12`), `kind` says what it is."""
 
     id: int
     key: str
@@ -27,24 +28,34 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # a tracking URI may hold a password
         self.path = path
         self._database = sqlite3.connect(path, timeout=60.0, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_SCHEMA)
 
-    def append(self, records: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
-        """Write (key, kind, body) records; they survive from here on."""
+    def append(
+        self, records: Iterable[tuple[str, str, Mapping[str, Any]]], facts: Mapping[str, str] | None = None
+    ) -> None:
+        """Write (key, kind, body) records and what to remember with them, all or nothing; they survive from here on."""
         rows = [(key, kind, json.dumps(body)) for key, kind, body in records]
-        if rows:
+        if rows or facts:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany("INSERT INTO records (key, kind, body) VALUES (?, ?, ?)", rows)
+            self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", (facts or {}).items())
             self._database.execute("COMMIT")
 
-    def undelivered(self) -> list[Record]:
-        """All records not yet delivered, in the order in which they were written."""
-        rows = self._database.execute("SELECT id, key, kind, body FROM records ORDER BY id").fetchall()
-        return [Record(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
+    def waiting(self) -> dict[str, bool]:
+        """Keys with undelivered records, oldest first, and whether the run has ended."""
+        query = "SELECT key, MAX(kind = 'end') FROM records GROUP BY key ORDER BY MIN(id)"
+        return {key: bool(ended) for key, ended in self._database.execute(query)}
+
+    def undelivered(self, key: str) -> list[Record]:
+        """A key's records not yet delivered, in the order in which they were written."""
+        query = "SELECT id, key, kind, body FROM records WHERE key = ? ORDER BY id"
+        rows = self._database.execute(query, (key,))
+        return [Record(identity, key, kind, json.loads(body)) for identity, key, kind, body in rows]
 
     def left(self) -> int:
         """Number of records not yet delivered."""
@@ -64,6 +75,15 @@ class Spool:
         """A fact, or None."""
         row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else None
+
+    def facts(self, kind: str) -> dict[str, str]:
+        """All facts named `<kind> <key>`, by key."""
+        rows = self._database.execute("SELECT name, value FROM meta WHERE name GLOB ?", (f"{kind} *",))
+        return {name.removeprefix(f"{kind} "): value for name, value in rows}
+
+    def forget(self, name: str) -> None:
+        """Drop a fact; `run *` drops all of a kind."""
+        self._database.execute("DELETE FROM meta WHERE name GLOB ?", (name,))
 
     def close(self) -> None:
         """Release the file."""

@@ -1,90 +1,122 @@
-"""What MLflow knows of a study; the only file that imports mlflow, and only in the process that delivers.
+"""What a study tells MLflow: training appends records to a local spool and goes on, whatever MLflow does.
 
-Training appends records to a local spool and goes on. A process of its own (a thread would fight with training for the
-interpreter) delivers them in batches with their original timestamps, at a low priority.
+A process of its own (a thread would fight with training for the interpreter) delivers them: `wdsearch.delivery`.
 """
 
-import fcntl
+import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from wdsearch.spool import Record, Spool, now_ms
+from wdsearch.spool import Spool, now_ms
 
 STUDY = "study"
-LIVE_EVERY_S = 10.0
-DUTY = 0.05  # share of the time that delivery may take while training goes on
-GIVE_UP_AFTER_S = 180.0
-PARAM_LIMIT, TAG_LIMIT, BATCH_METRICS, BATCH_PARAMS = 6000, 8000, 1000, 100
+INTERRUPTED = "INTERRUPTED"
 QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "GIT_PYTHON_REFRESH": "quiet",
     "OMP_NUM_THREADS": "1",
 }
+# the spool is the retry: MLflow's own would hold a delivery up for minutes
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+
+
+_DELIVERIES: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 class Delivery(NamedTuple):
-    """Where a study is in MLflow, and what has not arrived there."""
+    """Where a study is in MLflow, and what has not arrived there: how many records, and why."""
 
     link: str | None
     undelivered: int
     log: Path
+    experiment_id: str | None = None
+    parent_run_id: str | None = None
+    error: str | None = None
 
 
 class Tracker:
-    """Writes down what happens in a study. Keys name runs: `baseline`, `trial-12`; the study's own is the parent run."""
+    """Writes down what happens in a study. Keys name runs: `baseline`, `trial-12`; the study's own is the parent run.
+
+    A trial that is trained again after a crash tells MLflow nothing twice: epochs written by an earlier process, and a
+    result equal to the one written, are left out.
+    """
 
     def __init__(self, home: Path, study: str, tracking_uri: str | None = None) -> None:
+        home = home.absolute()
         self.uri = default_uri(home, tracking_uri)
         self.study = study
         self.spool = Spool(home / "spool" / f"{study}.db")
-        self.spool.remember("uri", self.uri)
-        self.spool.remember("study", study)
-        self.spool.remember("artifacts", (home / "artifacts").as_uri())
         self.log_file = home / "spool" / f"{study}.log"
+        self._move(home)
+        self._steps = {key: int(step) for key, step in self.spool.facts("step").items()}
+        self._results = self.spool.facts("result")
         self._buffer: list[tuple[str, str, dict[str, Any]]] = []
+        self._facts: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+
+    def _move(self, home: Path) -> None:
+        """In another MLflow there are none of the runs made so far."""
+        removed = self.uri == local_uri(home) and not (home / "mlflow.db").exists()
+        if removed or self.spool.recall("uri") != self.uri:
+            for kind in ("run", "step", "result", "experiment"):
+                self.spool.forget(f"{kind}*")
+        facts = {"uri": self.uri, "study": self.study, "artifacts": (home / "artifacts").as_uri()}
+        self.spool.append((), facts | {"local": str(self.uri == local_uri(home))})
 
     def start_study(self, params: Mapping[str, Any], tags: Mapping[str, str], dataset: Mapping[str, str]) -> None:
         """Open the parent run, or take it up again, and start delivering."""
-        self.spool.remember("closed", "")
-        self._start(STUDY, params, {"wdsearch.kind": "study", "wdsearch.study": self.study} | dict(tags), dataset)
+        self.start_trial(STUDY, params, {"wdsearch.kind": "study", "wdsearch.study": self.study} | dict(tags), dataset)
         self.flush()
-        self._process = self._deliver_beside()
+        self.start_delivery()
+
+    def start_delivery(self) -> None:
+        """Start the delivering process, if this process has not done so yet; it needs seconds to be ready."""
+        self.spool.append((), {"closed": "", "writer": str(os.getpid())})
+        running = _DELIVERIES.get(self.spool.path)
+        if running is None or running.poll() is not None:
+            running = _DELIVERIES[self.spool.path] = self._deliver_beside()
+        self._process = running
 
     def start_trial(
         self, key: str, params: Mapping[str, Any], tags: Mapping[str, str], dataset: Mapping[str, str]
     ) -> None:
         """Open a nested run, or take up the one of the same key."""
-        self._start(key, params, tags, dataset)
-
-    def _start(self, key: str, params: Mapping[str, Any], tags: Mapping[str, str], dataset: Mapping[str, str]) -> None:
-        body = {"params": {name: str(value) for name, value in params.items()}, "tags": dict(tags)}
-        self._buffer.append((key, "start", body | {"dataset": dict(dataset), "time": now_ms()}))
+        named = {name: str(value) for name, value in params.items()}
+        body = {"params": named, "tags": {"wdsearch.state": "RUNNING"} | dict(tags), "dataset": dict(dataset)}
+        self._buffer.append((key, "start", body | {"time": now_ms()}))
+        self._facts[f"open {key}"] = "yes"
 
     def log(self, key: str, step: int, metrics: Mapping[str, float]) -> None:
         """Metrics of one epoch; values that are not finite are left out, for they hide MLflow's charts."""
-        self._buffer.append((key, "metrics", {"step": step, "time": now_ms(), "metrics": _finite(metrics)}))
+        if step > self._steps.get(key, -1):
+            self._buffer.append((key, "metrics", {"step": step, "time": now_ms(), "metrics": _finite(metrics)}))
+            self._facts[f"step {key}"] = str(step)
 
     def end_trial(
         self, key: str, state: str, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0
     ) -> None:
         """Close a run with the result's metrics; `state` is Optuna's."""
+        result = _finite(metrics)
+        written = json.dumps([step, result])
+        news = {} if self._results.get(key) == written else result
         status = "FAILED" if state == "FAIL" else "FINISHED"
-        body = {"status": status, "metrics": _finite(metrics), "tags": {"wdsearch.state": state} | dict(tags)}
+        body = {"status": status, "metrics": news, "tags": {"wdsearch.state": state} | dict(tags)}
         self._buffer.append((key, "end", body | {"step": step, "time": now_ms()}))
+        self._facts |= {f"open {key}": "", f"result {key}": written}
 
     def log_artifact(self, path: Path, folder: str = "", key: str = STUDY) -> None:
-        """A file of a run."""
-        self._buffer.append((key, "artifact", {"path": str(path), "folder": folder}))
+        """A file of a run; it is read when it is delivered."""
+        self._buffer.append((key, "artifact", {"path": str(path.absolute()), "folder": folder}))
 
     def end_study(self, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
         """Close the parent run."""
@@ -92,54 +124,86 @@ class Tracker:
 
     def flush(self) -> None:
         """Make what was written so far survive a crash; once per epoch of the population."""
-        self.spool.append(self._buffer)
+        self.spool.append(self._buffer, self._facts)
         self._buffer.clear()
+        self._facts.clear()
 
     def close(self, wait_s: float = 120.0, progress: Callable[[int], None] | None = None) -> Delivery:
-        """Wait until all is delivered, or MLflow has been out of reach for too long; the rest stays in the spool."""
+        """Wait until all is delivered, or until `wait_s` or the delivery gave up; the rest stays in the spool.
+
+        Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
+        """
         self.flush()
+        interrupt(self.spool)
         self.spool.remember("closed", "yes")
-        end, restarts = time.monotonic() + wait_s, 0
+        end, restarts = time.monotonic() + wait_s, 3
         while (left := self.spool.left()) and time.monotonic() < end:
             if progress:
                 progress(left)
-            if (self._process is None or self._process.poll() is not None) and restarts < 3:
-                self._process, restarts = self._deliver_beside(), restarts + 1
+            if self._process is None or self._process.poll():
+                if not restarts:
+                    break
+                self._process, restarts = self._deliver_beside(), restarts - 1
+            elif self._process.returncode == 0:  # it did what can be done
+                break
             time.sleep(0.05)
         if self._process is not None and not left:
             self._process.wait()
-        experiment = self.spool.recall("experiment")
+        elif self._process is not None and self._process.poll() is None:
+            self._process.returncode = 0  # it goes on alone, and needs no warning
+        return self._delivery(self.spool.left())
+
+    def _delivery(self, left: int) -> Delivery:
+        experiment, error = self.spool.recall("experiment"), self.spool.recall("error")
         link = experiment_link(self.uri, experiment) if experiment else None
-        return Delivery(link, left, self.log_file)
+        run = self.spool.recall(f"run {STUDY}")
+        self.spool.close()
+        return Delivery(link, left, self.log_file, experiment, run, error if left else None)
 
     def _deliver_beside(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "wdsearch.tracking", str(self.spool.path), str(os.getpid())]
+        command = [sys.executable, "-m", "wdsearch.delivery", str(self.spool.path), str(os.getpid())]
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | QUIET,
-                start_new_session=True,
+                env=PATIENCE | os.environ | QUIET,
+                start_new_session=True,  # Ctrl-C ends the training, not the delivery
             )
+
+
+def interrupt(spool: Spool) -> None:
+    """End the runs that nobody works on any more; continuing the study opens them again."""
+    unended = [key for key, is_open in spool.facts("open").items() if is_open]
+    body = {"status": "KILLED", "metrics": {}, "tags": {"wdsearch.state": INTERRUPTED}, "step": 0, "time": now_ms()}
+    spool.append([(key, "end", body) for key in unended], {f"open {key}": "" for key in unended})
+
+
+def local_uri(home: Path) -> str:
+    """A SQLite file in the home folder."""
+    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
 
 
 def default_uri(home: Path, given: str | None = None) -> str:
     """MLflow's store: as given, `$MLFLOW_TRACKING_URI`, or a SQLite file in the home folder."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or local_uri(home)
 
 
 def experiment_link(uri: str, experiment: str, port: int = 5000) -> str:
-    """The page of a study's runs; MLflow opens in another mode without the last part."""
-    base = uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{port}"
+    """The page of a study's runs, without login; MLflow opens in another mode without the last part."""
+    base = f"http://127.0.0.1:{port}"
+    if uri.startswith("http"):
+        parts = urlsplit(uri)
+        base = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
     return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 def ui_command(home: Path, uri: str, port: int) -> tuple[list[str], dict[str, str]]:
     """Command and environment of an MLflow server on this machine over a local store."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1", "--artifacts-destination", (home / "artifacts").as_uri()]
+    command += ["--port", str(port), "--workers", "1"]
+    command += ["--artifacts-destination", (home.absolute() / "artifacts").as_uri()]
     return command, os.environ | QUIET | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
@@ -147,181 +211,19 @@ def serve(home: Path, study: str, port: int, say: Callable[[str], None]) -> None
     """Serve the MLflow records of `home` until interrupted, and say the study's page; with a remote server only that."""
     spool = Spool(home / "spool" / f"{study}.db")
     uri, experiment = spool.recall("uri") or default_uri(home), spool.recall("experiment") or ""
+    spool.close()
     say(experiment_link(uri, experiment, port))
     if uri.startswith("http"):
         return
     command, environment = ui_command(home, uri, port)
-    server = subprocess.Popen(command, env=environment)
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.wait()
     except KeyboardInterrupt:
+        os.killpg(server.pid, signal.SIGTERM)  # the server and its own worker processes
         server.wait()
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-# -- the delivering process ------------------------------------------------------------------------------------
-
-
-class Courier:
-    """Carries records from a spool to MLflow; told twice, MLflow keeps one copy."""
-
-    def __init__(self, spool: Spool) -> None:
-        import logging
-
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
-        from mlflow import MlflowClient
-
-        self.spool = spool
-        self.client = MlflowClient(tracking_uri=spool.recall("uri"))
-        self.experiment = self._experiment()
-        self._carried: dict[str, float] = {}
-
-    def _experiment(self) -> str:
-        name = self.spool.recall("study") or ""
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            local = (self.spool.recall("uri") or "").startswith("sqlite")
-            artifacts = f"{self.spool.recall('artifacts')}/{name}" if local else None
-            identity = self.client.create_experiment(name, artifact_location=artifacts)
-        else:
-            identity = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(identity)
-        self.spool.remember("experiment", identity)
-        return str(identity)
-
-    def carry(self, everything: bool) -> None:
-        """Deliver what there is: ended runs first, running ones every few seconds (or now, if `everything`)."""
-        runs: dict[str, list[Record]] = {}
-        for record in self.spool.undelivered():
-            runs.setdefault(record.key, []).append(record)
-        order = sorted(runs, key=lambda key: (key != STUDY, all(record.kind != "end" for record in runs[key])))
-        for key in order:
-            ended = any(record.kind == "end" for record in runs[key])
-            recent = time.monotonic() - self._carried.setdefault(key, time.monotonic()) < LIVE_EVERY_S
-            if everything or ended or key == STUDY or not recent:
-                self._run(key, runs[key])
-                self._carried[key] = time.monotonic()
-
-    def _run(self, key: str, records: Sequence[Record]) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        params, tags = _merged(records, "params"), _merged(records, "tags")
-        run, new = self._run_id(key, records, tags)
-        metrics = [
-            Metric(name, value, record.body["time"], record.body["step"])
-            for record in records
-            for name, value in record.body.get("metrics", {}).items()
-        ]
-        named = [Param(name, value[:PARAM_LIMIT]) for name, value in params.items()]
-        late = [] if new else [RunTag(name, value[:TAG_LIMIT]) for name, value in tags.items()]
-        for first in range(
-            0, max(len(metrics), len(named), 1), BATCH_PARAMS if len(named) > BATCH_PARAMS else BATCH_METRICS
-        ):
-            width = BATCH_PARAMS if len(named) > BATCH_PARAMS else BATCH_METRICS
-            self.client.log_batch(
-                run, metrics[first : first + width], named[first : first + width], late if first == 0 else ()
-            )
-        for record in records:
-            self._finish(run, record)
-        self.spool.delivered(records)
-
-    def _finish(self, run: str, record: Record) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        if record.body.get("dataset"):
-            split = [InputTag("mlflow.data.context", "training")]
-            self.client.log_inputs(run, [DatasetInput(Dataset(**record.body["dataset"]), split)])
-        if record.kind == "artifact" and Path(record.body["path"]).exists():
-            self.client.log_artifact(run, record.body["path"], record.body["folder"] or None)
-        if record.kind == "end":
-            self.client.set_terminated(run, record.body["status"], record.body["time"])
-
-    def _run_id(self, key: str, records: Sequence[Record], tags: Mapping[str, str]) -> tuple[str, bool]:
-        """The run of a key, and whether it was made just now; a crash in between makes no second one."""
-        known = self.spool.recall(f"run {key}")
-        if known == "making":
-            found = self.client.search_runs([self.experiment], f"tags.`wdsearch.key` = '{key}'", max_results=1)
-            known = found[0].info.run_id if found else None
-        if known:
-            self.spool.remember(f"run {key}", known)
-            if any(record.kind == "start" for record in records):
-                self.client.update_run(known, status="RUNNING")
-            return known, False
-        self.spool.remember(f"run {key}", "making")
-        parent = {} if key == STUDY else {"mlflow.parentRunId": self.spool.recall(f"run {STUDY}") or ""}
-        name = (self.spool.recall("study") or key) if key == STUDY else key
-        labels = {"wdsearch.key": key, "mlflow.source.name": "wdsearch", "mlflow.user": _user()} | parent | dict(tags)
-        labels = {name: value[:TAG_LIMIT] for name, value in labels.items()}
-        made = self.client.create_run(self.experiment, records[0].body.get("time"), labels, name)
-        self.spool.remember(f"run {key}", made.info.run_id)
-        return made.info.run_id, True
-
-
-def _merged(records: Sequence[Record], part: str) -> dict[str, str]:
-    return {name: value for record in records for name, value in record.body.get(part, {}).items()}
-
-
-def _user() -> str:
-    return os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
-
-
-def deliver(path: Path, parent: int | None = None) -> int:
-    """Deliver a spool until it is closed and empty, or its training process is gone; returns how many records are left.
-
-    While MLflow is out of reach it tries again, less and less often, and gives up only when nobody writes any more.
-    """
-    with _only_one(path) as first:
-        if not first:
-            return -1
-        spool, courier, failing_since, pause = Spool(path), None, None, 0.5
-        while True:
-            closed = spool.recall("closed") == "yes" or (parent is not None and os.getppid() != parent)
-            began = time.monotonic()
-            try:
-                courier = courier or Courier(spool)
-                courier.carry(everything=closed)
-                failing_since, pause = None, min(LIVE_EVERY_S, 0.5 + (time.monotonic() - began) / DUTY)
-            except Exception:
-                traceback.print_exc()
-                sys.stderr.flush()
-                failing_since, pause = failing_since or time.monotonic(), min(15.0, pause * 2)
-            gave_up = failing_since is not None and time.monotonic() - failing_since > GIVE_UP_AFTER_S
-            if closed and (not spool.left() or gave_up):
-                return spool.left()
-            _rest(spool, 0.05 if closed and failing_since is None else pause)
-
-
-def _rest(spool: Spool, seconds: float) -> None:
-    """Sleep, but not on when the study is closed meanwhile: then somebody waits for the rest."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and (seconds < 1.0 or spool.recall("closed") != "yes"):
-        time.sleep(min(0.1, seconds))
-
-
-def _step_aside() -> None:
-    """Run only where a processor would idle: a busy neighbour stalls all threads of a training step."""
-    os.nice(19)
-    if hasattr(os, "SCHED_IDLE"):
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[bool]:
-    with path.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-
-
-if __name__ == "__main__":
-    _step_aside()
-    deliver(Path(sys.argv[1]), int(sys.argv[2]))
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}

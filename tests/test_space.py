@@ -5,13 +5,13 @@ import math
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from wdsearch.config import load_study
+from wdsearch.config import StudyConfig, load_study
 from wdsearch.recipe import Recipe
 from wdsearch.space import baseline, check_timescales, configuration, distributions
 from wdsearch.studyfile import StudyFileError
 
 
-def study(**space: object):
+def study(**space: object) -> StudyConfig:
     given = {"study": "x", "data": "digits", "model": "mlp", "space": space, "budget": {"trials": 1, "epochs": 1}}
     return load_study(given)
 
@@ -62,7 +62,7 @@ def test_a_closed_gate_is_neutral_and_fixed_values_pass_through() -> None:
 def test_the_baseline_is_unregularized_at_the_studys_rate() -> None:
     config = study(dropout=0.3, lr={"low": 0.1, "high": 1}, **{"model.hidden": {"choices": [[8], [16]]}})
     found = baseline(config)
-    assert (found.lr, found.strengths, found.model) == (1e-3, {"dropout": 0.0}, {"hidden": [8]})
+    assert (found.lr, found.strengths, found.model) == (1e-3, {"dropout": 0.0}, {"hidden": (256, 256)})
 
 
 def test_a_decay_that_erases_weights_in_one_step_is_refused() -> None:
@@ -70,3 +70,31 @@ def test_a_decay_that_erases_weights_in_one_step_is_refused() -> None:
     check_timescales(config, rate_sum=640, largest_factor=1.0)
     with pytest.raises(StudyFileError, match=r"it must be above 0\.02"):
         check_timescales(config, rate_sum=50, largest_factor=1.0)
+
+
+def test_a_range_of_an_argument_is_whole_only_if_it_was_written_so() -> None:
+    class_path = "torch.nn.AvgPool1d"
+    given = {"study": "x", "data": "digits", "model": {"class_path": class_path}, "budget": {"trials": 1, "epochs": 1}}
+    space = {"model.kernel_size": {"low": 1, "high": 4}, "model.stride": {"low": 1.0, "high": 4.0}}
+    config = load_study({**given, "space": space})
+    assert distributions(config) == {
+        "model.kernel_size": IntDistribution(1, 4),
+        "model.stride": FloatDistribution(1, 4),
+    }
+    # no default for kernel_size: the middle; stride's default is None
+    assert baseline(config).model == {"kernel_size": 2, "stride": None}
+
+
+def test_the_baselines_network_is_the_one_that_a_study_without_a_space_has() -> None:
+    given = {"study": "x", "data": "digits", "budget": {"trials": 1, "epochs": 1}}
+    space = {"model.hidden": {"choices": [[8], [16]]}, "model.activation": "tanh", "l2": {"low": 0, "high": 1}}
+    named = load_study({**given, "model": {"name": "mlp", "init_args": {"hidden": [4]}}, "space": space})
+    assert baseline(named).model == {"hidden": [4], "activation": "tanh"}
+    own = load_study({**given, "model": lambda width, hidden=5, activation="relu": None, "space": space})
+    assert baseline(own).model == {"hidden": 5, "activation": "tanh"}
+
+
+def test_choices_that_are_lists_come_back_as_lists() -> None:
+    config = study(**{"model.hidden": {"choices": [[8], [16, 8]]}})
+    for text, choice in (("[8]", [8]), ("[16, 8]", [16, 8])):
+        assert configuration(config, {"model.hidden": text}, 1.0).model == {"hidden": choice}

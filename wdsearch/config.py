@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from wdsearch.checks import check, shown
-from wdsearch.schema import SECTIONS, Choice, Dimension, Limit, StudyConfig, by_name, scalar
-from wdsearch.studyfile import Fault, Location, StudyFileError, StudySource, as_written, nearest
+from wdsearch.schema import SECTIONS, Dimension, Limit, StudyConfig
+from wdsearch.studyfile import Fault, Location, StudyFileError, StudySource, as_written, nearest, shown
 
 __all__ = ["StudyConfig", "StudyFileError", "load_study"]
 
@@ -21,20 +20,35 @@ def load_study(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: 
     In a mapping, own objects may stand for `data`, `model`, `search.sampler` and `search.pruner`.
     Raises StudyFileError with all faults at once.
     """
-    if isinstance(source, StudyConfig):
-        if not overrides:
-            return source
-        source = {name: getattr(source, name) for name in source.model_fields_set}
-    given = (
-        StudySource(_copied(source), "study") if isinstance(source, Mapping) else StudySource.from_file(Path(source))
-    )
+    if isinstance(source, StudyConfig) and not overrides:
+        return source
+    given = _source(source)
     for text in overrides:
         given.override(text)
     sections, faults = _validated(given)
-    faults += [given.fault(location, text) for location, text in check(sections)]
+
+    from wdsearch.checks import check  # torch, lightning and optuna: a file that cannot be read does not wait for them
+
+    faults += [*given.faults, *(given.fault(location, text) for location, text in check(sections))]
     if faults:
         raise StudyFileError(faults)
     return StudyConfig.model_construct(_fields_set=set(sections) & set(given.content), **sections)
+
+
+def _source(source: str | Path | Mapping[str, Any] | StudyConfig) -> StudySource:
+    if isinstance(source, str | Path):
+        return StudySource.from_file(Path(source))
+    return StudySource(_content(source), "study")
+
+
+def _content(value: Any) -> Any:
+    """Copies of sections, mappings and lists, so that overrides change nothing of the caller's; own objects stay."""
+    if isinstance(value, BaseModel):
+        return {name: _content(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, Mapping):
+        # YAML 1.1, as yaml.safe_load reads it, takes the key `off` for False
+        return {"off" if key is False else str(key): _content(item) for key, item in value.items()}
+    return [_content(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _validated(given: StudySource) -> tuple[dict[str, Any], list[Fault]]:
@@ -46,104 +60,99 @@ def _validated(given: StudySource) -> tuple[dict[str, Any], list[Fault]]:
     ]
     sections: dict[str, Any] = {}
     for name, field in StudyConfig.model_fields.items():
-        if name not in given.content:
-            if field.is_required():
-                faults.append(given.fault((), f"{name} is missing; add `{name}: ...`"))
-            else:
-                sections[name] = field.default
-            continue
-        try:
-            sections[name] = _section(name, given.content[name], bool(given.lines))
-        except ValidationError as error:
-            faults += _faults(given, name, error)
-            if name == "space" and isinstance(given.content[name], Mapping):
-                sections[name] = _sound(given.content[name])
+        if name in given.content:
+            try:
+                sections[name] = _section(name, given.content[name])
+            except ValidationError as error:
+                faults += _faults(given, name, error)
+                sections |= _sound_part(name, given.content[name], error)
+        elif field.is_required():
+            faults.append(given.fault((), f"{name} is missing; add `{name}: ...`"))
+        else:
+            sections[name] = field.default
     return sections, faults
 
 
-def _sound(space: Mapping[str, Any]) -> dict[str, Dimension]:
-    """The keys of a faulty space that are well formed, so that the others' faults do not hide theirs."""
-    found = {}
-    for key, value in space.items():
-        with suppress(ValidationError):
-            found[key] = Dimension.model_validate(scalar(value))
-    return found
+def _section(name: str, value: Any) -> Any:
+    field = StudyConfig.model_fields[name]
+    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(annotation).validate_python(value)
+
+
+def _sound_part(name: str, value: Any, error: ValidationError) -> dict[str, Any]:
+    """What is well formed of a faulty space or search, so that the others' faults do not hide theirs."""
+    if name not in ("space", "search") or not isinstance(value, Mapping):
+        return {}
+    faulty = {item["loc"][0] for item in error.errors() if item["loc"]}
+    with suppress(ValidationError):
+        return {name: _section(name, {key: item for key, item in value.items() if key not in faulty})}
+    return {}
+
+
+# -- pydantic's errors in our words ------------------------------------------------------------------------------
+
+# pydantic puts the tried member of a union into the location
+_MEMBER = re.compile(r"function-(before|after|plain|wrap)\[.*\]|constrained-.*|literal\[.*\]|int|float")
+_ALLOWED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "a number below {lt:g}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_type": "a mapping",
+    "string_too_long": "at most {max_length} characters",
+    "string_type": "text (in quotes if it looks like a number)",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+    "tuple_type": "a list",
+}
+_PATTERNS = {"study": "letters, digits and _ - . (not first)", "class_path": "package.module.Class"}
 
 
 def _faults(given: StudySource, name: str, error: ValidationError) -> list[Fault]:
-    """One fault for each key: what each member of a union wants is joined by `or`."""
-    found: dict[Location, list[Fault]] = {}
+    """One fault for each key: what the members of a union allow is joined by `or`."""
+    wrong: dict[tuple[Location, str], list[str]] = {}
+    faults = []
     for item in error.errors():
-        fault = _fault(given, (name, *item["loc"]), item)
-        found.setdefault(_own_keys(item["loc"]), []).append(fault)
-    joined = []
-    for faults in found.values():
-        first, *others = dict.fromkeys(faults)
-        same = [
-            other for other in others if other.text.split("; allowed is ")[0] == first.text.split("; allowed is ")[0]
-        ]
-        text = " or ".join([first.text, *(other.text.split("; allowed is ")[-1] for other in same)])
-        joined += [Fault(first.where, first.line, text), *(other for other in others if other not in same)]
-    return joined
+        inner = (key for key in item["loc"] if isinstance(key, int) or not _MEMBER.fullmatch(key))
+        location = (name, *inner)
+        if item["type"] in ("extra_forbidden", "missing"):
+            faults.append(given.fault(location, _unknown_or_missing(location, item["type"])))
+        else:
+            problem = f"{as_written(location)} is {shown(item['input'])}"
+            wrong.setdefault((location, problem), []).append(_allowed(location, item))
+    for (location, problem), allowed in wrong.items():
+        verb = "are" if allowed[0] == _PATTERNS["study"] else "is"
+        faults.append(given.fault(location, f"{problem}; allowed {verb} {' or '.join(allowed)}"))
+    return faults
 
 
-def _section(name: str, value: Any, from_file: bool) -> Any:
-    field = StudyConfig.model_fields[name]
-    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    if name in ("data", "model"):
-        if not (from_file or isinstance(value, Mapping | BaseModel | str)):
-            return value
-        return SECTIONS[(name,)].model_validate(by_name(value))
-    section = TypeAdapter(annotation).validate_python(value)
-    if name == "search":
-        section = section.model_copy(
-            update={key: _choice(key, getattr(section, key), from_file) for key in ("sampler", "pruner")}
-        )
-    return section
+def _unknown_or_missing(location: Location, kind: str) -> str:
+    path, last = as_written(location), location[-1]
+    if kind == "extra_forbidden":
+        return f"{path} is not a known key{nearest(str(last), _known_beside(location))}"
+    if isinstance(last, int):  # all our tuples are pairs
+        return f"{path} is missing; {as_written(location[:-1])} takes two values"
+    return f"{path} is missing; add `{last}: ...`"
 
 
-def _choice(key: str, value: Any, from_file: bool) -> Any:
-    if value is None or isinstance(value, Choice) or not (from_file or isinstance(value, Mapping)):
-        return value
-    try:
-        return Choice.model_validate(value)
-    except ValidationError as error:
-        details = [{**item, "loc": (key, *item["loc"])} for item in error.errors(include_url=False)]
-        raise ValidationError.from_exception_data(key, details) from None  # type: ignore[arg-type]
+def _allowed(location: Location, error: Any) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "string_pattern_mismatch":
+        return _PATTERNS[str(location[-1])]
+    if kind == "model_type" and context["class_name"] in ("DataConfig", "Source", "Choice"):
+        return "a name or a mapping"
+    return _ALLOWED[kind].format(**context) if kind in _ALLOWED else error["msg"]
 
 
-_HIDDEN = re.compile(
-    r"function-(before|after|plain|wrap)\[.*\]|constrained-.*|literal\[.*\]|int|float|str|bool|is-instance.*"
-)
-
-
-def _own_keys(location: Location) -> Location:
-    """A location without pydantic's names for the members of a union."""
-    return tuple(key for key in location if isinstance(key, int) or not _HIDDEN.fullmatch(key))
-
-
-def _fault(given: StudySource, location: Location, error: Any) -> Fault:
-    """Pydantic's error in our words: what was given; what is allowed."""
-    location = _own_keys(location)
-    path, value = as_written(location), error["input"]
-    if error["type"] == "missing":
-        return given.fault(location, f"{path} is missing")
-    if error["type"] == "extra_forbidden":
-        section = Dimension if location[0] == "space" else SECTIONS.get(location[:-1], StudyConfig)
-        section = Limit if location[:2] == ("objective", "constraints") else section
-        return given.fault(location, f"{path} is not a known key{nearest(str(location[-1]), section.model_fields)}")
-    allowed = re.sub(r"^(Input|String|List|Tuple|Value) should (be|have|match)", r"allowed is", error["msg"])
-    if error["type"] == "string_pattern_mismatch":
-        allowed = (
-            "allowed are letters, digits and _ - ." if location == ("study",) else "allowed is package.module.Class"
-        )
-    if error["type"] in ("model_type", "dict_type"):
-        allowed = "allowed is a mapping"
-    return given.fault(location, f"{path} is {shown(value)}; {allowed}")
-
-
-def _copied(value: Any) -> Any:
-    """Mappings and lists copied, so that overrides change nothing of the caller's; objects as they are."""
-    if isinstance(value, Mapping):
-        return {str(key): _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+def _known_beside(location: Location) -> set[str]:
+    """The keys that a section may hold; a fixed value is written as the value itself."""
+    section = Dimension if location[0] == "space" else SECTIONS.get(location[:-1], StudyConfig)
+    section = Limit if location[:2] == ("objective", "constraints") else section
+    return set(section.model_fields) - {"value"}

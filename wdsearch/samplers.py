@@ -29,9 +29,18 @@ PRUNERS: dict[str, type[BasePruner]] = {
 }
 
 
-def option_names(made: type[BaseSampler] | type[BasePruner]) -> set[str]:
-    """The options that a study file may give: the constructor's, without what wdsearch sets."""
-    return set(inspect.signature(made).parameters) - {"seed", "epochs", "constraints_func"}
+# what wdsearch sets itself, and what only Python can say
+NOT_OPTIONS = {"seed", "epochs", "constraints_func", "gamma", "weights", "independent_sampler", "source_trials"}
+
+
+def options_of(made: type[BaseSampler] | type[BasePruner]) -> dict[str, str]:
+    """The options that a study file may give, by name, and their annotations."""
+    parameters = inspect.signature(made).parameters
+    return {
+        name: inspect.formatannotation(parameter.annotation).strip("'")
+        for name, parameter in parameters.items()
+        if name not in NOT_OPTIONS
+    }
 
 
 def build_sampler(config: StudyConfig, seed: int) -> BaseSampler:

@@ -1,26 +1,68 @@
 """A study as frozen data: the words that a study file may use."""
 
 import math
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field
-
-Number = Annotated[float, AllowInfNan(False)]
-Positive = Annotated[float, Field(gt=0), AllowInfNan(False)]
-Count = Annotated[int, Field(ge=1)]
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
-def by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+def _finite(value: Any) -> Any:
+    """A number as it was written: no text, no boolean, no NaN, nothing that a float cannot hold."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        return value
+    raise PydanticCustomError("allowed", "a finite number")
+
+
+Bound = Annotated[int | float, BeforeValidator(_finite)]
+Number = Annotated[float, BeforeValidator(_finite)]
+Positive = Annotated[Number, Field(gt=0)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
 
 
 def scalar(value: Any) -> Any:
+    """A value of the space that is no mapping, as a fixed one."""
     return value if isinstance(value, Mapping | BaseModel) else {"value": value}
 
 
 def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _searched(space: "dict[str, Dimension]") -> "dict[str, Dimension]":
+    if all(dimension.form == "fixed" for dimension in space.values()):
+        raise PydanticCustomError("allowed", "at least one range, as in weight_decay: {{timescale: [0.01, 10]}}")
+    return space
+
+
+@dataclass(frozen=True)
+class OwnOr:
+    """Annotates what is written as a section, or as its `name` alone, or comes from Python as an own object."""
+
+    section: type[BaseModel]
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            _own_or,
+            handler(self.section),
+            serialization=core_schema.plain_serializer_function_ser_schema(_dumped),
+        )
+
+
+def _own_or(value: Any, section: Any) -> Any:
+    if isinstance(value, str):
+        return section({"name": value})
+    written = value is None or isinstance(value, Mapping | BaseModel | list | int | float)
+    return section(value) if written else value
+
+
+def _dumped(value: Any) -> Any:
+    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else type(value).__name__
 
 
 class _Section(BaseModel):
@@ -38,7 +80,7 @@ class Source(_Section):
 class DataConfig(Source):
     """The data; `split_seed` draws the split."""
 
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Seed = 0
 
 
 class OptimizerConfig(_Section):
@@ -47,10 +89,10 @@ class OptimizerConfig(_Section):
     name: Literal["adamw", "sgd"] = "adamw"
     lr: Positive = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
+    warmup: Fraction = 0.0
+    betas: tuple[Fraction, Fraction] | None = None
     eps: Positive | None = None
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    momentum: Fraction | None = None
     nesterov: bool | None = None
     decay: Literal["weights", "all"] = "weights"
 
@@ -59,8 +101,8 @@ class Dimension(_Section):
     """One key of the space: a fixed value, a range, choices, or (for decay) a range of timescales."""
 
     value: Any = None
-    low: Number | None = None
-    high: Number | None = None
+    low: Bound | None = None
+    high: Bound | None = None
     log: bool = False
     step: Positive | None = None
     choices: Annotated[list[Any], Field(min_length=1)] | None = None
@@ -69,17 +111,19 @@ class Dimension(_Section):
 
     @property
     def form(self) -> str:
-        """`fixed`, `range`, `choices` or `timescale`."""
+        """`fixed`, `range`, `choices` or `timescale`; `` if nothing says which."""
         if self.timescale is not None:
             return "timescale"
         if self.choices is not None:
             return "choices"
-        return "range" if self.low is not None or self.high is not None else "fixed"
+        if self.low is not None or self.high is not None:
+            return "range"
+        return "fixed" if "value" in self.model_fields_set else ""
 
     @property
     def integer(self) -> bool:
-        """Whether a range was written in whole numbers."""
-        return all(bound is not None and float(bound).is_integer() for bound in (self.low, self.high))
+        """Whether a range was written in whole numbers: 1, not 1.0."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
 
 class Limit(_Section):
@@ -136,8 +180,8 @@ class SearchConfig(_Section):
     """How configurations are chosen; `batch` trials are asked at a time, whatever runs them."""
 
     batch: Count | None = None
-    sampler: Annotated[Any, BeforeValidator(by_name)] = None
-    pruner: Annotated[Any, BeforeValidator(by_name)] = None
+    sampler: Annotated[Any, OwnOr(Choice)] = None
+    pruner: Annotated[Any, OwnOr(Choice)] = None
 
 
 class TrainerConfig(_Section):
@@ -153,18 +197,18 @@ class TrainerConfig(_Section):
 class StudyConfig(_Section):
     """A whole study; `load_study` builds and checks it."""
 
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.\-]*$", max_length=100)]
-    data: Annotated[Any, BeforeValidator(by_name)]
-    model: Annotated[Any, BeforeValidator(by_name)]
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=100)]
+    data: Annotated[Any, OwnOr(DataConfig)]
+    model: Annotated[Any, OwnOr(Source)]
     task: Literal["classification", "regression"] | None = None
     metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
-    space: dict[str, Annotated[Dimension, BeforeValidator(scalar)]]
+    space: Annotated[dict[str, Annotated[Dimension, BeforeValidator(scalar)]], AfterValidator(_searched)]
     objective: ObjectiveConfig = ObjectiveConfig()
     budget: BudgetConfig
     search: SearchConfig = SearchConfig()
     trainer: TrainerConfig = TrainerConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @property
     def batch(self) -> int:

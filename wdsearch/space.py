@@ -9,7 +9,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.schema import Dimension, Source, StudyConfig
+from wdsearch.schema import Dimension, StudyConfig
+from wdsearch.sources import default_of
 from wdsearch.studyfile import Fault, StudyFileError
 
 TIMESCALE, GATE = ".timescale", ".on"
@@ -43,16 +44,16 @@ def _distribution(key: str, dimension: Dimension) -> BaseDistribution:
     if dimension.timescale is not None:
         return FloatDistribution(*dimension.timescale, log=True)
     if dimension.choices is not None:
-        return CategoricalDistribution([_encoded(choice) for choice in dimension.choices])
+        return CategoricalDistribution([encoded(choice) for choice in dimension.choices])
     assert dimension.low is not None
     assert dimension.high is not None
-    if _is_integer(key, dimension):
+    if is_integer(key, dimension):
         step = int(dimension.step or 1)
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+    return FloatDistribution(float(dimension.low), float(dimension.high), log=dimension.log, step=dimension.step)
 
 
-def _is_integer(key: str, dimension: Dimension) -> bool:
+def is_integer(key: str, dimension: Dimension) -> bool:
     """Regularizers say whether they count; an argument of the model does if its range is written in whole numbers."""
     return REGULARIZERS[key].integer if key in REGULARIZERS else key != "lr" and dimension.integer
 
@@ -81,7 +82,7 @@ def _value(key: str, dimension: Dimension, params: Mapping[str, Any]) -> Any:
     if dimension.form == "fixed":
         return dimension.value
     if dimension.choices is not None:
-        return next(choice for choice in dimension.choices if _encoded(choice) == params[key])
+        return next(choice for choice in dimension.choices if encoded(choice) == params[key])
     return params[key + TIMESCALE if dimension.form == "timescale" else key]
 
 
@@ -89,19 +90,26 @@ def baseline(config: StudyConfig) -> Configuration:
     """The unregularized baseline: every strength neutral, the study's own rate and network."""
     rate = config.space.get("lr")
     strengths = {key: REGULARIZERS[key].neutral for key in config.space if key in REGULARIZERS}
-    given = config.model.init_args if isinstance(config.model, Source) else {}
     model = {
-        name: given.get(name, _middle(dimension))
+        name: _unsearched(config.model, name, dimension)
         for key, dimension in config.space.items()
         if (name := key.removeprefix("model.")) != key
     }
     return Configuration(float(rate.value if rate and rate.form == "fixed" else config.optimizer.lr), strengths, model)
 
 
-def _middle(dimension: Dimension) -> Any:
-    """A fixed value itself, the first choice, or the middle of a range."""
+def _unsearched(model: Any, name: str, dimension: Dimension) -> Any:
+    """An argument's fixed value, else what the network gets by itself, else the middle of what is searched."""
     if dimension.form == "fixed":
         return dimension.value
+    try:
+        return default_of(model, name)
+    except LookupError:
+        return _middle(dimension)
+
+
+def _middle(dimension: Dimension) -> Any:
+    """The first choice, or the middle of a range, in logarithms if it is searched so."""
     if dimension.choices is not None:
         return dimension.choices[0]
     assert dimension.low is not None
@@ -119,12 +127,12 @@ def check_timescales(config: StudyConfig, rate_sum: float, largest_factor: float
     least = largest_factor / rate_sum
     if dimension.timescale[0] <= least:
         text = (
-            f"space.weight_decay.timescale begins at {dimension.timescale[0]:g}, where lr·λ reaches 1 and a single step "
-            f"erases the weights; with this budget and schedule it must be above {least:.3g}"
+            f"space.weight_decay.timescale begins at {dimension.timescale[0]:g}, where lr·λ reaches 1 and a single "
+            f"step erases the weights; with this budget and schedule it must be above {least:.3g}"
         )
         raise StudyFileError([Fault(config.study, None, text)])
 
 
-def _encoded(choice: Any) -> Any:
+def encoded(choice: Any) -> Any:
     """A choice as Optuna can hold it: lists and mappings as JSON."""
     return choice if choice is None or isinstance(choice, str | int | float | bool) else json.dumps(choice)

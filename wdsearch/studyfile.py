@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 Location = tuple[str | int, ...]
+MOST_VALUES, DEEPEST = 20_000, 20
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,11 @@ class Fault:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.where}:{self.line}: {self.text}" if self.line else f"{self.where}: {self.text}"
+        place = f"{self.where}:{self.line}" if self.line else self.where
+        return f"{place}: {self.text}".replace("\n", "\\n")
 
 
-class StudyFileError(Exception):
+class StudyFileError(ValueError):
     """All faults of a study at once, one line each."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
@@ -33,24 +35,34 @@ class StudyFileError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: `off` is a word, `1e-6` a number, and a date stays text."""
+    """YAML 1.2's scalars: `off` is a word, `1e-6` and `010` are numbers, and a date stays text."""
 
 
+_INTEGER = "^[-+]?[0-9]+$|^0o[0-7]+$|^0x[0-9a-fA-F]+$"
 _NUMBER = r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("int", "null", "merge")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^([tT]rue|TRUE|[fF]alse|FALSE)$"), [*"tTfF"])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(_INTEGER), [*"-+0123456789"])
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), [*"-+.0123456789"])
 
 
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(node.value, {"0o": 8, "0x": 16}.get(node.value[:2], 10))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
 class StudySource:
-    """A study's content and where each key of it was written."""
+    """A study's content, where each key of it was written, and the faults of the overrides."""
 
     def __init__(self, content: dict[str, Any], where: str, lines: Mapping[Location, int] | None = None) -> None:
         self.content, self.where, self.lines = content, where, dict(lines or {})
         self.overrides: dict[Location, str] = {}
+        self.faults: list[Fault] = []
 
     @classmethod
     def from_file(cls, path: Path) -> "StudySource":
@@ -60,48 +72,40 @@ class StudySource:
     @classmethod
     def from_text(cls, text: str, where: str) -> "StudySource":
         """Parse a study file's text; raises StudyFileError."""
-        loader = None
-        try:
-            loader = _Loader(text)
-            root = loader.get_single_node()
-            reader = _Reader(loader, where)
-            content = reader.value(root, ()) if root is not None else None
-        except (yaml.YAMLError, ValueError, OverflowError) as error:
-            mark = getattr(error, "problem_mark", None)
-            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-            line = mark.line + 1 if mark else None
-            raise StudyFileError([Fault(where, line, f"this is not YAML: {problem}")]) from None
-        finally:
-            if loader is not None:
-                loader.dispose()
+        content, lines = _parsed(text, where)
         if not isinstance(content, dict):
-            given = "empty" if content is None else f"a {_kind(content)}"
-            raise StudyFileError(
-                [Fault(where, 1, f"the file is {given}; a study file is a mapping that begins with `study: NAME`")]
-            )
-        if reader.faults:
-            raise StudyFileError(reader.faults)
-        return cls(content, where, reader.lines)
+            given = "empty" if content is None else "a list" if isinstance(content, list) else "a single value"
+            wanted = "a study file is a mapping that begins with `study: NAME`"
+            raise StudyFileError([Fault(where, 1, f"the file is {given}; {wanted}")])
+        return cls(content, where, lines)
 
     def override(self, text: str) -> None:
-        """Set one `key.path=YAML value`; raises StudyFileError."""
+        """Set one `key.path=YAML value`; what is wrong with it joins the faults."""
         where = f"--set {text}"
         path, equals, value = text.partition("=")
         keys = tuple(path.strip().split("."))
-        if not equals or not all(keys):
-            raise StudyFileError([Fault(where, None, "an override is KEY=VALUE, as in budget.trials=8")])
-        parsed = StudySource.from_text(f"value: {value}", where).content["value"]
+        if keys[:2] == ("space", "model"):  # the key of a searched argument has a dot itself
+            keys = ("space", ".".join(keys[1:3]), *keys[3:])
+        try:
+            if not equals or not all(keys):
+                raise StudyFileError([Fault(where, None, "an override is KEY=VALUE, as in budget.trials=8")])
+            self._level(keys, where)[keys[-1]] = _parsed(value, where)[0]
+        except StudyFileError as error:
+            self.faults += [Fault(where, None, fault.text) for fault in error.faults]
+        else:
+            self.lines = {place: line for place, line in self.lines.items() if place[: len(keys)] != keys}
+            self.overrides[keys] = where
+
+    def _level(self, keys: tuple[str, ...], where: str) -> dict[str, Any]:
+        """The mapping that holds the last of these keys."""
         level = self.content
-        if keys[0] == "space" and len(keys) > 3:  # a searched argument's key has a dot itself: space.model.hidden.low
-            keys = ("space", f"{keys[1]}.{keys[2]}", *keys[3:]) if keys[1] == "model" else keys
-        if keys[:2] == ("space", "model") and len(keys) == 3:
-            keys = ("space", f"model.{keys[2]}")
         for depth, key in enumerate(keys[:-1]):
-            level = level.setdefault(key, {})
-            if not isinstance(level, dict):
-                raise StudyFileError([Fault(where, None, f"{'.'.join(keys[: depth + 1])} holds no keys to set")])
-        level[keys[-1]] = parsed
-        self.overrides[keys] = where
+            below = level.setdefault(key, {})
+            if not isinstance(below, dict):
+                given = f"{'.'.join(keys[: depth + 1])} is {shown(below)}, which holds no keys; set all of it at once"
+                raise StudyFileError([Fault(where, None, given)])
+            level = below
+        return level
 
     def fault(self, location: Location, text: str) -> Fault:
         """A fault at a key, or at the nearest key around it."""
@@ -113,6 +117,27 @@ class StudySource:
         return Fault(self.where, 1 if self.lines else None, text)
 
 
+def _parsed(text: str, where: str) -> tuple[Any, dict[Location, int]]:
+    """A YAML document's value, and the line of every key."""
+    loader = None
+    try:
+        loader = _Loader(text)
+        reader = _Reader(loader, where)
+        root = loader.get_single_node()
+        content = reader.value(root, ()) if root is not None else None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = "it is nested too deeply" if isinstance(error, RecursionError) else problem
+        raise StudyFileError([Fault(where, mark and mark.line + 1, f"this is not YAML: {problem}")]) from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+    if reader.faults:
+        raise StudyFileError(reader.faults)
+    return content, reader.lines
+
+
 class _Reader:
     """Builds plain values from YAML nodes, noting lines, repeated keys and values that contain themselves."""
 
@@ -121,39 +146,54 @@ class _Reader:
         self.lines: dict[Location, int] = {}
         self.faults: list[Fault] = []
         self._open: set[int] = set()
+        self._unmerged: set[int] = set()
 
     def value(self, node: yaml.Node, path: Location) -> Any:
         """The value of a node at a path."""
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
-            return self.loader.construct_object(node)
-        if id(node) in self._open or len(path) > 20:
-            self._fault(node, "this value contains itself")
-            return None
+            return self._scalar(node)
+        if id(node) in self._open:
+            return self._fault(node, "this value contains itself")
+        if len(path) > DEEPEST or len(self.lines) > MOST_VALUES:  # aliases of aliases double at each line
+            return self._fault(node, f"this is too large for a study file ({MOST_VALUES} values, {DEEPEST} deep)")
         self._open.add(id(node))
         try:
             return self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._list(node, path)
         finally:
             self._open.remove(id(node))
 
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError):  # what PyYAML raises at `!!bool maybe`, `!!timestamp x`
+            return self._fault(node, f"{shown(node.value)} is no {node.tag.rpartition(':')[2]}")
+
     def _list(self, node: yaml.Node, path: Location) -> list[Any]:
         return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, path: Location) -> dict[str, Any]:
-        given: dict[str, Any] = {}
-        own = {id(key) for key, _ in node.value}
-        self.loader.flatten_mapping(node)
+        if id(node) not in self._unmerged:  # `<<: *other` may be overridden: only keys written here are compared
+            self._unmerged.add(id(node))
+            self._compare_keys(node, path)
+            self.loader.flatten_mapping(node)
+        given = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._fault(key_node, "a key is a word, not a list or a mapping")
-                continue
-            key = str(key_node.value)
-            if key in given and id(key_node) in own:
-                first = self.lines[(*path, key)]
-                self._fault(key_node, f"{'.'.join(map(str, (*path, key)))} is given twice, first in line {first}")
-            self.lines[(*path, key)] = key_node.start_mark.line + 1
-            given[key] = self.value(value_node, (*path, key))
+            if isinstance(key_node, yaml.ScalarNode):
+                key = str(key_node.value)
+                self.lines[(*path, key)] = key_node.start_mark.line + 1
+                given[key] = self.value(value_node, (*path, key))
         return given
+
+    def _compare_keys(self, node: yaml.MappingNode, path: Location) -> None:
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._fault(key, "a key is a word, not a list or a mapping")
+            elif key.value in first:
+                self._fault(key, f"{as_written((*path, key.value))} is given twice, first in line {first[key.value]}")
+            else:
+                first[key.value] = key.start_mark.line + 1
 
     def _fault(self, node: yaml.Node, text: str) -> None:
         self.faults.append(Fault(self.where, node.start_mark.line + 1, text))
@@ -171,18 +211,30 @@ def as_written(path: Sequence[str | int]) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
 
 
+def shown(value: Any) -> str:
+    """A given value, shortened and on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "empty", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = sorted(str(other) for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        hint = f"; beside it: {', '.join(near)}" if near else "; there are no study files in that folder"
-        raise StudyFileError([Fault(str(path), None, f"there is no such file{hint}")]) from None
+        problem = f"there is no such file{_files_near(path)}"
     except UnicodeDecodeError as error:
-        raise StudyFileError([Fault(str(path), None, f"this is not UTF-8 text (byte {error.start})")]) from None
-    except OSError as error:
-        raise StudyFileError([Fault(str(path), None, f"it cannot be read: {error.strerror}")]) from None
+        problem = f"this is not UTF-8 text (byte {error.start})"
+    except (OSError, ValueError) as error:
+        problem = f"it cannot be read: {getattr(error, 'strerror', None) or error}"
+    raise StudyFileError([Fault(str(path), None, problem)])
 
 
-def _kind(value: Any) -> str:
-    return "list" if isinstance(value, list) else "single value"
+def _files_near(path: Path) -> str:
+    """The study files beside a missing one whose names are nearest."""
+    names = sorted(other.name for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:5]
+    if not near:
+        return "; there are no study files in that folder"
+    return f"; beside it: {', '.join(str(path.parent / name) for name in near)}"

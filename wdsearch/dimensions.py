@@ -1,0 +1,190 @@
+"""Whether each key of a space is well formed, allowed, and fits the regularizer or the network that it belongs to."""
+
+import json
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from torch import nn
+
+from wdsearch.regularizers import REGULARIZERS, Regularizer
+from wdsearch.schema import Dimension
+from wdsearch.sources import Faults, arguments_of, builder_of, refused
+from wdsearch.space import encoded, is_integer
+from wdsearch.studyfile import Location, as_written, nearest, shown
+
+
+def check_space(space: Mapping[str, Dimension], model: Any, task: str | None) -> Faults:
+    """Faults of every key; of those that depend on a model or task only if it is known."""
+    for key, dimension in space.items():
+        path = ("space", key)
+        yield from _form(path, dimension)
+        if key in REGULARIZERS:
+            yield from _strength(path, REGULARIZERS[key], dimension, task)
+        elif key == "lr":
+            yield from _rate(path, dimension)
+        elif key.startswith("model."):
+            yield from _argument(path, dimension, model)
+        else:
+            yield path, f"space.{key} is not a known key{nearest(key, ['lr', 'model.<argument>', *REGULARIZERS])}"
+
+
+# -- what holds for every key ------------------------------------------------------------------------------------
+
+
+def _form(path: Location, dimension: Dimension) -> Faults:
+    """Whether a dimension is one of: a fixed value, low and high, choices, timescale."""
+    where, given = as_written(path), _given(dimension)
+    forms = [form for form in ({"value"}, {"low", "high"}, {"choices"}, {"timescale"}) if form & given]
+    if len(forms) != 1:
+        timescale = ", or timescale" if path[1] == "weight_decay" else ""
+        yield path, f"{where} takes a number, or low and high, or choices{timescale}"
+        return
+    if dimension.form == "range":
+        yield from _range(path, dimension)
+        return
+    if dimension.timescale and not dimension.timescale[0] < dimension.timescale[1]:
+        low, high = dimension.timescale
+        yield (*path, "timescale"), f"{where}.timescale runs from {low:g} to {high:g}; low must be below high"
+    for word in sorted(given & {"log", "step"}):
+        yield (*path, word), f"{where}.{word} goes with low and high only"
+
+
+def _given(dimension: Dimension) -> set[str]:
+    """The keys that were written, a key without a value not counted."""
+    return {name for name in dimension.model_fields_set if name == "value" or getattr(dimension, name) is not None}
+
+
+def _range(path: Location, dimension: Dimension) -> Faults:
+    where, low, high = as_written(path), dimension.low, dimension.high
+    if low is None or high is None:
+        yield path, f"{where} has only one of low and high; give both"
+        return
+    if not low < high:
+        yield path, f"{where} runs from {low:g} to {high:g}; low must be below high"
+    if dimension.log and low <= 0:
+        neutral = " (off: true makes the neutral value reachable)" if path[1] in REGULARIZERS else ""
+        yield (*path, "low"), f"{where}.low is {low:g}; a log range begins above 0{neutral}"
+    if dimension.log and dimension.step is not None:
+        yield (*path, "step"), f"{where}.step: a log range has no steps; leave out one of log and step"
+    elif dimension.step is not None and low < high:
+        yield from _step(path, low, high, dimension)
+
+
+def _step(path: Location, low: float, high: float, dimension: Dimension) -> Faults:
+    step, start, end = (Decimal(str(number)) for number in (dimension.step, low, high))
+    last = start + (end - start) // step * step if end - start < step * 10**20 else end
+    given = f"{as_written(path)}.step is {dimension.step:g}"
+    if is_integer(str(path[1]), dimension) and step % 1:
+        yield (*path, "step"), f"{given}; a range of whole numbers takes whole steps"
+    elif last == start:
+        yield (*path, "step"), f"{given}, more than from {low:g} to {high:g}; give a smaller one"
+    elif last != end:
+        yield (*path, "step"), f"{given}, which does not divide {low:g} to {high:g}; give high: {last}"
+
+
+def _values(path: Location, dimension: Dimension) -> list[tuple[Location, Any]]:
+    """Every single value that a dimension names, with its place."""
+    if dimension.choices is not None:
+        return [((*path, "choices", index), choice) for index, choice in enumerate(dimension.choices)]
+    bounds = [((*path, name), getattr(dimension, name)) for name in ("low", "high")]
+    fixed = [(path, dimension.value)] if dimension.form == "fixed" else []
+    return fixed + [(place, bound) for place, bound in bounds if bound is not None]
+
+
+def _repeated(path: Location, dimension: Dimension) -> Faults:
+    choices = [encoded(choice) for choice in dimension.choices or ()]
+    for index, choice in enumerate(choices):
+        if choice in choices[:index]:
+            yield (*path, "choices"), f"{as_written(path)}.choices holds {shown(choice)} twice"
+
+
+# -- what each kind of key means -----------------------------------------------------------------------------------
+
+
+def _strength(path: Location, regularizer: Regularizer, dimension: Dimension, task: str | None) -> Faults:
+    where = as_written(path)
+    if task is not None and task not in regularizer.tasks:
+        yield path, f"{where} works for {' and '.join(regularizer.tasks)}; this study's task is {task}"
+    if dimension.timescale is not None and regularizer.key != "weight_decay":
+        yield (*path, "timescale"), f"{where}.timescale: only weight_decay has a timescale; give low and high"
+    faults = [*_outside(path, regularizer, dimension)]
+    yield from faults or _repeated(path, dimension)
+    if dimension.off and dimension.form == "fixed":
+        yield (*path, "off"), f"{where}.off: a fixed value is always on; give a range, or leave the key out"
+
+
+def _outside(path: Location, regularizer: Regularizer, dimension: Dimension) -> Faults:
+    name = {"dropout": "a dropout rate"}.get(regularizer.key, regularizer.key)
+    for place, value in _values(path, dimension):
+        number, given = _number(value), f"{as_written(place)} is {shown(value)}"
+        if number not in regularizer.domain:
+            yield place, f"{given}; {name} lies in {regularizer.domain}"
+        elif regularizer.integer and number != math.inf and number % 1:
+            yield place, f"{given}; {name} counts {regularizer.unit}"
+
+
+def _number(value: Any) -> float:
+    """A value as a number; NaN, which no interval holds, if it is none or too large for one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def _rate(path: Location, dimension: Dimension) -> Faults:
+    faults = [
+        (place, f"{as_written(place)} is {shown(value)}; a learning rate lies in (0, ∞)")
+        for place, value in _values(path, dimension)
+        if not 0 < _number(value) < math.inf
+    ]
+    yield from faults or _repeated(path, dimension)
+    yield from _only_of_regularizers(path, dimension)
+
+
+def _only_of_regularizers(path: Location, dimension: Dimension) -> Faults:
+    for word in ("off", "timescale"):
+        if getattr(dimension, word):
+            yield (*path, word), f"{as_written(path)}.{word}: only a regularizer has it; give low and high or choices"
+
+
+def _argument(path: Location, dimension: Dimension, model: Any) -> Faults:
+    yield from _only_of_regularizers(path, dimension)
+    faults = [
+        (place, f"{as_written(place)} is {shown(value)}; allowed are finite numbers, text, true, false, lists of them")
+        for place, value in _values(path, dimension)
+        if not _can_be_stored(value)
+    ]
+    yield from faults or _repeated(path, dimension)
+    if model is not None and not faults:
+        yield from _unfit(path, dimension, model)
+
+
+def _can_be_stored(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _unfit(path: Location, dimension: Dimension, model: Any) -> Faults:
+    """Whether the network's builder has this argument; ours also whether it takes the values."""
+    name, where = str(path[1]).removeprefix("model."), as_written(path)
+    if isinstance(model, nn.Module):
+        yield path, f"{where}: the model is an object already built; give its class_path, or a function that builds it"
+    builder = builder_of(model)
+    if builder is None:
+        return
+    known = arguments_of(builder)
+    if known is not None and name not in known:
+        called = getattr(builder, "__name__", "the model")
+        yield path, f"{where}: {name or repr(name)} is not an argument of {called}{nearest(name, known)}"
+        return
+    for place, value in _values(path, dimension) if refused(model, {}) is None else ():
+        refusal = refused(model, {name: value})
+        if refusal:
+            yield place, f"{as_written(place)} is {shown(value)}; {model.name} refuses it: {refusal}"

@@ -1,0 +1,131 @@
+"""The data and the network that a study names, as callables: ours by name, others by import path, or own objects."""
+
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from wdsearch.datasets import DATASETS
+from wdsearch.models import MODELS
+from wdsearch.schema import DataConfig, Source
+from wdsearch.studyfile import Location, nearest, shown
+
+Faults = Iterator[tuple[Location, str]]
+SHAPE = ("inputs", "outputs")
+
+
+def import_path(path: str) -> Any:
+    """The object at `package.module.Name`."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def builder_of(model: Any) -> Callable[..., Any] | None:
+    """What builds the network from `inputs`, `outputs` and its own arguments; None for a network already built."""
+    if isinstance(model, nn.Module):
+        return None
+    return _made(model, MODELS) if isinstance(model, Source) else model
+
+
+def _made(source: Source, table: Mapping[str, Any]) -> Any:
+    """What a source names; None if that is unknown, not importable, or nothing that can be called."""
+    try:
+        made = import_path(source.class_path) if source.class_path else table.get(source.name or "")
+    except Exception:  # whatever a user's module raises when it is imported
+        return None
+    return made if callable(made) else None
+
+
+def attribute_of_data(data: Any, name: str) -> str | None:
+    """The `task` or `metric` that the data say of themselves, if they say it before they are built."""
+    found = getattr(_made(data, DATASETS) if isinstance(data, Source) else data, name, None)
+    return found if isinstance(found, str) else None
+
+
+def parameters_of(builder: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """A builder's arguments; without any if Python cannot tell."""
+    try:
+        return inspect.signature(builder).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def arguments_of(builder: Callable[..., Any]) -> set[str] | None:
+    """The names that a study may give; None if the builder takes any, or Python cannot tell."""
+    parameters = parameters_of(builder)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return None if takes_any or not parameters else set(parameters) - set(SHAPE)
+
+
+def default_of(model: Any, name: str) -> Any:
+    """What the network gets for an argument if nothing is searched: as `init_args` say, else the builder's default.
+
+    Raises LookupError if neither says.
+    """
+    if isinstance(model, Source) and name in model.init_args:
+        return model.init_args[name]
+    builder = builder_of(model)
+    default = parameters_of(builder)[name].default if builder else inspect.Parameter.empty
+    if default is inspect.Parameter.empty:
+        raise LookupError(name)
+    return default
+
+
+def refused(model: Any, arguments: Mapping[str, Any]) -> str | None:
+    """Why one of our networks cannot be built with these arguments; None if it can, or is not ours."""
+    builder = MODELS.get(model.name or "") if isinstance(model, Source) else None
+    if builder is None:
+        return None
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            builder(**dict.fromkeys(SHAPE, 2), **model.init_args | dict(arguments))
+    except Exception as error:  # a builder may refuse by any error
+        return str(error).splitlines()[0]
+    return None
+
+
+def check_data(data: Any) -> Faults:
+    """Faults of the data's source."""
+    if isinstance(data, DataConfig):
+        yield from _check("data", data, DATASETS)
+    elif not isinstance(data, L.LightningDataModule):
+        yield ("data",), f"data is {shown(data)}; allowed is a name, a class_path or a LightningDataModule object"
+
+
+def check_model(model: Any) -> Faults:
+    """Faults of the network's source; one of ours is built, without memory, to hear whether it takes its arguments."""
+    if isinstance(model, Source):
+        faults = [*_check("model", model, MODELS)]
+        refusal = None if faults else refused(model, {})
+        yield from faults
+        if refusal:
+            yield ("model", "init_args"), f"model.init_args: {model.name} refuses them: {refusal}"
+    elif not callable(model):
+        yield ("model",), f"model is {shown(model)}; allowed is a name, a class_path, an nn.Module or what builds one"
+
+
+def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
+    if (source.name is None) == (source.class_path is None):
+        yield (key,), f"{key} takes either `name` (known: {', '.join(sorted(table))}) or `class_path` with `init_args`"
+    elif source.name is not None and source.name not in table:
+        yield (key, "name"), f"{key}.name is {shown(source.name)}{nearest(source.name, table)}"
+    elif (made := _made(source, table)) is None:
+        yield (key, "class_path"), f"{key}.class_path is {source.class_path}; {_why_not(str(source.class_path))}"
+    else:
+        known, called = arguments_of(made), source.name or source.class_path
+        for name in sorted(source.init_args.keys() - known) if known is not None else ():
+            text = f"{key}.init_args.{name} is not an argument of {called}{nearest(name, known or ())}"
+            yield (key, "init_args", name), text
+
+
+def _why_not(path: str) -> str:
+    try:
+        return f"it is no class but {shown(import_path(path))}"
+    except Exception as error:
+        return f"it cannot be imported: {type(error).__name__}: {error}".splitlines()[0]

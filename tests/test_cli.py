@@ -55,7 +55,7 @@ def test_run_ends_with_the_best_trial_beside_the_baseline_and_the_next_command(f
     ):
         assert part in text
     assert "wdsearch best tiny" in text
-    assert (folder / ".wdsearch" / "tiny" / "gap.png").stat().st_size > 10_000
+    assert (folder / ".wdsearch" / "studies" / "tiny" / "gap.png").stat().st_size > 10_000
 
 
 def test_best_prints_a_table_yaml_and_json(folder: Path) -> None:

@@ -14,6 +14,7 @@ from wdsearch.tasks import Task
 
 ROWS = 60
 RECIPES = {"sgd": (Recipe("sgd", momentum=0.9), 0.1), "adam": (Recipe("adamw", schedule="cosine"), 0.02)}
+EPOCHS = {"sgd": 60, "adamw": 300}
 every_optimizer = pytest.mark.parametrize(("recipe", "lr"), RECIPES.values(), ids=RECIPES)
 
 
@@ -49,14 +50,14 @@ class Rows(L.LightningDataModule):
     train_eval_dataloader = val_dataloader
 
 
-def fitted(strengths: list[dict[str, float]], recipe: Recipe, lr: float, epochs: int = 60) -> list[np.ndarray]:
+def fitted(strengths: list[dict[str, float]], recipe: Recipe, lr: float, epochs: int = 0) -> list[np.ndarray]:
     """Weights of linear models without bias, trained as one population with these strengths."""
     trials = {}
     for number, values in enumerate(strengths):
         network = torch.nn.Linear(6, 1, bias=False)
         torch.nn.init.constant_(network.weight, 0.1)
         trials[number] = RegularizedModule(network, values, lr, recipe, Task("regression"))
-    states = train_fused(trials, Rows(), epochs).states
+    states = train_fused(trials, Rows(), epochs or EPOCHS[recipe.optimizer]).states
     return [states[number]["network.weight"].numpy().ravel() for number in range(len(strengths))]
 
 

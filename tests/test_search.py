@@ -89,7 +89,7 @@ def test_the_result_is_that_of_one_state_of_the_weights(done: wdsearch.StudyResu
 
 
 def test_mlflow_holds_the_study_its_trials_and_their_curves(done: wdsearch.StudyResult) -> None:
-    client = MlflowClient(f"sqlite:///{done.folder.parent / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{done.folder.parent.parent / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("small")
     assert f"/experiments/{experiment.experiment_id}/runs" in str(done.link)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)

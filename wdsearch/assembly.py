@@ -1,7 +1,6 @@
 """From a study's configuration to objects: data, networks and trials."""
 
 import copy
-import importlib
 import inspect
 import json
 import math
@@ -20,14 +19,9 @@ from wdsearch.noise import derive_seed
 from wdsearch.recipe import Recipe
 from wdsearch.regularizers import torch_equivalents
 from wdsearch.schema import Source, StudyConfig
+from wdsearch.sources import import_path
 from wdsearch.space import Configuration
 from wdsearch.tasks import Task
-
-
-def import_path(path: str) -> Any:
-    """The object at `package.module.Name`."""
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def build_data(config: StudyConfig) -> L.LightningDataModule:

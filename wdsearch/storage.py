@@ -25,7 +25,7 @@ class Home:
 
     def folder(self, study: str) -> Path:
         """A study's own files: best weights, figures."""
-        return self.path / study
+        return self.path / "studies" / study
 
     def open(self, storage: str | None = None) -> optuna.storages.BaseStorage:
         """Optuna's storage, created if need be."""

@@ -35,7 +35,7 @@ def asked(config: StudyConfig, trials: int, restart_after: int = 0) -> list[dict
     for index in range(trials):
         if index == restart_after:
             searched = optuna.load_study(storage=storage, study_name="x")
-        trial = ask(searched, config, found, derive_seed(config.seed, "ask", index))
+        trial = ask(searched, config, found, [derive_seed(config.seed, "ask", index)])[0]
         point = configuration(config, trial.params, rate_sum=100.0)
         searched.tell(trial, (math.log10(point.lr) + 2) ** 2 + point.strengths["dropout"])
     return [trial.params for trial in searched.trials]
@@ -59,9 +59,9 @@ def test_a_batch_of_a_gaussian_process_keeps_its_distance() -> None:
     config = study(search={"sampler": "gp"}, space={key: SPACE[key] for key in ("lr", "dropout")})
     searched, found = optuna.create_study(), distributions(config)
     for index in range(12):
-        trial = ask(searched, config, found, index)
+        (trial,) = ask(searched, config, found, [index])
         searched.tell(trial, (math.log10(trial.params["lr"]) + 2) ** 2 + (4 * trial.params["dropout"] - 1) ** 2)
-    batch = [ask(searched, config, found, 100 + index).params for index in range(4)]
+    batch = [trial.params for trial in ask(searched, config, found, [100, 101, 102, 103])]
     places = [(math.log10(params["lr"]) / 3, params["dropout"] / 0.5) for params in batch]
     assert min(math.dist(a, b) for i, a in enumerate(places) for b in places[:i]) > 0.1
 

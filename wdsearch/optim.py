@@ -1,6 +1,6 @@
 """AdamW and SGD for a population: parameters with the trial axis in front, learning rate and decay (K,)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,10 +27,10 @@ class PopulationOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 stays = rows.to(parameter.device)
-                parameter.data, parameter.grad = parameter.data[stays], None
+                parameter.data, parameter.grad = _rows(parameter.data, stays), None
                 state = self.state[parameter]
                 self.state[parameter] = {
-                    name: value[stays] if name != "step" else value for name, value in state.items()
+                    name: _rows(value, stays) if name != "step" else value for name, value in state.items()
                 }
 
     def step_size(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
@@ -38,6 +38,7 @@ class PopulationOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     def _rate(self, group: dict[str, Any], like: Tensor) -> Tensor:
+        """The trials' learning rates of this step, broadcast along `like`."""
         return _along_trials(self.rates * group["lr"], like)
 
     @torch.no_grad()
@@ -59,8 +60,13 @@ class PopulationOptimizer(torch.optim.Optimizer):
         return [self.state[parameter][name] for parameter in group["params"]]
 
     def _start(self, group: dict[str, Any], *names: str) -> None:
+        """Zeroed state of these names at the first step, parameters and state in the memory layout of the gradients.
+
+        The gradient of a vmapped linear layer is transposed: sharing its layout spares a copy at every step.
+        """
         for parameter in group["params"]:
             if not self.state[parameter]:
+                parameter.data = empty_stack(len(parameter), parameter.grad[0]).copy_(parameter.data)
                 self.state[parameter] = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)}
                 self.state[parameter] |= {name: torch.zeros_like(parameter) for name in names}
 
@@ -80,12 +86,12 @@ class PopulationAdamW(PopulationOptimizer):
         directions = self._state(group, "direction")
         torch._foreach_zero_(directions)
         beta1, beta2 = group["betas"]
+        gradients = [_laid_out_like(parameter, parameter.grad) for parameter in group["params"]]
         adamw(
-            directions,
-            # the fused kernel reads memory in order, and the gradient of a vmapped linear layer is transposed
-            [parameter.grad.contiguous() for parameter in group["params"]],
-            self._state(group, "exp_avg"),
-            self._state(group, "exp_avg_sq"),
+            _flat(directions),
+            _flat(gradients),
+            _flat(self._state(group, "exp_avg")),
+            _flat(self._state(group, "exp_avg_sq")),
             [],
             self._state(group, "step"),
             fused=True,
@@ -125,6 +131,28 @@ class PopulationSGD(PopulationOptimizer):
 
 
 OPTIMIZERS: dict[str, type[PopulationAdamW] | type[PopulationSGD]] = {"adamw": PopulationAdamW, "sgd": PopulationSGD}
+
+
+def empty_stack(count: int, row: Tensor) -> Tensor:
+    """Uninitialised (count, ...) rows of `row`'s shape, type and memory layout."""
+    strides = (row.numel(), *torch.empty_like(row).stride())
+    return torch.empty_strided((count, *row.shape), strides, dtype=row.dtype, device=row.device)
+
+
+def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the parameter's memory layout."""
+    same = gradient.stride() == parameter.stride()
+    return gradient if same else torch.empty_like(parameter).copy_(gradient)
+
+
+def _flat(values: Sequence[Tensor]) -> list[Tensor]:
+    """Dense tensors in the order of memory, by which the fused kernel goes whatever the strides."""
+    return [value.as_strided((value.numel(),), (1,)) for value in values]
+
+
+def _rows(value: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of a stack, in its memory layout."""
+    return empty_stack(len(rows), value[0]).copy_(value[rows])
 
 
 def _along_trials(values: Tensor, like: Tensor) -> Tensor:

@@ -2,14 +2,14 @@
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from wdsearch.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.schema import Choice, StudyConfig
@@ -81,28 +81,76 @@ def make_pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePrune
     return PRUNERS[name](**defaults | dict(options))
 
 
-def ask(study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seed: int) -> Trial:
-    """Ask for one trial. The sampler is new for each ask, so a restarted worker does not repeat its first draws."""
-    study.sampler = build_sampler(config, seed)
-    if isinstance(study.sampler, GPSampler):
-        study.enqueue_trial(_beside_those_running(study, distributions))
-    return study.ask(fixed_distributions=distributions)
+def ask(
+    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seeds: Sequence[int]
+) -> list[Trial]:
+    """Ask for a batch of trials, one per seed.
 
-
-def _beside_those_running(study: optuna.Study, distributions: dict[str, BaseDistribution]) -> dict[str, Any]:
-    """A Gaussian process's proposal that keeps away from trials in training.
-
-    Optuna's GPSampler ignores them and would ask near-duplicates, so a shadow of the study holds them as finished with
-    the worst value seen: the constant liar of Ginsbourger et al. 2010, section 4.3.
+    The sampler is new for each ask, so a restarted worker does not repeat its first draws.
     """
-    shadow = optuna.create_study(directions=study.directions, sampler=study.sampler)
+    if not isinstance(build_sampler(config, 0), TPESampler | GPSampler):
+        return [_asked_of(study, config, distributions, seed) for seed in seeds]
+    shadow = _as_shown_so_far(study, guess_running=isinstance(build_sampler(config, 0), GPSampler))
+    return [_running(study, _asked_of(shadow, config, distributions, seed)) for seed in seeds]
+
+
+def _asked_of(
+    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seed: int
+) -> Trial:
+    study.sampler = build_sampler(config, seed)
+    trial = study.ask(fixed_distributions=distributions)
+    if isinstance(study.sampler, GPSampler):
+        _lie(study, trial)
+    return trial
+
+
+def _as_shown_so_far(study: optuna.Study, guess_running: bool) -> optuna.Study:
+    """A copy of the study in memory in which trials in training count by what they have reported.
+
+    Optuna's TPE takes every running trial for a bad one. Of a population, those that still train are the ones that
+    passed their rungs: it would keep away from the best. With `guess_running`, for the Gaussian process, which knows
+    finished trials only, what was reported stands for the value.
+    """
+    shadow = optuna.create_study(directions=study.directions)
+    silent = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state in (TrialState.RUNNING, TrialState.PRUNED) and trial.intermediate_values:
+            shadow.add_trial(_as_reported(trial, finished=guess_running))
+        elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            shadow.add_trial(trial)
+        elif trial.state == TrialState.RUNNING:
+            silent.append(trial)
+    for trial in silent:
+        running = _running(shadow, trial)
+        if guess_running:
+            _lie(shadow, running)
+    return shadow
+
+
+def _as_reported(trial: FrozenTrial, finished: bool) -> FrozenTrial:
+    reported = trial.intermediate_values
+    return create_trial(
+        state=TrialState.COMPLETE if finished else TrialState.PRUNED,
+        value=reported[max(reported)] if finished else None,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values=reported,
+    )
+
+
+def _running(study: optuna.Study, like: Trial | FrozenTrial) -> Trial:
+    """A trial in training with the same parameters, in one transaction where `Study.ask` takes one per parameter."""
+    template = create_trial(state=TrialState.RUNNING, params=like.params, distributions=like.distributions)
+    return Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
+
+
+def _lie(study: optuna.Study, trial: Trial) -> None:
+    """Tell the worst value seen for a trial in training, so that a Gaussian process keeps away from it.
+
+    The constant liar of Ginsbourger et al. 2010, section 4.3.
+    """
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    shadow.add_trials(finished)
     if finished:
-        columns = list(zip(*(trial.values for trial in finished), strict=True))
+        columns = list(zip(*(peer.values for peer in finished), strict=True))
         minimize = (direction == optuna.study.StudyDirection.MINIMIZE for direction in study.directions)
-        lie = [max(column) if down else min(column) for column, down in zip(columns, minimize, strict=True)]
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            made = optuna.create_trial(params=trial.params, distributions=trial.distributions, values=lie)
-            shadow.add_trial(made)
-    return shadow.ask(fixed_distributions=distributions).params
+        study.tell(trial, [max(column) if down else min(column) for column, down in zip(columns, minimize, strict=True)])

@@ -44,7 +44,7 @@ class SearchLoop(L.Callback):
     """Feeds a Population from an Optuna study, and tells it what came out, at the ends of epochs.
 
     The schedule belongs to the study, not to the machine: trials are asked in batches of `search.batch`, two batches at
-    first and then one whenever at most one is left in training. How many are fused in a call changes no result.
+    first and then one whenever at most half a batch is left in training. How many are fused in a call changes no result.
     """
 
     def __init__(
@@ -75,9 +75,7 @@ class SearchLoop(L.Callback):
         first = self._unfinished()
         if BASELINE not in self.study.user_attrs:
             first[UNREGULARIZED] = baseline(self.config)
-        for _ in range(2):
-            first |= self._ask_batch()
-        self._admit(population, first)
+        self._admit(population, first | self._ask_batch(batches=2))
         self._show()
 
     def on_train_epoch_end(self, trainer: L.Trainer, population: L.LightningModule) -> None:
@@ -107,18 +105,16 @@ class SearchLoop(L.Callback):
         self.trials[trial.number] = trial
         return configuration(self.config, trial.params, self.factory.rate_sum)
 
-    def _ask_batch(self) -> dict[int, Configuration]:
-        """Ask for one batch if at most one is in training, within what the budget leaves."""
-        if len(self.trials) > self.config.batch:
+    def _ask_batch(self, batches: int = 1) -> dict[int, Configuration]:
+        """Ask for a batch if at most half of one is in training, within what the budget leaves."""
+        if len(self.trials) > self.config.batch // 2:
             return {}
         left = self.config.budget.trials - self._spent() - len(self.trials)
-        asked = [self._ask() for _ in range(min(left, self.config.batch))]
+        indices = range(self.asked, self.asked + min(left, batches * self.config.batch))
+        self.asked = indices.stop
+        seeds = [derive_seed(self.config.seed, "ask", index) for index in indices]
+        asked = ask(self.study, self.config, self.distributions, seeds)
         return {trial.number: self._take(trial) for trial in asked}
-
-    def _ask(self) -> Trial:
-        seed = derive_seed(self.config.seed, "ask", self.asked)
-        self.asked += 1
-        return ask(self.study, self.config, self.distributions, seed)
 
     def _admit(self, population: Population, configurations: Mapping[int, Configuration]) -> None:
         modules: dict[str, dict[int, RegularizedModule]] = {}

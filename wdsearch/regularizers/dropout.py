@@ -25,8 +25,7 @@ class Dropout(nn.Module):
         if not self.training:
             return inputs
         rate = self.rate.to(inputs.dtype)
-        kept = (self.noise.uniform(inputs) >= rate).to(inputs.dtype)
-        return inputs * (kept / (1.0 - rate))
+        return inputs * torch.where(self.noise.uniform(inputs) >= rate, 1.0 / (1.0 - rate), 0.0)
 
 
 def replace_dropout(network: nn.Module, noise: NoiseStream) -> nn.Module:

@@ -8,9 +8,16 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
 
+# every annotated function is checked at each call, shapes of tensors included; an int passes for a float
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+install_import_hook("wdsearch", f"{__name__}.checked")
+
+from wdsearch.cohort import TrialEpoch
 from wdsearch.module import RegularizedModule
-from wdsearch.population import Population, TrialEpoch
+from wdsearch.population import Population
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types noise tasks",
+    "types noise",
+    "tasks",
     "regularizers",
     "recipe models datasets",
     "studyfile",
@@ -20,6 +21,7 @@ LAYERS = [
     "config",
     "module",
     "optim",
+    "cohort",
     "population",
     "assembly",
     "objective",
@@ -71,7 +73,7 @@ def test_one_file_imports_mlflow_and_one_reads_yaml() -> None:
 def test_files_and_functions_stay_small() -> None:
     for path in FILES:
         text = path.read_text()
-        assert text.count("\n") <= 360, path
+        assert text.count("\n") <= 350, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 45, f"{path}: {node.name}"

@@ -19,7 +19,7 @@ SPACE = {
     "weight_decay": {"timescale": [0.01, 10], "off": True},
     "dropout": {"low": 0.0, "high": 0.5},
 }
-# samplers say at each ask that gates are drawn independently, or that they are experimental
+# some samplers say at each ask that they are experimental
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 

@@ -9,6 +9,7 @@ import torch
 from mlflow import MlflowClient
 
 import wdsearch
+from wdsearch.assembly import build_data
 from wdsearch.results import load_result
 from wdsearch.search import TrialsFailedError
 from wdsearch.storage import Home
@@ -74,7 +75,7 @@ def test_the_result_is_that_of_one_state_of_the_weights(done: wdsearch.StudyResu
     """The stored weights of the best trial give its stored validation loss, in a plain module."""
     best = done.best
     assert best is not None
-    data = wdsearch.run.__globals__["build_data"](wdsearch.load_study(STUDY))
+    data = build_data(wdsearch.load_study(STUDY))
     network = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Identity(), torch.nn.Linear(16, 10)
     )

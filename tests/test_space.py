@@ -7,6 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.recipe import Recipe
+from wdsearch.regularizers import REGULARIZERS
 from wdsearch.space import baseline, check_timescales, configuration, distributions
 from wdsearch.studyfile import StudyFileError
 
@@ -27,13 +28,11 @@ def test_each_form_has_its_distribution() -> None:
         **{"model.hidden": {"choices": [[8], [16, 8]]}, "model.activation": {"choices": ["relu", "tanh"]}},
     )
     assert distributions(config) == {
-        "weight_decay.timescale": FloatDistribution(0.01, 10, log=True),
-        "weight_decay.on": CategoricalDistribution((True, False)),
+        "weight_decay.timescale": FloatDistribution(0.01, 10 * 1000 ** (1 / 7), log=True),
         "dropout": FloatDistribution(0, 0.5),
         "l2": FloatDistribution(1e-6, 1, log=True),
         "input_noise": FloatDistribution(0, 1, step=0.25),
-        "early_stopping": IntDistribution(2, 9),
-        "early_stopping.on": CategoricalDistribution((True, False)),
+        "early_stopping": IntDistribution(2, 10),
         "model.hidden": CategoricalDistribution(("[8]", "[16, 8]")),
         "model.activation": CategoricalDistribution(("relu", "tanh")),
     }
@@ -49,14 +48,43 @@ def test_a_timescale_is_the_training_lengths_in_which_weights_shrink_by_e() -> N
         assert left == pytest.approx(math.exp(-1 / timescale), rel=0.01)
 
 
-def test_a_closed_gate_is_neutral_and_fixed_values_pass_through() -> None:
-    config = study(
-        weight_decay={"low": 0.1, "high": 1, "off": True}, early_stopping={"low": 2, "high": 9, "off": True}, l1=0.5
-    )
-    params = {"weight_decay": 0.5, "weight_decay.on": False, "early_stopping": 3, "early_stopping.on": False}
-    assert configuration(config, params, 1.0).strengths == {"weight_decay": 0.0, "early_stopping": math.inf, "l1": 0.5}
-    opened = configuration(config, params | {"weight_decay.on": True}, 1.0)
-    assert opened.strengths["weight_decay"] == 0.5
+OFF: list[tuple[str, dict[str, object], object, object, object]] = [
+    ("weight_decay", {"timescale": [0.01, 10]}, 9.99, 10.01, FloatDistribution(0.01, 10 * 1000 ** (1 / 7), log=True)),
+    ("weight_decay", {"low": 0.1, "high": 1, "log": True}, 0.1, 0.0999, FloatDistribution(0.1 ** (8 / 7), 1, log=True)),
+    ("l2", {"low": 0.1, "high": 0.8}, 0.1, 0.0999, FloatDistribution(0.0, 0.8)),
+    ("dropout", {"low": 0.0, "high": 0.7}, 0.0, -0.001, FloatDistribution(-0.1, 0.7)),
+    ("input_noise", {"low": 0.1, "high": 0.7, "step": 0.1}, 0.1, 0.0, FloatDistribution(0.0, 0.7, step=0.1)),
+    (
+        "gradient_clip",
+        {"low": 0.1, "high": 10, "log": True},
+        10.0,
+        10.1,
+        FloatDistribution(0.1, 10 * 100 ** (1 / 7), log=True),
+    ),
+    ("early_stopping", {"low": 2, "high": 9}, 9, 10, IntDistribution(2, 10)),
+    ("early_stopping", {"choices": [3, 9]}, 9, math.inf, CategoricalDistribution((3, 9, math.inf))),
+]
+
+
+@pytest.mark.parametrize(("key", "given", "on", "off", "expected"), OFF, ids=[f"{row[0]} {row[1]}" for row in OFF])
+def test_off_lies_beyond_the_end_at_which_the_regularizer_vanishes(
+    key: str, given: dict[str, object], on: object, off: object, expected: object
+) -> None:
+    config = study(**{key: given | {"off": True}})
+    ((name, found),) = distributions(config).items()
+    assert type(found) is type(expected)
+    assert {word: getattr(found, word, None) for word in ("log", "step", "choices")} == {
+        word: getattr(expected, word, None) for word in ("log", "step", "choices")
+    }
+    for end in ("low", "high"):
+        assert getattr(found, end, None) == pytest.approx(getattr(expected, end, None))
+    neutral = REGULARIZERS[key].neutral
+    assert configuration(config, {name: off}, 100.0).strengths == {key: neutral}
+    assert configuration(config, {name: on}, 100.0).strengths[key] not in (neutral, None) or on == neutral
+
+
+def test_fixed_values_pass_through() -> None:
+    assert configuration(study(l1=0.5, l2={"low": 0, "high": 1}), {"l2": 0.1}, 1.0).strengths == {"l1": 0.5, "l2": 0.1}
 
 
 def test_the_baseline_is_unregularized_at_the_studys_rate() -> None:

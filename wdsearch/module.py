@@ -2,11 +2,12 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from wdsearch.noise import NoiseStream
@@ -14,9 +15,10 @@ from wdsearch.recipe import Recipe, decayed_parameters, torch_step_size
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.regularizers.dropout import replace_dropout
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total
-from wdsearch.types import Params, Strengths
+from wdsearch.types import Params, Scalar, Strengths
 
-Batch = tuple[Tensor, Tensor]
+Batch = Sequence[Shaped[Tensor, "..."]]
+"""Inputs and targets."""
 
 
 class Scalars(nn.Module):
@@ -76,15 +78,15 @@ class RegularizedModule(L.LightningModule):
 
     # -- what a population lifts -------------------------------------------------------------------------------
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Outputs of the network for a batch of inputs."""
         return self.network(inputs)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Mean loss of a batch, without regularizers: what train and validation loss and their gap are made of."""
         return self.task.loss(outputs, targets)
 
-    def objective(self, batch: Batch) -> Tensor:
+    def objective(self, batch: Batch) -> Scalar:
         """The batch's loss with augmentation, changed loss and penalties: what the gradient is taken of."""
         inputs, targets = batch
         strengths = self.current_strengths()
@@ -111,12 +113,14 @@ class RegularizedModule(L.LightningModule):
             gradients = change(gradients, strengths[key])
         return gradients
 
-    def decay(self, strengths: Strengths) -> Tensor:
+    def decay(self, strengths: Strengths) -> Scalar:
         """λ of the optimizer's decoupled decay."""
         decays = [decay(strengths[key]) for key, decay in self.acting("decay")]
         return sum(decays, torch.zeros((), dtype=torch.float64))
 
-    def after_prox(self, weight: Tensor, step_size: Tensor, strengths: Strengths) -> Tensor:
+    def after_prox(
+        self, weight: Float[Tensor, "*shape"], step_size: Float[Tensor, "..."], strengths: Strengths
+    ) -> Float[Tensor, "*shape"]:
         """A decayed weight after the proximal steps that follow the optimizer's."""
         for key, prox in self.acting("prox"):
             weight = prox(weight, step_size, strengths[key])
@@ -143,7 +147,7 @@ class RegularizedModule(L.LightningModule):
 
     # -- training alone by L.Trainer ---------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         self.rewind_noise(self.current_epoch, batch_idx)
         value = self.objective(batch)
         self.log("loss/objective", value, on_step=False, on_epoch=True, batch_size=len(batch[1]))

@@ -3,6 +3,7 @@
 from hashlib import blake2b
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -27,11 +28,11 @@ class NoiseStream:
         """Rewind to the first draw of this batch of this epoch."""
         self._step, self._generator = (epoch, batch), None
 
-    def uniform(self, like: Tensor) -> Tensor:
+    def uniform(self, like: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Uniform noise on [0, 1) with the shape of `like`."""
         return torch.rand(like.shape, generator=self._on(like), dtype=like.dtype, device=like.device)
 
-    def normal(self, like: Tensor) -> Tensor:
+    def normal(self, like: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Standard normal noise with the shape of `like`."""
         return torch.randn(like.shape, generator=self._on(like), dtype=like.dtype, device=like.device)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.optim.adamw import adamw
 
@@ -17,11 +18,13 @@ class PopulationOptimizer(torch.optim.Optimizer):
     `rates`, shape (K,), float64. Groups with `decays=True` get the decoupled decay `w ← w − η·λ·w`, λ being `decay`, (K,).
     """
 
-    def __init__(self, groups: list[dict[str, Any]], rates: Tensor, decay: Tensor, **defaults: Any) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], decay: Float[Tensor, " K"], **defaults: Any
+    ) -> None:
         super().__init__(groups, {"lr": 1.0, "decays": False} | defaults)
         self.rates, self.decay = rates, decay
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: Int[Tensor, " rows"]) -> None:
         """Drop all trials but these rows, from parameters and state."""
         self.rates, self.decay = self.rates[rows], self.decay[rows]
         for group in self.param_groups:
@@ -33,11 +36,11 @@ class PopulationOptimizer(torch.optim.Optimizer):
                     name: _rows(value, stays) if name != "step" else value for name, value in state.items()
                 }
 
-    def step_size(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+    def step_size(self, group: dict[str, Any], parameter: Float[Tensor, "K *shape"]) -> Float[Tensor, "K ..."]:
         """What a constant gradient is multiplied by, per trial: the scale of a proximal step; broadcasts to `parameter`."""
         raise NotImplementedError
 
-    def _rate(self, group: dict[str, Any], like: Tensor) -> Tensor:
+    def _rate(self, group: dict[str, Any], like: Float[Tensor, "K ..."]) -> Float[Tensor, "K ..."]:
         """The trials' learning rates of this step, broadcast along `like`."""
         return _along_trials(self.rates * group["lr"], like)
 
@@ -78,7 +81,9 @@ class PopulationAdamW(PopulationOptimizer):
     in one pass over memory; rates and decays of the trials are applied to it afterwards.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], rates: Tensor, decay: Tensor, recipe: Recipe) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], decay: Float[Tensor, " K"], recipe: Recipe
+    ) -> None:
         super().__init__(groups, rates, decay, betas=recipe.betas, eps=recipe.eps)
 
     def _directions(self, group: dict[str, Any]) -> list[Tensor]:
@@ -105,7 +110,7 @@ class PopulationAdamW(PopulationOptimizer):
         )
         return directions
 
-    def step_size(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+    def step_size(self, group: dict[str, Any], parameter: Float[Tensor, "K *shape"]) -> Float[Tensor, "K ..."]:
         state, rate = self.state[parameter], self._rate(group, parameter)
         return adam_step_size(state["exp_avg_sq"], float(state["step"]), rate, group["betas"][1], group["eps"])
 
@@ -113,7 +118,9 @@ class PopulationAdamW(PopulationOptimizer):
 class PopulationSGD(PopulationOptimizer):
     """SGD with momentum and Nesterov's form as torch defines them, with decoupled decay (SGDW, 1711.05101, algorithm 1)."""
 
-    def __init__(self, groups: list[dict[str, Any]], rates: Tensor, decay: Tensor, recipe: Recipe) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], decay: Float[Tensor, " K"], recipe: Recipe
+    ) -> None:
         super().__init__(groups, rates, decay, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
     def _directions(self, group: dict[str, Any]) -> list[Tensor]:
@@ -126,20 +133,22 @@ class PopulationSGD(PopulationOptimizer):
             return list(torch._foreach_neg(torch._foreach_add(gradients, velocities, alpha=group["momentum"])))
         return list(torch._foreach_neg(velocities))
 
-    def step_size(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+    def step_size(self, group: dict[str, Any], parameter: Float[Tensor, "K *shape"]) -> Float[Tensor, "K ..."]:
         return torch.as_tensor(sgd_step_size(self._rate(group, parameter), group["momentum"]))
 
 
 OPTIMIZERS: dict[str, type[PopulationAdamW] | type[PopulationSGD]] = {"adamw": PopulationAdamW, "sgd": PopulationSGD}
 
 
-def empty_stack(count: int, row: Tensor) -> Tensor:
+def empty_stack(count: int, row: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "{count} *shape"]:
     """Uninitialised (count, ...) rows of `row`'s shape, type and memory layout."""
     strides = (row.numel(), *torch.empty_like(row).stride())
     return torch.empty_strided((count, *row.shape), strides, dtype=row.dtype, device=row.device)
 
 
-def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+def _laid_out_like(
+    parameter: Float[Tensor, "K *shape"], gradient: Float[Tensor, "K *shape"]
+) -> Float[Tensor, "K *shape"]:
     """The gradient in the parameter's memory layout."""
     same = gradient.stride() == parameter.stride()
     return gradient if same else torch.empty_like(parameter).copy_(gradient)
@@ -150,11 +159,11 @@ def _flat(values: Sequence[Tensor]) -> list[Tensor]:
     return [value.as_strided((value.numel(),), (1,)) for value in values]
 
 
-def _rows(value: Tensor, rows: Tensor) -> Tensor:
+def _rows(value: Shaped[Tensor, "K *shape"], rows: Int[Tensor, " rows"]) -> Shaped[Tensor, "rows *shape"]:
     """Some rows of a stack, in its memory layout."""
     return empty_stack(len(rows), value[0]).copy_(value[rows])
 
 
-def _along_trials(values: Tensor, like: Tensor) -> Tensor:
+def _along_trials(values: Float[Tensor, " K"], like: Float[Tensor, "K ..."]) -> Float[Tensor, "K ..."]:
     """(K,) values shaped to broadcast along the trial axis of `like`, in its type and on its device."""
     return values.to(like).view(-1, *(1,) * (like.ndim - 1))

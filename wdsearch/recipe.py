@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -67,17 +68,21 @@ def _weights(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
                 yield f"{path}.{name}" if path else name, parameter
 
 
-def adam_step_size(exp_avg_sq: Tensor, step: float, lr: float | Tensor, beta2: float, eps: float) -> Tensor:
+def adam_step_size(
+    exp_avg_sq: Float[Tensor, "*shape"], step: float, lr: float | Float[Tensor, "..."], beta2: float, eps: float
+) -> Float[Tensor, "*shape"]:
     """η/(√v̂+ε): what Adam multiplies a constant gradient by, elementwise (ProxGEN, Yun et al. 2021, eq. 4)."""
     return lr / ((exp_avg_sq / (1.0 - beta2**step)).sqrt_().add_(eps))
 
 
-def sgd_step_size(lr: float | Tensor, momentum: float) -> float | Tensor:
+def sgd_step_size(lr: float | Float[Tensor, "..."], momentum: float) -> float | Float[Tensor, "..."]:
     """η/(1−μ): what SGD, with Nesterov's momentum too, multiplies a constant gradient by in the long run."""
     return lr / (1.0 - momentum)
 
 
-def torch_step_size(optimizer: torch.optim.Optimizer, group: dict, parameter: Tensor) -> Tensor | float:
+def torch_step_size(
+    optimizer: torch.optim.Optimizer, group: dict, parameter: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"] | float:
     """The step size of one parameter after a step of torch's own AdamW or SGD."""
     if isinstance(optimizer, torch.optim.SGD):
         return sgd_step_size(group["lr"], group["momentum"])

@@ -94,9 +94,7 @@ def ask(
     return [_running(study, _asked_of(shadow, config, distributions, seed)) for seed in seeds]
 
 
-def _asked_of(
-    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seed: int
-) -> Trial:
+def _asked_of(study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seed: int) -> Trial:
     study.sampler = build_sampler(config, seed)
     trial = study.ask(fixed_distributions=distributions)
     if isinstance(study.sampler, GPSampler):
@@ -153,4 +151,6 @@ def _lie(study: optuna.Study, trial: Trial) -> None:
     if finished:
         columns = list(zip(*(peer.values for peer in finished), strict=True))
         minimize = (direction == optuna.study.StudyDirection.MINIMIZE for direction in study.directions)
-        study.tell(trial, [max(column) if down else min(column) for column, down in zip(columns, minimize, strict=True)])
+        study.tell(
+            trial, [max(column) if down else min(column) for column, down in zip(columns, minimize, strict=True)]
+        )

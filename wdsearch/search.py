@@ -17,12 +17,13 @@ import torch
 from optuna.trial import Trial, TrialState
 
 from wdsearch.assembly import TrialFactory, build_data, describe_data
+from wdsearch.cohort import DIVERGED, TrialEpoch
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
 from wdsearch.objective import Result, flat, values, violations
 from wdsearch.plots import plot_gap
-from wdsearch.population import DIVERGED, Population, TrialEpoch
+from wdsearch.population import Population
 from wdsearch.pruners import HalvingPruner, rungs
 from wdsearch.results import BASELINE, CONFIG, GOALS, LINK, METRIC, RESULT, StudyResult, best_trial, counts, load_result
 from wdsearch.samplers import ask, build_pruner

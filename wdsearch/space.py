@@ -13,7 +13,9 @@ from wdsearch.schema import Dimension, StudyConfig
 from wdsearch.sources import default_of
 from wdsearch.studyfile import Fault, StudyFileError
 
-TIMESCALE, GATE = ".timescale", ".on"
+TIMESCALE = ".timescale"
+OFF_SHARE = 1 / 8
+FIXED = Dimension(value=None)
 
 
 @dataclass(frozen=True)
@@ -26,31 +28,66 @@ class Configuration:
 
 
 def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
-    """Optuna's distribution of every searched key.
+    """Optuna's distribution of every searched key, one for each.
 
-    The encoding is flat: a gate `<key>.on` stands beside the value, which is sampled even where the gate is off, so
-    that a sampler models all keys jointly.
+    With `off: true` a range goes on beyond the end at which the regularizer vanishes, and what lies there is off: a weak
+    decay is then a neighbour of none, and a sampler models all keys jointly, as it cannot with gates beside the values.
     """
-    found: dict[str, BaseDistribution] = {}
-    for key, dimension in config.space.items():
-        if dimension.form != "fixed":
-            found[key + TIMESCALE if dimension.form == "timescale" else key] = _distribution(key, dimension)
-        if dimension.off:
-            found[key + GATE] = CategoricalDistribution((True, False))
-    return found
+    searched = {key: dimension for key, dimension in config.space.items() if dimension.form != "fixed"}
+    return {_name(key, dimension): _distribution(key, dimension) for key, dimension in searched.items()}
+
+
+def _name(key: str, dimension: Dimension) -> str:
+    """What Optuna calls the searched value of a key."""
+    return key + TIMESCALE if dimension.form == "timescale" else key
 
 
 def _distribution(key: str, dimension: Dimension) -> BaseDistribution:
-    if dimension.timescale is not None:
-        return FloatDistribution(*dimension.timescale, log=True)
-    if dimension.choices is not None:
-        return CategoricalDistribution([encoded(choice) for choice in dimension.choices])
-    assert dimension.low is not None
-    assert dimension.high is not None
+    if dimension.form == "choices":
+        return CategoricalDistribution([encoded(choice) for choice in _choices(key, dimension)])
+    low, high = _widened(key, dimension) if dimension.off else _bounds(dimension)
+    log = dimension.log or dimension.form == "timescale"
     if is_integer(key, dimension):
-        step = int(dimension.step or 1)
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
-    return FloatDistribution(float(dimension.low), float(dimension.high), log=dimension.log, step=dimension.step)
+        return IntDistribution(int(low), int(high), log=log, step=int(dimension.step or 1))
+    return FloatDistribution(float(low), float(high), log=log, step=dimension.step)
+
+
+def _choices(key: str, dimension: Dimension) -> list[Any]:
+    choices = list(dimension.choices or ())
+    off = [REGULARIZERS[key].neutral] if dimension.off else []
+    return choices + [value for value in off if value not in choices]
+
+
+def _bounds(dimension: Dimension) -> tuple[float, float]:
+    low, high = dimension.timescale or (dimension.low, dimension.high)
+    assert low is not None
+    assert high is not None
+    return low, high
+
+
+def _widened(key: str, dimension: Dimension) -> tuple[float, float]:
+    """The bounds with room for off, `OFF_SHARE` of the whole, at the end where the regularizer vanishes."""
+    low, high = _bounds(dimension)
+    share, above = OFF_SHARE / (1.0 - OFF_SHARE), _vanishes_above(key, dimension)
+    if is_integer(key, dimension) or dimension.step is not None:
+        step = dimension.step or 1
+        room = step * max(1, round((high - low) / step * share))
+        return (low, high + room) if above else (low - room, high)
+    if dimension.log or dimension.form == "timescale":
+        factor = (high / low) ** share
+        return (low, high * factor) if above else (low / factor, high)
+    return (low, high + (high - low) * share) if above else (low - (high - low) * share, high)
+
+
+def _vanishes_above(key: str, dimension: Dimension) -> bool:
+    """An infinitely long timescale is no decay at all; of other ranges the regularizer's neutral value says the end."""
+    return dimension.form == "timescale" or REGULARIZERS[key].neutral > _bounds(dimension)[0]
+
+
+def _is_off(key: str, dimension: Dimension, value: float) -> bool:
+    low, high = _bounds(dimension)
+    tolerance = (dimension.step or 0) / 2
+    return value > high + tolerance if _vanishes_above(key, dimension) else value < low - tolerance
 
 
 def is_integer(key: str, dimension: Dimension) -> bool:
@@ -66,24 +103,23 @@ def configuration(config: StudyConfig, params: Mapping[str, Any], rate_sum: floa
     """
     values = {key: _value(key, dimension, params) for key, dimension in config.space.items()}
     lr = float(values.pop("lr", config.optimizer.lr))
-    strengths, model = {}, {}
-    for key, value in values.items():
-        if key in REGULARIZERS:
-            timescale = config.space[key].form == "timescale"
-            strengths[key] = 1.0 / (lr * rate_sum * value) if timescale else float(value)
-            if not params.get(key + GATE, True):
-                strengths[key] = REGULARIZERS[key].neutral
-        else:
-            model[key.removeprefix("model.")] = value
+    timescale = values.get("weight_decay") if config.space.get("weight_decay", FIXED).form == "timescale" else None
+    if timescale is not None:
+        values["weight_decay"] = 1.0 / (lr * rate_sum * timescale)  # 0 at ∞
+    strengths = {key: float(value) for key, value in values.items() if key in REGULARIZERS}
+    model = {key.removeprefix("model."): value for key, value in values.items() if key not in REGULARIZERS}
     return Configuration(lr, strengths, model)
 
 
 def _value(key: str, dimension: Dimension, params: Mapping[str, Any]) -> Any:
     if dimension.form == "fixed":
         return dimension.value
-    if dimension.choices is not None:
-        return next(choice for choice in dimension.choices if encoded(choice) == params[key])
-    return params[key + TIMESCALE if dimension.form == "timescale" else key]
+    found = params[_name(key, dimension)]
+    if dimension.form == "choices":
+        return next(choice for choice in _choices(key, dimension) if encoded(choice) == found)
+    if dimension.off and _is_off(key, dimension, found):
+        return math.inf if dimension.form == "timescale" else REGULARIZERS[key].neutral
+    return found
 
 
 def baseline(config: StudyConfig) -> Configuration:
@@ -112,9 +148,7 @@ def _middle(dimension: Dimension) -> Any:
     """The first choice, or the middle of a range, in logarithms if it is searched so."""
     if dimension.choices is not None:
         return dimension.choices[0]
-    assert dimension.low is not None
-    assert dimension.high is not None
-    low, high = dimension.low, dimension.high
+    low, high = _bounds(dimension)
     middle = math.sqrt(low * high) if dimension.log else (low + high) / 2
     return round(middle) if dimension.integer else middle
 

@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-Sums = dict[str, Tensor]
+from wdsearch.types import Scalar
+
+Sums = dict[str, Float[Tensor, "..."]]
 """Sums over rows, per trial; adding those of all batches gives those of the whole set."""
 
 
@@ -25,27 +28,27 @@ class Metric:
     larger_is_better: bool = True
 
 
-def _class_sums(outputs: Tensor, targets: Tensor) -> Sums:
+def _class_sums(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Sums:
     one_hot = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
     hit = (outputs.argmax(dim=-1) == targets).to(outputs.dtype)
     return {"hits": (one_hot * hit.unsqueeze(-1)).sum(0), "members": one_hot.sum(0)}
 
 
-def _balanced_accuracy(sums: Sums) -> Tensor:
+def _balanced_accuracy(sums: Sums) -> Float[Tensor, "*K"]:
     """Mean recall over the classes that occur, as `sklearn.metrics.balanced_accuracy_score`."""
     present = sums["members"] > 0
     recall = sums["hits"] / sums["members"].clamp(min=1)
     return (recall * present).sum(-1) / present.sum(-1)
 
 
-def _square_sums(outputs: Tensor, targets: Tensor) -> Sums:
+def _square_sums(outputs: Float[Tensor, "batch ..."], targets: Float[Tensor, "batch ..."]) -> Sums:
     outputs, targets = outputs.reshape(len(outputs), -1), targets.reshape(len(outputs), -1)
     residual = (outputs - targets).square().sum(0)
     ones = torch.ones_like(outputs).sum(0)
     return {"residual": residual, "sum": targets.sum(0), "squares": targets.square().sum(0), "rows": ones}
 
 
-def _r2(sums: Sums) -> Tensor:
+def _r2(sums: Sums) -> Float[Tensor, "*K"]:
     """Mean over targets of 1 − residual / total sum of squares, as `sklearn.metrics.r2_score`."""
     total = sums["squares"] - sums["sum"].square() / sums["rows"]
     return (1.0 - sums["residual"] / total).mean(-1)
@@ -66,11 +69,11 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+def _squared_error(outputs: Float[Tensor, "batch ..."], targets: Float[Tensor, "batch ..."]) -> Scalar:
     return F.mse_loss(outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1))
 
 
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+def _cross_entropy(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Scalar:
     """`torch.nn.functional.cross_entropy`, which vmap takes apart at twice the cost."""
     return -outputs.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).mean()
 
@@ -94,7 +97,7 @@ class Task:
         """The metric of this task."""
         return METRICS[self.metric_name or DEFAULT_METRIC[self.name]]
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Mean loss of a batch."""
         return LOSSES[self.name](outputs, targets)
 
@@ -107,7 +110,7 @@ def total(sums: Iterable[Sums]) -> Sums:
     return result
 
 
-def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Tensor]:
+def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Float[Tensor, "*K"]]:
     """`loss/train`, `loss/val`, `loss/gap` and the same for the metric, from sums of one trial or of K."""
     metric = task.metric
     sign = -1.0 if metric.larger_is_better else 1.0
@@ -121,6 +124,6 @@ def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Tens
     }
 
 
-def generalization_gap(train: Tensor, validation: Tensor) -> Tensor:
+def generalization_gap(train: Float[Tensor, "*K"], validation: Float[Tensor, "*K"]) -> Float[Tensor, "*K"]:
     """Validation minus training loss per trial; both in eval mode, without penalties, on the same weights."""
     return validation - train

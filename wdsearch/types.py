@@ -2,12 +2,16 @@
 
 from typing import NamedTuple
 
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-Params = dict[str, Tensor]
+Scalar = Float[Tensor, ""]
+"""A 0-d tensor: a number of one trial that a population stacks."""
+
+Params = dict[str, Shaped[Tensor, "..."]]
 """Parameters of one trial's network by name; in a population each has the trial axis K in front."""
 
-Strengths = dict[str, Tensor]
+Strengths = dict[str, Float[Tensor, "..."]]
 """Sampled value of each regularizer by key, 0-d in a trial, (K,) in a population."""
 
 

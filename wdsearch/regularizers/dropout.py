@@ -1,11 +1,12 @@
 """Dropout whose rate is data: a 0-d buffer that a population stacks."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from wdsearch.noise import NoiseStream
 from wdsearch.regularizers._base import Regularizer
-from wdsearch.types import Interval, Range
+from wdsearch.types import Interval, Range, Scalar
 
 
 class Dropout(nn.Module):
@@ -14,14 +15,14 @@ class Dropout(nn.Module):
     One noise serves all rates: a larger rate drops a superset of what a smaller one drops.
     """
 
-    rate: Tensor
+    rate: Scalar
 
     def __init__(self, rate: float, noise: NoiseStream) -> None:
         super().__init__()
         self.noise = noise
         self.register_buffer("rate", torch.tensor(float(rate), dtype=torch.float64))
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         if not self.training:
             return inputs
         rate = self.rate.to(inputs.dtype)

@@ -3,13 +3,12 @@
 import math
 
 import torch
-from torch import Tensor
 
 from wdsearch.regularizers._base import Regularizer
-from wdsearch.types import Interval, Params, Range
+from wdsearch.types import Interval, Params, Range, Scalar
 
 
-def _clip(gradients: Params, strength: Tensor) -> Params:
+def _clip(gradients: Params, strength: Scalar) -> Params:
     """g·min(1, c/(‖g‖ + 1e-6)) over all parameters of the trial, as `torch.nn.utils.clip_grad_norm_`."""
     norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
     factor = (strength / (norm + 1e-6)).clamp(max=1.0)

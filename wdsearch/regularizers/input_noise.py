@@ -2,14 +2,17 @@
 
 import math
 
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from wdsearch.noise import NoiseStream
 from wdsearch.regularizers._base import Regularizer
-from wdsearch.types import Interval, Range
+from wdsearch.types import Interval, Range, Scalar
 
 
-def _augment(inputs: Tensor, targets: Tensor, strength: Tensor, noise: NoiseStream) -> tuple[Tensor, Tensor]:
+def _augment(
+    inputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."], strength: Scalar, noise: NoiseStream
+) -> tuple[Float[Tensor, "batch ..."], Shaped[Tensor, "batch ..."]]:
     return inputs + strength * noise.normal(inputs), targets
 
 

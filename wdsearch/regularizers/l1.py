@@ -2,13 +2,16 @@
 
 import math
 
+from jaxtyping import Float
 from torch import Tensor
 
 from wdsearch.regularizers._base import Recommendation, Regularizer
-from wdsearch.types import Interval, Range
+from wdsearch.types import Interval, Range, Scalar
 
 
-def _soft_threshold(weight: Tensor, step_size: Tensor, strength: Tensor) -> Tensor:
+def _soft_threshold(
+    weight: Float[Tensor, "*shape"], step_size: Float[Tensor, "..."], strength: Scalar
+) -> Float[Tensor, "*shape"]:
     """sign(w)·max(|w| − t, 0) with t = λ·step size: ηλ/(1−μ) for SGD, ηλ/(√v̂+ε) for Adam (ProxGEN, Yun et al. 2021).
 
     Written as w − clip(w, −t, t), which is exact at t = 0.

@@ -3,13 +3,12 @@
 import math
 
 import torch
-from torch import Tensor
 
 from wdsearch.regularizers._base import Recommendation, Regularizer
-from wdsearch.types import Interval, Params, Range
+from wdsearch.types import Interval, Params, Range, Scalar
 
 
-def _penalty(weights: Params, strength: Tensor) -> Tensor:
+def _penalty(weights: Params, strength: Scalar) -> Scalar:
     return strength * torch.stack([weight.square().sum() for weight in weights.values()]).sum()
 
 

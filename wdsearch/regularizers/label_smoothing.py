@@ -1,12 +1,15 @@
 """Label smoothing with a rate that is data (torch's own takes a float only)."""
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wdsearch.regularizers._base import Regularizer
-from wdsearch.types import Interval, Range
+from wdsearch.types import Interval, Range, Scalar
 
 
-def _loss(value: Tensor, outputs: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
+def _loss(
+    value: Scalar, outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"], strength: Scalar
+) -> Scalar:
     """(1 − ε)·CE + ε·mean over classes of −log p (Szegedy et al. 1512.00567, section 7), averaged over the batch."""
     uniform = -outputs.log_softmax(dim=-1).mean()
     return (1.0 - strength) * value + strength * uniform

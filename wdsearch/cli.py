@@ -54,7 +54,7 @@ def run(
         from wdsearch.terminal import conclusion
     with _clear_errors():
         result = search(file, overrides or [], home=home, storage=storage)
-        console.print(*conclusion(result), sep="\n")
+        console.print(*conclusion(result), sep="\n", soft_wrap=True)
 
 
 @app.command(epilog="Example: wdsearch best mnist1d --format yaml")

@@ -9,6 +9,7 @@ What the command line does is one call here: `run`, `load_result`, `recommendati
 they are used, for torch and lightning take seconds.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from wdsearch.results import StudyResult, load_result, recommendation
     from wdsearch.search import run
     from wdsearch.tasks import Task
+
+# MKL rounds a matrix product by where it lies in memory unless told otherwise before its first call (oneMKL Developer
+# Guide, "Obtaining Numerically Reproducible Results")
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 _HOMES = {
     "StudyConfig": "schema",

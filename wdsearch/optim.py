@@ -53,8 +53,9 @@ class PopulationOptimizer(torch.optim.Optimizer):
             if group["decays"]:
                 shrink = 1.0 - self.rates * group["lr"] * self.decay
                 torch._foreach_mul_(group["params"], [_along_trials(shrink, p) for p in group["params"]])
-            for parameter, direction in zip(group["params"], directions, strict=True):
-                parameter.addcmul_(direction, self._rate(group, parameter))
+            # two roundings: addcmul rounds once or twice, by where an element lies in memory
+            torch._foreach_mul_(directions, [self._rate(group, p) for p in group["params"]])
+            torch._foreach_add_(group["params"], directions)
 
     def _directions(self, group: dict[str, Any]) -> list[Tensor]:
         raise NotImplementedError
@@ -71,7 +72,8 @@ class PopulationOptimizer(torch.optim.Optimizer):
             if not self.state[parameter]:
                 parameter.data = empty_stack(len(parameter), parameter.grad[0]).copy_(parameter.data)
                 self.state[parameter] = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)}
-                self.state[parameter] |= {name: torch.zeros_like(parameter) for name in names}
+                empty = {name: empty_stack(len(parameter), parameter[0]) for name in names}
+                self.state[parameter] |= {name: value.zero_() for name, value in empty.items()}
 
 
 class PopulationAdamW(PopulationOptimizer):
@@ -140,23 +142,34 @@ class PopulationSGD(PopulationOptimizer):
 OPTIMIZERS: dict[str, type[PopulationAdamW] | type[PopulationSGD]] = {"adamw": PopulationAdamW, "sgd": PopulationSGD}
 
 
+LANES = 16
+"""Entries of a vector register: the last ones of a tensor that do not fill one are rounded by other instructions."""
+
+
 def empty_stack(count: int, row: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "{count} *shape"]:
-    """Uninitialised (count, ...) rows of `row`'s shape, type and memory layout."""
-    strides = (row.numel(), *torch.empty_like(row).stride())
-    return torch.empty_strided((count, *row.shape), strides, dtype=row.dtype, device=row.device)
+    """Uninitialised (count, ...) rows of `row`'s shape, type and memory layout; zeros fill its last vector register."""
+    entries = count * row.numel()
+    memory = torch.empty(_whole(entries), dtype=row.dtype, device=row.device)
+    memory[entries:].zero_()
+    return memory.as_strided((count, *row.shape), (row.numel(), *torch.empty_like(row).stride()))
 
 
 def _laid_out_like(
     parameter: Float[Tensor, "K *shape"], gradient: Float[Tensor, "K *shape"]
 ) -> Float[Tensor, "K *shape"]:
-    """The gradient in the parameter's memory layout."""
-    same = gradient.stride() == parameter.stride()
-    return gradient if same else torch.empty_like(parameter).copy_(gradient)
+    """The gradient in the parameter's memory layout, its last vector register full."""
+    same = gradient.stride() == parameter.stride() and gradient.numel() == _whole(gradient.numel())
+    return gradient if same else empty_stack(len(parameter), parameter[0]).copy_(gradient)
 
 
 def _flat(values: Sequence[Tensor]) -> list[Tensor]:
-    """Dense tensors in the order of memory, by which the fused kernel goes whatever the strides."""
-    return [value.as_strided((value.numel(),), (1,)) for value in values]
+    """Stacks in the order of memory, by which the fused kernel goes whatever the strides, up to whole registers."""
+    return [value.as_strided((_whole(value.numel()),), (1,)) for value in values]
+
+
+def _whole(entries: int) -> int:
+    """Entries of as many whole vector registers as hold these."""
+    return -(-entries // LANES) * LANES
 
 
 def _rows(value: Shaped[Tensor, "K *shape"], rows: Int[Tensor, " rows"]) -> Shaped[Tensor, "rows *shape"]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+from wdsearch.models.layers import BatchNorm, SiLU
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": SiLU, "tanh": nn.Tanh}
 
 
 def mlp(
@@ -24,7 +26,7 @@ def mlp(
     layers: list[nn.Module] = [nn.Flatten()]
     for width in hidden:
         layers.append(nn.Linear(inputs, width, bias=not batch_norm))
-        layers += [nn.BatchNorm1d(width)] if batch_norm else []
+        layers += [BatchNorm(width)] if batch_norm else []
         layers += [ACTIVATIONS[activation](), nn.Dropout(dropout)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))

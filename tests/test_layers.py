@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types noise",
+    "types noise leases provenance",
     "tasks",
     "regularizers",
     "recipe models datasets",
@@ -22,6 +22,7 @@ LAYERS = [
     "module",
     "optim",
     "cohort",
+    "checkpoint",
     "population",
     "assembly",
     "objective",
@@ -29,6 +30,8 @@ LAYERS = [
     "results",
     "tracking plots terminal",
     "delivery",
+    "work",
+    "loop",
     "search",
     "cli",
 ]

@@ -9,7 +9,6 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from wdsearch.config import StudyConfig, load_study
-from wdsearch.noise import derive_seed
 from wdsearch.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.samplers import PRUNERS, SAMPLERS, ask, build_pruner, build_sampler
 from wdsearch.space import configuration, distributions
@@ -35,7 +34,7 @@ def asked(config: StudyConfig, trials: int, restart_after: int = 0) -> list[dict
     for index in range(trials):
         if index == restart_after:
             searched = optuna.load_study(storage=storage, study_name="x")
-        trial = ask(searched, config, found, [derive_seed(config.seed, "ask", index)])[0]
+        trial = ask(searched, config, found, [index])[0]
         point = configuration(config, trial.params, rate_sum=100.0)
         searched.tell(trial, (math.log10(point.lr) + 2) ** 2 + point.strengths["dropout"])
     return [trial.params for trial in searched.trials]
@@ -73,7 +72,7 @@ def test_every_pruner_is_built_for_any_number_of_epochs(name: str) -> None:
 
 
 def test_defaults_are_tpe_and_halving_and_no_pruning_for_several_goals() -> None:
-    assert type(build_sampler(study(), 0)) is TPESampler
+    assert type(build_sampler(study())) is TPESampler
     assert type(build_pruner(study())) is HalvingPruner
     assert type(build_pruner(study(objective={"minimize": ["val_loss", "gap"]}))) is NopPruner
     assert (study().batch, study(search={"sampler": "gp"}).batch, study(search={"batch": 3}).batch) == (16, 4, 3)
@@ -82,7 +81,7 @@ def test_defaults_are_tpe_and_halving_and_no_pruning_for_several_goals() -> None
 def test_options_reach_optuna() -> None:
     chosen = {"sampler": {"name": "tpe", "n_startup_trials": 3}, "pruner": {"name": "median", "n_startup_trials": 7}}
     config = study(search=chosen)
-    assert vars(build_sampler(config, 0))["_n_startup_trials"] == 3
+    assert vars(build_sampler(config))["_n_startup_trials"] == 3
     pruner = build_pruner(config)
     assert isinstance(pruner, MedianPruner)
     assert (pruner._n_startup_trials, pruner._n_warmup_steps, pruner._interval_steps) == (7, 4, 2)
@@ -95,7 +94,7 @@ def test_own_objects_are_used_as_they_are() -> None:
     sampler: BaseSampler = RandomSampler()
     pruner: BasePruner = NopPruner()
     config = study(search={"sampler": sampler, "pruner": pruner})
-    assert build_sampler(config, 0) is sampler
+    assert build_sampler(config) is sampler
     assert build_pruner(config) is pruner
 
 

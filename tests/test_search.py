@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 
 import wdsearch
 from wdsearch.assembly import build_data
+from wdsearch.loop import TrialsFailedError
 from wdsearch.results import load_result
-from wdsearch.search import TrialsFailedError
 from wdsearch.storage import Home
 
 STUDY = {

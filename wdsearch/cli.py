@@ -23,7 +23,13 @@ StorageOption = Annotated[
 ]
 
 
-EXIT_CODES = {"StudyFileError": 2, "StudyNotFoundError": 2, "NotSearchedError": 2, "TrialsFailedError": 1}
+EXIT_CODES = {
+    "StudyFileError": 2,
+    "StudyNotFoundError": 2,
+    "StudyChangedError": 2,
+    "NotSearchedError": 2,
+    "TrialsFailedError": 1,
+}
 
 
 class Format(StrEnum):
@@ -157,6 +163,8 @@ def _clear_errors() -> Iterator[None]:
         yield
     except Exception as error:
         code = EXIT_CODES.get(type(error).__name__)
+        if type(error).__name__ == "InterruptedStudyError":
+            code = 128 + error.signal  # type: ignore[attr-defined]  # as shells say
         if code is None:
             raise
         typer.echo(str(error), err=True)

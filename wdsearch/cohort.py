@@ -86,6 +86,11 @@ class Cohort:
         self._vmapped = {method: _lift(self.template, method) for method in ("objective", "evaluation")}
         self._train(True)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the trials are."""
+        return next(iter(self.params.values())).device
+
     def _train(self, mode: bool) -> None:
         if self.template.training != mode:
             self.template.train(mode)
@@ -237,7 +242,7 @@ class Cohort:
             return
         rows = torch.tensor(kept, dtype=torch.int64)
         self.optimizer.keep(rows)
-        on_device = rows.to(next(iter(self.params.values())).device)
+        on_device = rows.to(self.device)
         self.buffers = {name: value[on_device] for name, value in self.buffers.items()}
         self.best_state = {name: value[on_device] for name, value in self.best_state.items()}
         for column in ("numbers", "patience", "best", "best_age"):

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wdsearch.spool import Record, Spool
-from wdsearch.tracking import STUDY, interrupt
+from wdsearch.tracking import STUDY, interrupt, lock_of
 
 LIVE_EVERY_S = 10.0
 DUTY = 0.05  # share of the time that delivery may take while training goes on
@@ -162,8 +162,8 @@ class Courier:
         return same, dict(tags) | {f"changed.{name}": params[name] for name in changed}
 
 
-def deliver(path: Path, parent: int | None = None) -> int:
-    """Deliver a spool until it is closed and empty, or its training process is gone; returns how many records are left.
+def deliver(path: Path) -> int:
+    """Deliver a spool until nobody writes to it any more and it is empty; returns how many records are left.
 
     While MLflow is out of reach it tries again, less and less often, and gives up only when nobody writes any more.
     A second delivery of the same spool waits for the first to end.
@@ -171,16 +171,16 @@ def deliver(path: Path, parent: int | None = None) -> int:
     with _only_one(path):
         spool = Spool(path)
         try:
-            return _deliver_all(spool, parent)
+            return _deliver_all(spool)
         finally:
             spool.close()
 
 
-def _deliver_all(spool: Spool, parent: int | None) -> int:
+def _deliver_all(spool: Spool) -> int:
     _warm_up(spool)
     courier, failing_since, pause_s = None, None, 0.5
     while True:
-        last, began = _nobody_writes(spool, parent), time.monotonic()
+        last, began = not _writers(spool), time.monotonic()
         try:
             if spool.left():
                 courier = courier or Courier(spool)
@@ -210,18 +210,22 @@ def _warm_up(spool: Spool) -> None:
 def _rest(spool: Spool, seconds: float) -> None:
     """Sleep, but not on when the study is closed meanwhile: then somebody waits for the rest."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and (seconds < 1.0 or spool.recall("closed") != "yes"):
+    while time.monotonic() < end and (seconds < 1.0 or _writers(spool)):
         time.sleep(min(0.1, seconds))
 
 
-def _nobody_writes(spool: Spool, parent: int | None) -> bool:
-    """Whether the study was closed, or its process is gone; then its runs are marked as interrupted."""
-    if spool.recall("closed") == "yes":
-        return True
-    orphaned = parent is not None and os.getppid() != parent
-    if orphaned and spool.recall("writer") == str(parent):  # else the study is being continued already
-        interrupt(spool)
-    return orphaned or parent is None
+def _writers(spool: Spool) -> list[str]:
+    """The writers that live; what the others left open is marked as interrupted."""
+    alive = []
+    for writer in spool.facts("writer"):
+        with suppress(FileNotFoundError), lock_of(spool, writer).open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                alive.append(writer)
+                continue
+        interrupt(spool, writer)
+    return alive
 
 
 def _complain(spool: Spool, text: str) -> None:
@@ -275,4 +279,4 @@ def _only_one(path: Path) -> Iterator[None]:
 
 if __name__ == "__main__":
     _step_aside()
-    deliver(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    deliver(Path(sys.argv[1]))

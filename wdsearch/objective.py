@@ -31,6 +31,11 @@ class Result:
     strengths: dict[str, float]
     model: dict[str, Any]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was trained to its end, and so has values to be compared by."""
+        return self.end not in ("pruned", "diverged")
+
     def as_dict(self) -> dict[str, Any]:
         """For Optuna's attributes (JSON; ∞ stays ∞)."""
         return asdict(self)

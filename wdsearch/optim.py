@@ -30,10 +30,10 @@ class PopulationOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 stays = rows.to(parameter.device)
-                parameter.data, parameter.grad = _rows(parameter.data, stays), None
+                parameter.data, parameter.grad = stack_rows(parameter.data, stays), None
                 state = self.state[parameter]
                 self.state[parameter] = {
-                    name: _rows(value, stays) if name != "step" else value for name, value in state.items()
+                    name: stack_rows(value, stays) if name != "step" else value for name, value in state.items()
                 }
 
     def step_size(self, group: dict[str, Any], parameter: Float[Tensor, "K *shape"]) -> Float[Tensor, "K ..."]:
@@ -172,7 +172,7 @@ def _whole(entries: int) -> int:
     return -(-entries // LANES) * LANES
 
 
-def _rows(value: Shaped[Tensor, "K *shape"], rows: Int[Tensor, " rows"]) -> Shaped[Tensor, "rows *shape"]:
+def stack_rows(value: Shaped[Tensor, "K *shape"], rows: Int[Tensor, " rows"]) -> Shaped[Tensor, "rows *shape"]:
     """Some rows of a stack, in its memory layout."""
     return empty_stack(len(rows), value[0]).copy_(value[rows])
 

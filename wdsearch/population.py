@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from wdsearch.checkpoint import Saved, restore_cohort
 from wdsearch.cohort import Cohort, TrialEpoch
 from wdsearch.module import Batch, RegularizedModule
 from wdsearch.tasks import Sums, total
@@ -50,7 +51,7 @@ class Population(L.LightningModule):
         self.automatic_optimization = False
         self.datamodule, self.epochs, self.places = datamodule, epochs, places
         self.cohorts: list[Cohort] = []
-        self._waiting: list[Mapping[int, RegularizedModule]] = []
+        self._waiting: list[tuple[Mapping[int, RegularizedModule], Saved | None]] = []
         self.trial_epochs: dict[int, TrialEpoch] = {}
         datamodule.prepare_data()
         datamodule.setup("fit")
@@ -61,18 +62,21 @@ class Population(L.LightningModule):
         """Numbers of the trials in training."""
         return [number for cohort in self.cohorts for number in cohort.numbers]
 
-    def admit(self, trials: Mapping[int, RegularizedModule]) -> None:
-        """Let new trials of one network begin as a cohort, at the next epoch."""
-        self._waiting.append(trials)
+    def admit(self, trials: Mapping[int, RegularizedModule], saved: Saved | None = None) -> None:
+        """Let trials of one network join as a cohort at the next epoch: new ones, or where a saved cohort was."""
+        self._waiting.append((trials, saved))
         if self._trainer is not None:
             self._stack_waiting()
 
     def _stack_waiting(self) -> None:
         convert, steps = self.trainer.precision_plugin.convert_module, len(self.batches.loader) * self.epochs
-        for trials in self._waiting:
+        for trials, saved in self._waiting:
             for module in trials.values():
                 convert(module)
-            self.cohorts.append(Cohort.of(trials, steps, self.places, self.device))
+            cohort = Cohort.of(trials, steps, self.places, self.device)
+            if saved is not None:
+                restore_cohort(cohort, saved)
+            self.cohorts.append(cohort)
         self._waiting.clear()
 
     def on_fit_start(self) -> None:

@@ -1,18 +1,19 @@
 """What a study found, read from its storage alone: nothing here trains, and torch is not imported."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from wdsearch.objective import Result
-from wdsearch.storage import Home, StudyNotFoundError
+from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
-RESULT, BASELINE, GOALS, CONFIG, LINK, METRIC = "result", "baseline", "goals", "config", "link", "metric"
+RESULT, BASELINE, LINK, ERROR = "result", "baseline", "link", "error"
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,23 @@ def load_result(study: str | optuna.Study, home: Home | None = None, storage: st
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The best complete trial that meets the constraints; of a Pareto front, the best by the first goal."""
-    if not any(_feasible(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))):
-        return None
-    if len(study.directions) == 1:
-        return study.best_trial
-    sign = 1 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1
-    return min(study.best_trials, key=lambda trial: sign * trial.values[0], default=None)
+    """The best complete trial that meets the constraints; of several goals the first decides, so it is Pareto-optimal."""
+    best = None
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if _feasible(trial) and (best is None or is_better(trial.values, best.values, study.directions)):
+            best = trial
+    return best
+
+
+def is_better(values: Sequence[float], others: Sequence[float], directions: Sequence[StudyDirection]) -> bool:
+    """Whether values beat others, goal by goal."""
+    signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
+    return [s * v for s, v in zip(signs, values, strict=True)] < [s * v for s, v in zip(signs, others, strict=True)]
+
+
+def spent(found: Mapping[str, int]) -> int:
+    """How much of the budget the counted trials took: all but failed and running ones."""
+    return found["complete"] + found["pruned"] + found["diverged"]
 
 
 def _feasible(trial: FrozenTrial) -> bool:

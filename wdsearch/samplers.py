@@ -11,6 +11,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from wdsearch.noise import derive_seed
 from wdsearch.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.schema import Choice, StudyConfig
 
@@ -29,6 +30,7 @@ PRUNERS: dict[str, type[BasePruner]] = {
 }
 
 
+SLOT = "slot"
 # what wdsearch sets itself, and what only Python can say
 NOT_OPTIONS = {"seed", "epochs", "constraints_func", "gamma", "weights", "independent_sampler", "source_trials"}
 
@@ -43,23 +45,35 @@ def options_of(made: type[BaseSampler] | type[BasePruner]) -> dict[str, str]:
     }
 
 
-def build_sampler(config: StudyConfig, seed: int) -> BaseSampler:
-    """The study's sampler, seeded for one ask; an own object is taken as it is."""
+def build_sampler(config: StudyConfig, slot: int = 0) -> BaseSampler:
+    """The study's sampler, seeded for the ask of one slot; an own object is taken as it is."""
     chosen = config.search.sampler
     if isinstance(chosen, BaseSampler):
         return chosen
     name, options = (chosen.name, chosen.options) if isinstance(chosen, Choice) else ("tpe", {})
-    return make_sampler(name, options, seed % 2**32, config.seed % 2**32)
+    return make_sampler(name, options, config.seed, slot)
 
 
-def make_sampler(name: str, options: Mapping[str, Any], seed: int, study_seed: int) -> BaseSampler:
-    """A sampler by name. QMC is one sequence for the whole study, so the study's seed scrambles it."""
+def make_sampler(name: str, options: Mapping[str, Any], seed: int, slot: int) -> BaseSampler:
+    """A sampler by name, for one ask. QMC is one sequence for the whole study, of which the slot names the point."""
+    own_seed = derive_seed(seed, "ask", slot) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if name == "qmc":
-            defaults = {"scramble": True, "independent_sampler": RandomSampler(seed)}
-            return QMCSampler(**defaults | dict(options), seed=study_seed)  # type: ignore[arg-type]
-        return SAMPLERS[name](**options, seed=seed)  # type: ignore[call-arg]
+            defaults = {"scramble": True, "independent_sampler": RandomSampler(own_seed)}
+            sampler = _QMC(**defaults | dict(options), seed=seed % 2**32)  # type: ignore[arg-type]
+            sampler.point = slot
+            return sampler
+        return SAMPLERS[name](**options, seed=own_seed)  # type: ignore[call-arg]
+
+
+class _QMC(QMCSampler):
+    """Optuna's, which counts its points in the storage: a worker killed in between would shift the sequence."""
+
+    point = 0
+
+    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
+        return self.point
 
 
 def build_pruner(config: StudyConfig) -> BasePruner:
@@ -82,47 +96,53 @@ def make_pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePrune
 
 
 def ask(
-    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seeds: Sequence[int]
+    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], slots: Sequence[int]
 ) -> list[Trial]:
-    """Ask for a batch of trials, one per seed.
+    """Ask for a trial for each slot; its number is the trial's attribute `slot`.
 
-    The sampler is new for each ask, so a restarted worker does not repeat its first draws.
+    The sampler is asked in a copy of the study in memory and is new for each ask, and a trial enters the storage as a
+    whole: a worker that is killed in between and started again asks for the rest as if nothing had happened.
     """
-    if not isinstance(build_sampler(config, 0), TPESampler | GPSampler):
-        return [_asked_of(study, config, distributions, seed) for seed in seeds]
-    shadow = _as_shown_so_far(study, guess_running=isinstance(build_sampler(config, 0), GPSampler))
-    return [_running(study, _asked_of(shadow, config, distributions, seed)) for seed in seeds]
+    sampler = build_sampler(config)
+    shadow = _as_shown_so_far(study, sampler) if slots else study
+    return [_created(study, _asked_of(shadow, config, distributions, slot), {SLOT: slot}) for slot in slots]
 
 
-def _asked_of(study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], seed: int) -> Trial:
-    study.sampler = build_sampler(config, seed)
+def _asked_of(
+    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], slot: int
+) -> FrozenTrial:
+    study.sampler = build_sampler(config, slot)
     trial = study.ask(fixed_distributions=distributions)
     if isinstance(study.sampler, GPSampler):
         _lie(study, trial)
-    return trial
+    return study._storage.get_trial(trial._trial_id)
 
 
-def _as_shown_so_far(study: optuna.Study, guess_running: bool) -> optuna.Study:
-    """A copy of the study in memory in which trials in training count by what they have reported.
+def _as_shown_so_far(study: optuna.Study, sampler: BaseSampler) -> optuna.Study:
+    """A copy of the study in memory; for TPE and GP trials in training count by what they have reported.
 
     Optuna's TPE takes every running trial for a bad one. Of a population, those that still train are the ones that
-    passed their rungs: it would keep away from the best. With `guess_running`, for the Gaussian process, which knows
-    finished trials only, what was reported stands for the value.
+    passed their rungs: it would keep away from the best. For the Gaussian process, which knows finished trials only,
+    what was reported stands for the value.
     """
     shadow = optuna.create_study(directions=study.directions)
-    silent = []
+    gaussian, silent = isinstance(sampler, GPSampler), []
     for trial in study.get_trials(deepcopy=False):
-        if trial.state in (TrialState.RUNNING, TrialState.PRUNED) and trial.intermediate_values:
-            shadow.add_trial(_as_reported(trial, finished=guess_running))
+        if trial.state == TrialState.RUNNING and not (_counts_by_reports(sampler) and trial.intermediate_values):
+            silent.append(trial)
+        elif trial.state in (TrialState.RUNNING, TrialState.PRUNED) and _counts_by_reports(sampler):
+            shadow.add_trial(_as_reported(trial, finished=gaussian) if trial.intermediate_values else trial)
         elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             shadow.add_trial(trial)
-        elif trial.state == TrialState.RUNNING:
-            silent.append(trial)
     for trial in silent:
-        running = _running(shadow, trial)
-        if guess_running:
+        running = _created(shadow, trial)
+        if gaussian:
             _lie(shadow, running)
     return shadow
+
+
+def _counts_by_reports(sampler: BaseSampler) -> bool:
+    return isinstance(sampler, TPESampler | GPSampler)
 
 
 def _as_reported(trial: FrozenTrial, finished: bool) -> FrozenTrial:
@@ -136,9 +156,15 @@ def _as_reported(trial: FrozenTrial, finished: bool) -> FrozenTrial:
     )
 
 
-def _running(study: optuna.Study, like: Trial | FrozenTrial) -> Trial:
+def _created(study: optuna.Study, like: FrozenTrial, attributes: Mapping[str, Any] | None = None) -> Trial:
     """A trial in training with the same parameters, in one transaction where `Study.ask` takes one per parameter."""
-    template = create_trial(state=TrialState.RUNNING, params=like.params, distributions=like.distributions)
+    template = create_trial(
+        state=TrialState.RUNNING,
+        params=like.params,
+        distributions=like.distributions,
+        user_attrs=dict(attributes or {}),
+        system_attrs=like.system_attrs,
+    )
     return Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
 
 

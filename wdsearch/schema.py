@@ -50,7 +50,7 @@ class OwnOr:
         return core_schema.no_info_wrap_validator_function(
             _own_or,
             handler(self.section),
-            serialization=core_schema.plain_serializer_function_ser_schema(_dumped),
+            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
         )
 
 
@@ -61,8 +61,10 @@ def _own_or(value: Any, section: Any) -> Any:
     return section(value) if written else value
 
 
-def _dumped(value: Any) -> Any:
-    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else type(value).__name__
+def _dumped(value: Any, info: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=info.exclude_unset)
+    return None if value is None else type(value).__name__
 
 
 class _Section(BaseModel):
@@ -216,9 +218,9 @@ class StudyConfig(_Section):
         gaussian = isinstance(self.search.sampler, Choice) and self.search.sampler.name == "gp"
         return self.search.batch or (4 if gaussian else 16)
 
-    def dump(self) -> dict[str, Any]:
-        """The study as JSON can hold it; own objects by the names of their types."""
-        return _plain(self.model_dump(exclude_unset=True))
+    def dump(self, defaults: bool = False) -> dict[str, Any]:
+        """The study as JSON can hold it, as written or with all defaults; own objects by the names of their types."""
+        return _plain(self.model_dump(exclude_unset=not defaults))
 
 
 SECTIONS: dict[tuple[str | int, ...], type[BaseModel]] = {

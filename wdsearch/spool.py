@@ -12,6 +12,10 @@ CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY AUTOINCREMENT, key TE
 CREATE INDEX IF NOT EXISTS records_by_key ON records (key);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
 """
+_INSERT = """
+INSERT INTO records (key, kind, body) SELECT ?1, ?2, ?3 WHERE ?2 <> 'metrics'
+OR NOT EXISTS (SELECT 1 FROM meta WHERE name = ?4 AND CAST(value AS INTEGER) >= ?5)
+"""
 
 
 class Record(NamedTuple):
@@ -38,11 +42,14 @@ class Spool:
     def append(
         self, records: Iterable[tuple[str, str, Mapping[str, Any]]], facts: Mapping[str, str] | None = None
     ) -> None:
-        """Write (key, kind, body) records and what to remember with them, all or nothing; they survive from here on."""
-        rows = [(key, kind, json.dumps(body)) for key, kind, body in records]
+        """Write (key, kind, body) records and what to remember with them, all or nothing; they survive from here on.
+
+        A record whose body has a `step` not above the fact `step <key>` was written before, and is left out.
+        """
+        rows = [(key, kind, json.dumps(body), f"step {key}", body.get("step")) for key, kind, body in records]
         if rows or facts:
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany("INSERT INTO records (key, kind, body) VALUES (?, ?, ?)", rows)
+            self._database.executemany(_INSERT, rows)
             self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", (facts or {}).items())
             self._database.execute("COMMIT")
 

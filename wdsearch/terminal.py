@@ -67,6 +67,10 @@ class SearchProgress:
         """Name the phase that goes on."""
         self.bar.update(self.task, description=description)
 
+    def note(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        self.console.print(text, soft_wrap=True)
+
     def update(self, snapshot: Snapshot) -> None:
         """Show how far the search is."""
         if "start" not in self.bar.tasks[0].fields:

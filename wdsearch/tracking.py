@@ -3,6 +3,7 @@
 A process of its own (a thread would fight with training for the interpreter) delivers them: `wdsearch.delivery`.
 """
 
+import fcntl
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +50,7 @@ class Tracker:
     """Writes down what happens in a study. Keys name runs: `baseline`, `trial-12`; the study's own is the parent run.
 
     A trial that is trained again after a crash tells MLflow nothing twice: epochs written by an earlier process, and a
-    result equal to the one written, are left out.
+    result equal to the one written, are left out. Several processes may write for one study; each is a writer.
     """
 
     def __init__(self, home: Path, study: str, tracking_uri: str | None = None) -> None:
@@ -58,8 +60,10 @@ class Tracker:
         self.spool = Spool(home / "spool" / f"{study}.db")
         self.log_file = home / "spool" / f"{study}.log"
         self._move(home)
-        self._steps = {key: int(step) for key, step in self.spool.facts("step").items()}
-        self._results = self.spool.facts("result")
+        self._writer = uuid.uuid4().hex
+        self._lock = lock_of(self.spool, self._writer).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._steps: dict[str, int] = {}
         self._buffer: list[tuple[str, str, dict[str, Any]]] = []
         self._facts: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,7 +85,7 @@ class Tracker:
 
     def start_delivery(self) -> None:
         """Start the delivering process, if this process has not done so yet; it needs seconds to be ready."""
-        self.spool.append((), {"closed": "", "writer": str(os.getpid())})
+        self.spool.remember(f"writer {self._writer}", "open")
         running = _DELIVERIES.get(self.spool.path)
         if running is None or running.poll() is not None:
             running = _DELIVERIES[self.spool.path] = self._deliver_beside()
@@ -94,7 +98,8 @@ class Tracker:
         named = {name: str(value) for name, value in params.items()}
         body = {"params": named, "tags": {"wdsearch.state": "RUNNING"} | dict(tags), "dataset": dict(dataset)}
         self._buffer.append((key, "start", body | {"time": now_ms()}))
-        self._facts[f"open {key}"] = "yes"
+        self._facts[f"open {key}"] = self._writer
+        self._steps[key] = int(self.spool.recall(f"step {key}") or -1)
 
     def log(self, key: str, step: int, metrics: Mapping[str, float]) -> None:
         """Metrics of one epoch; values that are not finite are left out, for they hide MLflow's charts."""
@@ -108,7 +113,7 @@ class Tracker:
         """Close a run with the result's metrics; `state` is Optuna's."""
         result = _finite(metrics)
         written = json.dumps([step, result])
-        news = {} if self._results.get(key) == written else result
+        news = {} if self.spool.recall(f"result {key}") == written else result
         status = "FAILED" if state == "FAIL" else "FINISHED"
         body = {"status": status, "metrics": news, "tags": {"wdsearch.state": state} | dict(tags)}
         self._buffer.append((key, "end", body | {"step": step, "time": now_ms()}))
@@ -134,8 +139,8 @@ class Tracker:
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
         self.flush()
-        interrupt(self.spool)
-        self.spool.remember("closed", "yes")
+        interrupt(self.spool, self._writer)
+        self._lock.close()
         end, restarts = time.monotonic() + wait_s, 3
         while (left := self.spool.left()) and time.monotonic() < end:
             if progress:
@@ -161,7 +166,7 @@ class Tracker:
         return Delivery(link, left, self.log_file, experiment, run, error if left else None)
 
     def _deliver_beside(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "wdsearch.delivery", str(self.spool.path), str(os.getpid())]
+        command = [sys.executable, "-m", "wdsearch.delivery", str(self.spool.path)]
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -173,11 +178,18 @@ class Tracker:
             )
 
 
-def interrupt(spool: Spool) -> None:
-    """End the runs that nobody works on any more; continuing the study opens them again."""
-    unended = [key for key, is_open in spool.facts("open").items() if is_open]
+def lock_of(spool: Spool, writer: str) -> Path:
+    """The file that a writer keeps locked while it lives."""
+    return spool.path.with_name(f"{spool.path.stem}.{writer}.lock")
+
+
+def interrupt(spool: Spool, writer: str) -> None:
+    """End the runs that a writer left open; continuing the study opens them again."""
+    unended = [key for key, owner in spool.facts("open").items() if owner == writer]
     body = {"status": "KILLED", "metrics": {}, "tags": {"wdsearch.state": INTERRUPTED}, "step": 0, "time": now_ms()}
     spool.append([(key, "end", body) for key in unended], {f"open {key}": "" for key in unended})
+    spool.forget(f"writer {writer}")
+    lock_of(spool, writer).unlink(missing_ok=True)
 
 
 def local_uri(home: Path) -> str:

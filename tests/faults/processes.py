@@ -1,0 +1,73 @@
+"""Studies run in processes of their own that are killed: forked from one that has imported all, so each starts at once."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["wdsearch.search", "mlflow"])
+
+
+def start(
+    study: Mapping[str, Any], home: Path, kill_at: int = 0, checkpoint_s: float = 60.0
+) -> multiprocessing.process.BaseProcess:
+    """Begin to run a study in a process of its own; it kills itself at its `kill_at`-th write to any storage, if not 0."""
+    process = CONTEXT.Process(target=_run, args=(study, home, kill_at, checkpoint_s))
+    process.start()
+    return process
+
+
+def _run(study: Mapping[str, Any], home: Path, kill_at: int, checkpoint_s: float) -> None:
+    import torch
+
+    import wdsearch.loop
+
+    torch.set_num_threads(1)
+    wdsearch.loop.CHECKPOINT_S = checkpoint_s
+    if kill_at:
+        _kill_at(kill_at)
+    with (home.parent / f"{home.name}.log").open("a") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+        wdsearch.run(study, home=home, progress=False)
+
+
+def _kill_at(last: int) -> None:
+    """Count writes; die before the odd and after the even ones."""
+    from optuna.storages import RDBStorage
+
+    from wdsearch.leases import Leases
+    from wdsearch.spool import Spool
+
+    left = [last]
+
+    def counted(write: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0 and last % 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = write(*args, **kwargs)
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return wrapped
+
+    for owner, names in {
+        RDBStorage: (
+            "_create_new_trial",
+            "set_trial_user_attr",
+            "set_trial_system_attr",
+            "set_trial_intermediate_value",
+            "set_trial_state_values",
+            "set_study_user_attr",
+        ),
+        Leases: ("claim", "claim_baseline", "settle"),
+        Spool: ("append",),
+    }.items():
+        for name in names:
+            setattr(owner, name, counted(getattr(owner, name)))

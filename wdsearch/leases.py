@@ -1,0 +1,294 @@
+"""Who runs what: tables beside Optuna's that reserve the budget and hand a dead worker's trials to another.
+
+A *slot* is one unit of the budget and the index of its ask; slot -1 is the baseline. A *worker* has a clock that counts
+the epochs of its population: a slot's `born` is the tick at which its trial began, and what happened up to the tick
+`settled` is decided for good. A process that finds a worker dead on its own machine becomes that worker, clock and all,
+and repeats it to the bit; one that lives takes over a dead worker's slots in its own time.
+"""
+
+import fcntl
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import sqlalchemy as sql
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+BASELINE_SLOT = -1
+BEAT_S, GRACE_S = 5.0, 60.0
+MOST_TAKEOVERS = 3
+ALIVE, RELEASED = "alive", "released"
+
+_METADATA = sql.MetaData()
+_WORKERS = sql.Table(
+    "wdsearch_workers",
+    _METADATA,
+    sql.Column("study", sql.Integer, primary_key=True),
+    sql.Column("worker", sql.String(32), primary_key=True),
+    sql.Column("place", sql.String(1024)),
+    sql.Column("state", sql.String(16)),
+    sql.Column("beats", sql.Integer),
+    sql.Column("beat_at", sql.Float),
+    sql.Column("tick", sql.Integer),
+    sql.Column("settled", sql.Integer),
+)
+_SLOTS = sql.Table(
+    "wdsearch_slots",
+    _METADATA,
+    sql.Column("study", sql.Integer, primary_key=True),
+    sql.Column("slot", sql.Integer, primary_key=True),
+    sql.Column("worker", sql.String(32)),
+    sql.Column("born", sql.Integer),
+    sql.Column("settled", sql.Integer),
+    sql.Column("furthest", sql.Integer),
+    sql.Column("takeovers", sql.Integer),
+)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A reserved unit of the budget. Ages are in epochs.
+
+    Up to the age `settled` its trial was judged by an earlier worker; `furthest` is the greatest age that any reached, and
+    `takeovers` counts how often its worker died since without getting it any older.
+    """
+
+    slot: int
+    worker: str
+    born: int
+    settled: int = 0
+    furthest: int = 0
+    takeovers: int = 0
+
+    def inherited(self, tick: int, settled: int) -> "Slot":
+        """As its worker's death leaves it, that worker's clock having stood at `tick`."""
+        age = tick - self.born
+        further = age > self.furthest
+        return replace(
+            self,
+            settled=max(self.settled, settled - self.born),
+            furthest=age if further else self.furthest,
+            takeovers=1 if further else self.takeovers + 1,
+        )
+
+
+class Leases:
+    """One worker's part in a study.
+
+    `tick` is what its heartbeat, a thread, tells the others. Only who holds the lock file beside the study's files is
+    the worker: the system frees the lock when a process dies, however it does.
+    """
+
+    def __init__(self, engine: Engine, study_id: int, folder: Path) -> None:
+        self.engine, self.study_id, self.folder = engine, study_id, folder
+        self.worker, self.tick, self.settled = "", 0, 0
+        self._place = f"{platform.node()}:{folder}"
+        self._lock: IO[str] | None = None
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._stopped = threading.Event()
+        _create_tables(engine)
+
+    # -- this worker -------------------------------------------------------------------------------------------
+
+    def join(self) -> list[Slot]:
+        """Become a dead worker of this machine, or one that was released, with its slots; else a new one, with none."""
+        slots: list[Slot] = []
+        for row in self._others():
+            if row.state == RELEASED or row.place == self._place:
+                lock = self._locked(row.worker)
+                if lock is not None and self._becomes(row):
+                    self._lock, self.worker = lock, row.worker
+                    self.tick, self.settled = row.tick, row.settled
+                    slots = self._inherit(row, self._slots(row.worker), born=None)
+                    break
+                if lock is not None:
+                    lock.close()
+        if not self.worker:
+            self.worker = uuid.uuid4().hex
+            self._lock = self._locked(self.worker)
+            self._register()
+        threading.Thread(target=self._beat_on, daemon=True, name="heartbeat").start()
+        return slots
+
+    def settle(self, tick: int) -> None:
+        """Decide for good what happened up to a tick: from here on it is not judged again."""
+        self.tick, self.settled = max(self.tick, tick), max(self.settled, tick)
+        self._beat()
+
+    def release(self) -> None:
+        """Let another process become this worker at once."""
+        self._leave(sql.update(_WORKERS).values(state=RELEASED, tick=self.tick))
+
+    def finish(self) -> None:
+        """Leave for good: nothing of this worker is unfinished."""
+        self._leave(sql.delete(_WORKERS))
+        self._remove_files(self.worker)
+
+    def _remove_files(self, worker: str) -> None:
+        for file in self.folder.glob(f"{worker}.*"):
+            file.unlink(missing_ok=True)
+
+    def _leave(self, statement: Any) -> None:
+        self._stopped.set()
+        if self._lock is not None:
+            with self.engine.begin() as database:
+                database.execute(statement.where(self._is(self.worker)))
+            self._lock.close()
+            self._lock = None
+
+    def _beat_on(self) -> None:
+        while not self._stopped.wait(BEAT_S):
+            with suppress(OperationalError):  # locked or out of reach for a moment: the next beat counts
+                self._beat()
+
+    def _beat(self) -> None:
+        news = {"beats": _WORKERS.c.beats + 1, "beat_at": time.time(), "tick": self.tick, "settled": self.settled}
+        with self.engine.begin() as database:
+            known = database.execute(sql.update(_WORKERS).where(self._is(self.worker)).values(**news)).rowcount
+        if not known and not self._stopped.is_set():  # taken for dead, after a long standstill
+            self._register()
+
+    def _register(self) -> None:
+        row = {"study": self.study_id, "worker": self.worker, "place": self._place, "state": ALIVE, "beats": 0}
+        with self.engine.begin() as database:
+            database.execute(
+                sql.insert(_WORKERS).values(**row, beat_at=time.time(), tick=self.tick, settled=self.settled)
+            )
+
+    # -- slots -------------------------------------------------------------------------------------------------
+
+    def claim(self, count: int, limit: int, born: int) -> list[int]:
+        """Reserve up to `count` new slots below `limit`; two workers never get the same."""
+        while True:
+            try:
+                with self.engine.begin() as database:
+                    highest = sql.select(sql.func.max(_SLOTS.c.slot)).where(_SLOTS.c.study == self.study_id)
+                    top = database.scalar(highest)
+                    first = 0 if top is None else top + 1
+                    slots = list(range(first, min(limit, first + count)))
+                    self._insert(database, slots, born)
+                return slots
+            except IntegrityError:  # another worker was quicker
+                continue
+
+    def claim_baseline(self, born: int) -> bool:
+        """Whether the baseline is this worker's from now on."""
+        try:
+            with self.engine.begin() as database:
+                self._insert(database, [BASELINE_SLOT], born)
+        except IntegrityError:
+            return False
+        return True
+
+    def claimed(self) -> set[int]:
+        """All slots that any worker ever reserved."""
+        with self.engine.begin() as database:
+            return set(database.scalars(sql.select(_SLOTS.c.slot).where(_SLOTS.c.study == self.study_id)))
+
+    def _insert(self, database: Any, slots: Sequence[int], born: int) -> None:
+        start = {"study": self.study_id, "worker": self.worker, "born": born}
+        rows = [start | {"slot": slot, "settled": 0, "furthest": 0, "takeovers": 0} for slot in slots]
+        if rows:
+            database.execute(sql.insert(_SLOTS), rows)
+
+    def _slots(self, worker: str) -> list[Slot]:
+        columns = [_SLOTS.c[name] for name in Slot.__dataclass_fields__]
+        wanted = sql.select(*columns).where(_SLOTS.c.study == self.study_id, _SLOTS.c.worker == worker)
+        with self.engine.begin() as database:
+            return [Slot(*row) for row in database.execute(wanted.order_by(_SLOTS.c.slot))]
+
+    # -- other workers -----------------------------------------------------------------------------------------
+
+    def others_live(self) -> bool:
+        """Whether other workers are known that are not known to be dead."""
+        return any(not self._is_dead(row) for row in self._others())
+
+    def take_over(self, unfinished: Collection[int], born: int) -> list[Slot]:
+        """The unfinished slots of dead workers, from now on this worker's, begun at the tick `born`."""
+        taken = []
+        for row in self._others():
+            if self._is_dead(row):
+                left = [slot for slot in self._slots(row.worker) if slot.slot in unfinished]
+                taken += self._inherit(row, left, born)
+                with self.engine.begin() as database:
+                    same = sql.and_(self._is(row.worker), _WORKERS.c.beats == row.beats)
+                    database.execute(sql.delete(_WORKERS).where(same))
+                self._remove_files(row.worker)
+        return taken
+
+    def _inherit(self, row: Any, slots: Sequence[Slot], born: int | None) -> list[Slot]:
+        """Slots whose worker died, now this worker's, with their clocks as they were if `born` is None."""
+        mine = []
+        for slot in slots:
+            heir = slot.inherited(row.tick, row.settled)
+            if born is None:
+                heir = replace(heir, settled=slot.settled)  # the clock itself knows
+            heir = replace(heir, worker=self.worker, born=slot.born if born is None else born)
+            news = {name: getattr(heir, name) for name in Slot.__dataclass_fields__ if name != "slot"}
+            same = (_SLOTS.c.study == self.study_id, _SLOTS.c.slot == slot.slot, _SLOTS.c.worker == slot.worker)
+            with self.engine.begin() as database:
+                if database.execute(sql.update(_SLOTS).where(*same).values(**news)).rowcount:
+                    mine.append(heir)
+        return mine
+
+    def _others(self) -> list[Any]:
+        wanted = sql.select(_WORKERS).where(_WORKERS.c.study == self.study_id, _WORKERS.c.worker != self.worker)
+        with self.engine.begin() as database:
+            return list(database.execute(wanted.order_by(_WORKERS.c.worker)))
+
+    def _is_dead(self, row: Any) -> bool:
+        """Released, or dead on this machine, or without a beat for so long, by this worker's own watch."""
+        if row.state == RELEASED:
+            return True
+        if row.place == self._place:
+            lock = self._locked(row.worker)
+            if lock is not None:
+                lock.close()
+            return lock is not None
+        beats, since = self._seen.get(row.worker, (-1, 0.0))
+        if beats != row.beats:
+            beats, since = self._seen[row.worker] = row.beats, time.monotonic()
+        return time.monotonic() - since > GRACE_S
+
+    def _becomes(self, row: Any) -> bool:
+        """Whether this process is the worker now: nobody else became it, and it showed no life meanwhile."""
+        same = sql.and_(self._is(row.worker), _WORKERS.c.beats == row.beats, _WORKERS.c.state == row.state)
+        news = {"place": self._place, "state": ALIVE, "beats": row.beats + 1, "beat_at": time.time()}
+        with self.engine.begin() as database:
+            return bool(database.execute(sql.update(_WORKERS).where(same).values(**news)).rowcount)
+
+    def _is(self, worker: str) -> Any:
+        return sql.and_(_WORKERS.c.study == self.study_id, _WORKERS.c.worker == worker)
+
+    def _locked(self, worker: str) -> IO[str] | None:
+        """The lock file of a worker, locked; None if a process of this machine holds it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = (self.folder / f"{worker}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            return None
+        return lock
+
+
+def forget_study(engine: Engine, study_id: int) -> None:
+    """Drop what an earlier study of this id, since deleted, left behind."""
+    _create_tables(engine)
+    with engine.begin() as database:
+        for table in (_WORKERS, _SLOTS):
+            database.execute(sql.delete(table).where(table.c.study == study_id))
+
+
+def _create_tables(engine: Engine) -> None:
+    try:
+        _METADATA.create_all(engine)
+    except (OperationalError, ProgrammingError):  # another process made them between the look and the deed
+        _METADATA.create_all(engine)

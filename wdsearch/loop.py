@@ -1,0 +1,224 @@
+"""The search loop: ask, train, report, judge, track, tell, at the ends of a population's epochs.
+
+Its order makes it repeatable. At each tick of the worker's clock all trials report before any is judged; what was judged
+is written down and settled; only then Optuna is told, and new trials are asked for. A process killed anywhere leaves
+either an unsettled tick, which the next one trains and judges again from the same state, or a settled one, of which it
+does what was not done yet.
+"""
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import lightning as L
+import torch
+from optuna.exceptions import UpdateFinishedTrialError
+
+from wdsearch.assembly import TrialFactory, describe_data
+from wdsearch.checkpoint import write_checkpoint
+from wdsearch.cohort import DIVERGED, TrialEpoch
+from wdsearch.module import RegularizedModule
+from wdsearch.objective import Result, flat, values, violations
+from wdsearch.population import Population
+from wdsearch.provenance import provenance
+from wdsearch.pruners import HalvingPruner, rungs
+from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
+from wdsearch.space import Configuration
+from wdsearch.storage import Home
+from wdsearch.terminal import SearchProgress, Snapshot
+from wdsearch.tracking import Tracker
+from wdsearch.work import UNREGULARIZED, Work
+
+PRUNED = "pruned"
+CHECKPOINT_S = 60.0
+
+
+class TrialsFailedError(Exception):
+    """A study that cannot go on: a whole batch of trials in a row could not be built."""
+
+
+class StoppedError(Exception):
+    """Somebody asked this process to end (Ctrl-C, SIGTERM)."""
+
+
+class SearchLoop(L.Callback):
+    """Feeds a Population with a worker's trials, and tells Optuna what came out. How many are fused changes no result."""
+
+    def __init__(
+        self, work: Work, factory: TrialFactory, tracker: Tracker, progress: SearchProgress, home: Home
+    ) -> None:
+        self.work, self.factory, self.tracker, self.progress = work, factory, tracker, progress
+        self.config, self.study, self.goals = work.config, work.study, work.config.objective.goals
+        self.dataset = describe_data(self.config, factory.data)
+        self.folder = home.folder(self.config.study)
+        self.stopping = False
+        self._next_checkpoint = time.monotonic() + CHECKPOINT_S
+        self._last_error = ""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read how the study stands, other workers' trials included."""
+        self.counts, self.best = counts(self.study), best_trial(self.study)
+
+    # -- Lightning's hooks -------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: L.Trainer, population: L.LightningModule) -> None:
+        assert isinstance(population, Population)
+        self.refresh()
+        self._admit(population)
+        self._show()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.check_stopping()
+
+    def check_stopping(self) -> None:
+        """Raise StoppedError if somebody asked for it."""
+        if self.stopping:
+            raise StoppedError
+
+    def on_train_epoch_end(self, trainer: L.Trainer, population: L.LightningModule) -> None:
+        """Report, judge, settle, tell, and ask for new trials, in an order that does not depend on how trials were fused."""
+        assert isinstance(population, Population)
+        self.work.tick += 1
+        epochs = [population.trial_epochs[number] for number in sorted(population.trial_epochs)]
+        for epoch in epochs:
+            self.work.running[epoch.number].age = epoch.age
+            self.tracker.log(_key(epoch.number), epoch.age, epoch.metrics)
+        news = [epoch for epoch in epochs if epoch.end or epoch.age > self.work.running[epoch.number].settled]
+        pruned, judged = self._judge([epoch for epoch in news if epoch.number != UNREGULARIZED and not epoch.end])
+        leaving = [epoch for epoch in news if epoch.end or epoch.number in pruned]
+        if leaving or judged:
+            self._conclude({epoch.number: self._result(epoch) for epoch in leaving}, population)
+        population.prune({epoch.number for epoch in leaving})
+        self.work.leases.tick = max(self.work.leases.tick, self.work.tick)
+        if leaving:
+            self.work.take_over()
+            self.work.ask()
+        self._admit(population)
+        self._save_now_and_then(population)
+        self.tracker.flush()
+        self._show()
+
+    def _admit(self, population: Population) -> None:
+        """Let those begin whose time it is, and those of a checkpoint go on."""
+        for saved in self.work.saved:
+            held = {
+                number: self.work.running[number].settings for number in saved["numbers"] if number in self.work.running
+            }
+            population.admit({number: self.factory.module(settings) for number, settings in held.items()}, saved)
+            for number, settings in held.items():
+                self._start_tracking(number, settings)
+        self.work.saved = []
+        numbers = self.work.waiting.pop(self.work.tick, [])
+        modules: dict[str, dict[int, RegularizedModule]] = {}
+        for number in numbers:
+            settings = self.work.running[number].settings
+            module = self._build(number, settings)
+            if module is not None:
+                modules.setdefault(repr(sorted(settings.model.items())), {})[number] = module
+                self._start_tracking(number, settings)
+        for trials in modules.values():
+            population.admit(trials)
+        if numbers and not modules:
+            raise TrialsFailedError(f"none of {len(numbers)} new trials could be built: {self._last_error}")
+
+    def _build(self, number: int, settings: Configuration) -> RegularizedModule | None:
+        try:
+            return self.factory.module(settings)
+        except Exception as error:  # whatever a user's constructor raises
+            trial = self.work.running.pop(number).trial
+            if trial is None:
+                raise
+            self._last_error = f"{type(error).__name__}: {error}"
+            self.work.fail(trial, self._last_error)
+            return None
+
+    def _save_now_and_then(self, population: Population) -> None:
+        """A checkpoint once a minute; where writing takes longer, seldom enough to cost a twentieth of the time."""
+        began = time.monotonic()
+        if self.work.running and began >= self._next_checkpoint:
+            try:
+                write_checkpoint(self.work.checkpoint, self.work.tick, population.cohorts)
+            except OSError as error:
+                self.progress.note(f"no checkpoint could be written, training goes on: {error}")
+            self._next_checkpoint = began + max(CHECKPOINT_S, 20 * (time.monotonic() - began))
+
+    def _start_tracking(self, number: int, settings: Configuration) -> None:
+        kind = "baseline" if number == UNREGULARIZED else "trial"
+        tags = {"wdsearch.kind": kind, "wdsearch.study": self.config.study, "seed": str(self.config.seed)}
+        self.tracker.start_trial(_key(number), self.factory.params(settings), tags | provenance(), self.dataset)
+
+    # -- judging and telling -----------------------------------------------------------------------------------
+
+    def _judge(self, epochs: Sequence[TrialEpoch]) -> tuple[set[int], bool]:
+        """Numbers to prune, and whether any was judged: all of a rung report before the first of it is."""
+        pruner, budget = self.study.pruner, self.config.budget.epochs
+        reporting = [epoch for epoch in epochs if epoch.age in rungs(pruner, budget, epoch.number)]
+        handles = {
+            epoch.number: trial for epoch in reporting if (trial := self.work.running[epoch.number].trial) is not None
+        }
+        for epoch in reporting:
+            value = values(flat(epoch.result), self.goals)[0]
+            with suppress(UpdateFinishedTrialError):
+                self.study._storage.set_trial_intermediate_value(handles[epoch.number]._trial_id, epoch.age, value)
+        if not isinstance(pruner, HalvingPruner):
+            return {number for number, trial in handles.items() if trial.should_prune()}, bool(handles)
+        trials = self.study.get_trials(deepcopy=False) if reporting else []
+        return {n for n in handles if pruner.outside(trials[n], trials, self.study.direction)}, bool(handles)
+
+    def _result(self, epoch: TrialEpoch) -> Result:
+        settings = self.work.running[epoch.number].settings
+        metrics = {name: value for name, value in flat(epoch.result).items() if math.isfinite(value)}
+        return Result(epoch.end or PRUNED, epoch.age, metrics, settings.lr, settings.strengths, settings.model)
+
+    def _conclude(self, results: Mapping[int, Result], population: Population) -> None:
+        """Write down what became of the leaving trials, settle it, and tell Optuna."""
+        for number, result in results.items():
+            tags = {"wdsearch.end": result.end, "wdsearch.diverged": str(result.end == DIVERGED).lower()}
+            state = "COMPLETE" if result.is_complete else "PRUNED"
+            self.tracker.end_trial(_key(number), state, result.metrics | {"epochs": result.epochs}, tags, result.epochs)
+        self.tracker.flush()  # before Optuna is told: a crash in between repeats the end, and loses nothing
+        self._keep_best_weights(results, population)
+        trials = {number: self.work.running.pop(number).trial for number in results}
+        for number, trial in trials.items():
+            if trial is None:
+                self.study.set_user_attr(BASELINE, results[number].as_dict())
+            else:
+                with suppress(UpdateFinishedTrialError):  # another worker, to which it was handed on, was quicker
+                    trial.set_user_attr(RESULT, results[number].as_dict())
+        self.work.leases.settle(self.work.tick)
+        for number, trial in trials.items():
+            if trial is not None:
+                self.work.tell(trial, results[number])
+        self.refresh()
+
+    def _keep_best_weights(self, results: Mapping[int, Result], population: Population) -> None:
+        """Before anything is settled, so that no crash can lose them."""
+        best = self.best.values if self.best else None
+        for number, result in results.items():
+            met = all(excess <= 0 for excess in violations(result.metrics, self.config.objective.limits).values())
+            if number == UNREGULARIZED or not result.is_complete or not met:
+                continue
+            found = values(result.metrics, self.goals)
+            if best is None or is_better(found, best, self.study.directions):
+                best = found
+                self.folder.mkdir(parents=True, exist_ok=True)
+                torch.save({"trial": number, "state_dict": population.state(number)}, self.folder / "best.pt.new")
+                os.replace(self.folder / "best.pt.new", self.folder / "best.pt")
+
+    def _show(self) -> None:
+        budget, best = self.config.budget, self.best
+        training = (
+            sum(held.age for number, held in self.work.running.items() if number != UNREGULARIZED) / budget.epochs
+        )
+        value = best.values[0] if best else None
+        gap = best.user_attrs[RESULT]["metrics"]["gap"] if best else None
+        work = min(1.0, (spent(self.counts) + training) / budget.trials)
+        self.progress.update(Snapshot(budget.trials, self.counts, work, self.goals[0], value, gap))
+
+
+def _key(number: int) -> str:
+    return "baseline" if number == UNREGULARIZED else f"trial-{number}"

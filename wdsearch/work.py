@@ -1,0 +1,177 @@
+"""What one worker has to train: trials asked for, taken up after a crash, or taken over from the dead, by its clock."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from wdsearch.checkpoint import Saved, read_checkpoint
+from wdsearch.config import StudyConfig
+from wdsearch.leases import BASELINE_SLOT, MOST_TAKEOVERS, Leases, Slot
+from wdsearch.objective import Result, values, violations
+from wdsearch.results import BASELINE, ERROR, RESULT
+from wdsearch.samplers import SLOT, ask
+from wdsearch.space import Configuration, baseline, configuration, distributions
+
+UNREGULARIZED = BASELINE_SLOT
+
+
+@dataclass
+class Running:
+    """A trial of this worker: begun at the tick `born`; up to the age `settled` an earlier process judged it.
+
+    `trial` is Optuna's; the baseline has none.
+    """
+
+    trial: Trial | None
+    settings: Configuration
+    born: int
+    settled: int
+    age: int = 0
+
+
+class Work:
+    """The trials of one worker and its clock.
+
+    The schedule belongs to the study, not to the machine: trials are asked in batches of `search.batch`, two batches at
+    first and then one whenever at most half a batch is left in training.
+    `running` holds all by number (the baseline is `UNREGULARIZED`), `waiting` those yet to begin by the tick at which they
+    do, `saved` cohorts of a checkpoint that begin at once. A trial that was settled already, by a worker that died before
+    it told, is told; one whose workers keep dying is given up.
+    """
+
+    def __init__(self, config: StudyConfig, study: optuna.Study, leases: Leases, rate_sum: float) -> None:
+        self.config, self.study, self.leases, self.rate_sum = config, study, leases, rate_sum
+        self.distributions = distributions(config)
+        self.running: dict[int, Running] = {}
+        self.waiting: dict[int, list[int]] = defaultdict(list)
+        self.saved: list[Saved] = []
+        self.tick = 0
+        self._open: list[int] = []
+        self._claimed_at_tick = 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file of this worker's checkpoint."""
+        return self.leases.folder / f"{self.leases.worker}.pt"
+
+    def complete(self) -> bool:
+        """Whether the budget is spent and nothing is in training anywhere."""
+        claimed = self.leases.claimed() - {BASELINE_SLOT}
+        return len(claimed) >= self._limit() and not self._unfinished() and self._has_baseline()
+
+    def resume(self) -> None:
+        """Take up the clock of a worker that was killed: what it settled is done, its trials begin when they did."""
+        slots = self.leases.join()
+        self.tick = self.leases.settled
+        self._claimed_at_tick = sum(slot.born == self.tick for slot in slots if slot.slot != BASELINE_SLOT)
+        self._hold(slots)
+        if self.running:
+            start = self._wait_as_before()
+            self.ask()  # what was to be asked at the settled tick, before the clock goes back
+            self.tick = start
+
+    def gather(self) -> bool:
+        """Ask for, or take over, what there is to train; False if there is nothing for this worker now."""
+        if not (self.waiting or self.saved):
+            self.take_over()
+            if not self._has_baseline() and self.leases.claim_baseline(self.tick):
+                self._begin_now([Slot(BASELINE_SLOT, self.leases.worker, self.tick)])
+            self.ask()
+        return any(self.waiting.values()) or bool(self.saved)
+
+    def ask(self) -> None:
+        """Ask for a batch if at most half of one is in training, within what the budget leaves, to begin now."""
+        now, batches = self.tick, 1 if self.tick else 2
+        older = sum(held.born < now for number, held in self.running.items() if number != UNREGULARIZED)
+        slots = self._open
+        if older <= self.config.batch // 2:
+            wanted = batches * self.config.batch - self._claimed_at_tick
+            slots = slots + self.leases.claim(wanted, self._limit(), now)
+        self._open, self._claimed_at_tick = [], 0
+        for trial in ask(self.study, self.config, self.distributions, slots):
+            settings = configuration(self.config, trial.params, self.rate_sum)
+            self.running[trial.number] = Running(trial, settings, now, 0)
+            self.waiting[now].append(trial.number)
+
+    def take_over(self) -> None:
+        """Dead workers' unfinished slots, to begin now, if there is room."""
+        if len(self.running) <= self.config.batch // 2:
+            self._begin_now(self.leases.take_over(self._unfinished(), self.tick))
+
+    def tell(self, trial: Trial, result: Result) -> None:
+        """Tell Optuna how a trial ended; nothing if another worker, to which it was handed on, was quicker."""
+        if not result.is_complete:
+            self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+            return
+        with suppress(UpdateFinishedTrialError):
+            for name, excess in violations(result.metrics, self.config.objective.limits).items():
+                trial.set_constraint(name, excess)
+        self.study.tell(trial, values(result.metrics, self.config.objective.goals), skip_if_finished=True)
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        """Give a trial up; its part of the budget goes to another."""
+        with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr(ERROR, reason)
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    def _begin_now(self, slots: Iterable[Slot]) -> None:
+        before = set(self.running)
+        self._hold(slots)
+        begun = [number for number in self.running if number not in before]
+        if begun:
+            self.waiting[self.tick] += begun
+
+    def _hold(self, slots: Iterable[Slot]) -> None:
+        """Sort slots: not asked for yet, to be trained, or settled."""
+        trials = {trial.user_attrs.get(SLOT): trial for trial in self.study.get_trials(deepcopy=False)}
+        for slot in slots:
+            trial = trials.get(slot.slot)
+            if slot.slot == BASELINE_SLOT:
+                if not self._has_baseline():
+                    self.running[UNREGULARIZED] = Running(None, baseline(self.config), slot.born, slot.settled)
+            elif trial is None:
+                self._open.append(slot.slot)
+            elif trial.state == TrialState.RUNNING:
+                self._hold_trial(slot, trial)
+
+    def _hold_trial(self, slot: Slot, trial: FrozenTrial) -> None:
+        settled, known = max(slot.settled, self.leases.settled - slot.born), trial.user_attrs.get(RESULT)
+        own = Trial(self.study, trial._trial_id)
+        if known and known["epochs"] <= settled:
+            self.tell(own, Result(**known))
+        elif slot.takeovers > MOST_TAKEOVERS:
+            age = slot.furthest
+            self.fail(own, f"its worker died {slot.takeovers} times without getting the trial beyond epoch {age}")
+        else:
+            settings = configuration(self.config, trial.params, self.rate_sum)
+            self.running[trial.number] = Running(own, settings, slot.born, settled)
+
+    def _wait_as_before(self) -> int:
+        """Let held trials begin where a checkpoint has them, else when they began; the tick at which the clock starts."""
+        tick, self.saved = read_checkpoint(self.checkpoint, self.running)
+        known = {number for saved in self.saved for number in saved["numbers"]}
+        if any(held.born < tick and number not in known for number, held in self.running.items()):
+            known, self.saved = set(), []
+        for number in self.running.keys() - known:
+            self.waiting[self.running[number].born].append(number)
+        return tick if self.saved else min(self.waiting)
+
+    def _limit(self) -> int:
+        """Slots that the budget allows: those of failed trials are given out again."""
+        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return self.config.budget.trials + sum(SLOT in trial.user_attrs for trial in failed)
+
+    def _has_baseline(self) -> bool:
+        return BASELINE in self.study.user_attrs
+
+    def _unfinished(self) -> set[int]:
+        trials = self.study.get_trials(deepcopy=False)
+        finished = {trial.user_attrs.get(SLOT) for trial in trials if trial.state.is_finished()}
+        finished |= {BASELINE_SLOT} if self._has_baseline() else set()
+        return self.leases.claimed() - finished

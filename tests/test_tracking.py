@@ -79,6 +79,7 @@ def kill_delivery(tracker: Tracker) -> None:
 def deliver_here(tracker: Tracker) -> Delivery:
     """Deliver in this process, which has imported mlflow already."""
     kill_delivery(tracker)
+    tracker.stop_writing()
     deliver(tracker.spool.path)
     return tracker.close()
 
@@ -315,6 +316,7 @@ deliver(Path(sys.argv[1]))
 """
     tracker = end(begin(home, epochs=3), epochs=3)
     kill_delivery(tracker)
+    tracker.stop_writing()
     killed = subprocess.run([sys.executable, "-c", code, str(tracker.spool.path)], env=os.environ)
     assert killed.returncode == -signal.SIGKILL
     assert tracker.spool.left() == 5

@@ -54,12 +54,12 @@ def run(
 
     console = Console()
     with _clear_errors():
-        _start_delivery(file, overrides or [], home)
+        tracker = _start_delivery(file, overrides or [], home)
     with _clear_errors(), console.status("loading torch, lightning and optuna") if console.is_terminal else _nothing():
         from wdsearch.search import run as search
         from wdsearch.terminal import conclusion
     with _clear_errors():
-        result = search(file, overrides or [], home=home, storage=storage)
+        result = search(file, overrides or [], home=home, storage=storage, tracker=tracker)
         console.print(*conclusion(result), sep="\n", soft_wrap=True)
 
 
@@ -120,7 +120,7 @@ def ui(
         serve(place.path, load_result(study, place, storage).study, port, typer.echo)
 
 
-def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> None:
+def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> Any:
     """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
     from wdsearch.storage import Home
     from wdsearch.studyfile import StudySource
@@ -131,7 +131,10 @@ def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> None
         source.override(text)
     name = source.content.get("study")
     if isinstance(name, str) and name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        Tracker(Home(home).path, name).start_delivery()
+        tracker = Tracker(Home(home).path, name)
+        tracker.start_delivery()
+        return tracker
+    return None
 
 
 def _print(found: dict[str, Any], form: Format) -> None:

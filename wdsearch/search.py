@@ -44,13 +44,15 @@ def run(
     *,
     home: str | Path | None = None,
     storage: str | None = None,
+    tracker: Tracker | None = None,
     progress: bool = True,
 ) -> StudyResult:
     """Search a study until its budget is spent, and return what it found.
 
     `source` is a study file, its content as a mapping (own objects in place of import paths), or a StudyConfig;
     `overrides` are `key.path=value` strings. State goes to `home` (default `$WDSEARCH_HOME` or `.wdsearch`), the Optuna
-    study to `storage` (an SQLAlchemy URL), MLflow records to `$MLFLOW_TRACKING_URI` or a SQLite file in `home`.
+    study to `storage` (an SQLAlchemy URL), records to `tracker`: by default MLflow at `$MLFLOW_TRACKING_URI`, or in a
+    SQLite file in `home`.
     Running a study again continues it; several processes may run the same study and share its budget.
 
     Raises StudyFileError for a faulty study, StudyChangedError if it is not the one that was begun under its name,
@@ -66,7 +68,7 @@ def run(
         digest = describe_data(config, factory.data)["digest"]
         study, engine = open_study(config, place, storage, build_pruner(config), factory.task.metric.name, digest)
         leases = Leases(engine, study._study_id, place.folder(config.study) / "workers")
-        tracker = Tracker(place.path, config.study)
+        tracker = tracker or Tracker(place.path, config.study)
         loop = SearchLoop(Work(config, study, leases, factory.rate_sum), factory, tracker, bar, place)
         try:
             with _stopping_by_signal(loop):

@@ -32,9 +32,6 @@ QUIET = {
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
-_DELIVERIES: dict[Path, subprocess.Popen[bytes]] = {}
-
-
 class Delivery(NamedTuple):
     """Where a study is in MLflow, and what has not arrived there: how many records, and why."""
 
@@ -84,12 +81,10 @@ class Tracker:
         self.start_delivery()
 
     def start_delivery(self) -> None:
-        """Start the delivering process, if this process has not done so yet; it needs seconds to be ready."""
+        """Start the delivering process, if it does not run already; it needs seconds to be ready."""
         self.spool.remember(f"writer {self._writer}", "open")
-        running = _DELIVERIES.get(self.spool.path)
-        if running is None or running.poll() is not None:
-            running = _DELIVERIES[self.spool.path] = self._deliver_beside()
-        self._process = running
+        if self._process is None or self._process.poll() is not None:
+            self._process = self._deliver_beside()
 
     def start_trial(
         self, key: str, params: Mapping[str, Any], tags: Mapping[str, str], dataset: Mapping[str, str]
@@ -133,14 +128,19 @@ class Tracker:
         self._buffer.clear()
         self._facts.clear()
 
+    def stop_writing(self) -> None:
+        """Tell the delivery that no more records come, so that it ends when all are delivered."""
+        self.flush()
+        if not self._lock.closed:
+            interrupt(self.spool, self._writer)
+            self._lock.close()
+
     def close(self, wait_s: float = 120.0, progress: Callable[[int], None] | None = None) -> Delivery:
         """Wait until all is delivered, or until `wait_s` or the delivery gave up; the rest stays in the spool.
 
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
-        self.flush()
-        interrupt(self.spool, self._writer)
-        self._lock.close()
+        self.stop_writing()
         end, restarts = time.monotonic() + wait_s, 3
         while (left := self.spool.left()) and time.monotonic() < end:
             if progress:

@@ -28,6 +28,7 @@ EXIT_CODES = {
     "StudyNotFoundError": 2,
     "StudyChangedError": 2,
     "NotSearchedError": 2,
+    "StorageError": 1,
     "TrialsFailedError": 1,
 }
 

@@ -106,7 +106,7 @@ class Leases:
                 if lock is not None and self._becomes(row):
                     self._lock, self.worker = lock, row.worker
                     self.tick, self.settled = row.tick, row.settled
-                    slots = self._inherit(row, self._slots(row.worker), born=None)
+                    slots = self._inherit(row, self.owned(), born=None)
                     break
                 if lock is not None:
                     lock.close()
@@ -191,6 +191,10 @@ class Leases:
         """All slots that any worker ever reserved."""
         with self.engine.begin() as database:
             return set(database.scalars(sql.select(_SLOTS.c.slot).where(_SLOTS.c.study == self.study_id)))
+
+    def owned(self) -> list[Slot]:
+        """The slots that are this worker's, in order."""
+        return self._slots(self.worker)
 
     def _insert(self, database: Any, slots: Sequence[int], born: int) -> None:
         start = {"study": self.study_id, "worker": self.worker, "born": born}

@@ -24,7 +24,7 @@ from wdsearch.provenance import provenance
 from wdsearch.results import LINK, StudyResult, load_result, spent
 from wdsearch.samplers import build_pruner
 from wdsearch.space import check_timescales
-from wdsearch.storage import Home, open_study
+from wdsearch.storage import Home, clear_storage_errors, open_study
 from wdsearch.terminal import SearchProgress
 from wdsearch.tracking import Delivery, Tracker
 from wdsearch.work import Work
@@ -56,10 +56,11 @@ def run(
     Running a study again continues it; several processes may run the same study and share its budget.
 
     Raises StudyFileError for a faulty study, StudyChangedError if it is not the one that was begun under its name,
-    TrialsFailedError if no trial can be built, and InterruptedStudyError after Ctrl-C or SIGTERM.
+    TrialsFailedError if no trial can be built, StorageError if its storage or disk cannot be written, and
+    InterruptedStudyError after Ctrl-C or SIGTERM.
     """
     config, place = load_study(source, overrides), Home(home)
-    with SearchProgress(progress) as bar, _quiet_libraries():
+    with SearchProgress(progress) as bar, _quiet_libraries(), clear_storage_errors(place, storage):
         bar.say("preparing data")
         if config.trainer.threads != "auto":
             torch.set_num_threads(int(config.trainer.threads))

@@ -1,7 +1,12 @@
 """Where a study's state lives: Optuna's storage, and files beside it."""
 
+import errno
 import os
+import random
+import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +14,14 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from wdsearch.config import StudyConfig
 from wdsearch.leases import forget_study
 
 HOME = "WDSEARCH_HOME"
 STORAGE = "WDSEARCH_STORAGE"
-LOCKED_FOR_S = 60
+LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
 GOALS, CONFIG, METRIC, IDENTITY = "goals", "config", "metric", "identity"
 FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"))
 """What may differ when a study goes on: how much is spent, and how fast."""
@@ -23,6 +29,10 @@ FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"))
 
 class StudyNotFoundError(Exception):
     """A study that the storage does not hold."""
+
+
+class StorageError(Exception):
+    """A storage that cannot be used: locked, read-only, full, out of reach, or of another version."""
 
 
 class StudyChangedError(Exception):
@@ -44,23 +54,103 @@ class Home:
         return self.path / "studies" / study
 
     def open(self, storage: str | None = None) -> RDBStorage:
-        """Optuna's storage, created if need be."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Optuna's storage, created if need be; raises StorageError."""
         url = self.url(storage)
-        sqlite = make_url(url).get_backend_name() == "sqlite"
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCKED_FOR_S}} if sqlite else None)
+        with clear_storage_errors(self, storage):
+            self.path.mkdir(parents=True, exist_ok=True)
+            options = {"connect_args": {"timeout": LOCKED_FOR_S}} if make_url(url).get_backend_name() == "sqlite" else {}
+            for attempt in range(OPENING_ATTEMPTS):
+                try:
+                    return RDBStorage(url, engine_kwargs=options)
+                except DBAPIError as error:  # another process is making the tables
+                    made_beside = isinstance(error, IntegrityError) or "already exists" in str(error)
+                    if not made_beside or attempt == OPENING_ATTEMPTS - 1:
+                        raise
+                    time.sleep(random.uniform(0.1, 0.5))
+        raise AssertionError("unreachable")
 
     def load(self, study: str, storage: str | None = None) -> optuna.Study:
         """A study that exists; raises StudyNotFoundError with the names of those that do."""
-        url = self.url(storage)
-        if url == f"sqlite:///{self.path / 'optuna.db'}" and not (self.path / "optuna.db").exists():
-            raise StudyNotFoundError(f"{self.path} holds no studies; start one with: wdsearch run FILE")
+        url = shown_url(self.url(storage))
+        file = sqlite_file(self.url(storage))
+        if file is not None and not file.exists():
+            raise StudyNotFoundError(f"{file} holds no studies, it does not exist; start one with: wdsearch run FILE")
         opened = self.open(storage)
         names = optuna.get_all_study_names(opened)
         if study not in names:
             known = ", ".join(sorted(names)) or "none"
             raise StudyNotFoundError(f"there is no study {study!r} in {url}; it holds: {known}")
         return optuna.load_study(study_name=study, storage=opened)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite storage; None for other storages, and for what is no URL."""
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        return None
+    return Path(parts.database or "") if parts.get_backend_name() == "sqlite" else None
+
+
+def shown_url(url: str) -> str:
+    """A storage's URL without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return repr(url)
+
+
+@contextmanager
+def clear_storage_errors(home: Home, storage: str | None = None) -> Iterator[None]:
+    """Say what is wrong with a storage or its disk, and what to do, in a StorageError; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        hint = next(filter(None, (_hint(cause) for cause in _causes(error))), None)
+        if hint is None:
+            raise
+        text = f"storage {shown_url(home.url(storage))} (folder {home.path}): {str(error).splitlines()[0]}"
+        raise StorageError(f"{text}\n{hint}") from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _hint(error: BaseException) -> str | None:
+    text = str(error)
+    for part, hint in _HINTS.items():
+        if part in text and isinstance(error, _STORAGE_ERRORS):
+            return hint
+    if isinstance(error, OSError) and error.errno in _OS_HINTS:
+        return _OS_HINTS[error.errno]
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return "the connection was lost; run the same command again to continue"
+    return None
+
+
+_STORAGE_ERRORS = (DBAPIError, sqlite3.Error, ArgumentError, ImportError, RuntimeError)
+_FULL = "the disk is full: free some space and run the same command again; what was written before is not lost"
+_NO_WRITE = "it cannot be written: choose another folder with --home (or $WDSEARCH_HOME), or change its permissions"
+_HINTS = {
+    "is locked": f"another program has held it for {LOCKED_FOR_S} s: end that one, and run the same command again",
+    "disk is full": _FULL,
+    "PytorchStreamWriter failed": _FULL,
+    "disk I/O error": "the disk reports an error: is it full, or a network file system? SQLite needs a local one",
+    "readonly database": _NO_WRITE,
+    "unable to open database file": _NO_WRITE,
+    "file is not a database": "another program made this file, or it is damaged: choose another --storage or --home",
+    "no longer compatible with the table schema": "it was made by another version of Optuna; do as said there, on a copy",
+    "Could not parse SQLAlchemy URL": "a storage looks like sqlite:///file.db or postgresql+psycopg://user@host/name",
+    "Can't load plugin: sqlalchemy.dialects": "SQLAlchemy does not know this kind of database; see its list of dialects",
+    "Failed to import DB access module": "install the driver of this database, as said there",
+    "onnection refused": "nothing answers there: start the database, or correct the URL",
+    "could not translate host name": "there is no such host: correct the URL",
+    "authentication failed": "correct user and password in the URL",
+}
+_OS_HINTS = {errno.ENOSPC: _FULL} | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR), _NO_WRITE)
 
 
 def open_study(

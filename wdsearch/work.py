@@ -62,6 +62,7 @@ class Work:
 
     def complete(self) -> bool:
         """Whether the budget is spent and nothing is in training anywhere."""
+        self._give_up_doubles()
         claimed = self.leases.claimed() - {BASELINE_SLOT}
         return len(claimed) >= self._limit() and not self._unfinished() and self._has_baseline()
 
@@ -94,10 +95,10 @@ class Work:
             wanted = batches * self.config.batch - self._claimed_at_tick
             slots = slots + self.leases.claim(wanted, self._limit(), now)
         self._open, self._claimed_at_tick = [], 0
-        for trial in ask(self.study, self.config, self.distributions, slots):
-            settings = configuration(self.config, trial.params, self.rate_sum)
-            self.running[trial.number] = Running(trial, settings, now, 0)
-            self.waiting[now].append(trial.number)
+        if slots:
+            ask(self.study, self.config, self.distributions, slots)
+            self._give_up_doubles()
+            self._begin_now(slot for slot in self.leases.owned() if slot.slot in slots)
 
     def take_over(self) -> None:
         """Dead workers' unfinished slots, to begin now, if there is room."""
@@ -120,6 +121,13 @@ class Work:
             trial.set_user_attr(ERROR, reason)
         self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
+    def _give_up_doubles(self) -> None:
+        """Of two trials of a slot, one asked for by a worker that was taken for dead meanwhile, the first one counts."""
+        first = {trial.number for trial in trials_by_slot(self.study).values()}
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if SLOT in trial.user_attrs and trial.number not in first:
+                self.fail(Trial(self.study, trial._trial_id), "another worker had asked for this trial before")
+
     def _begin_now(self, slots: Iterable[Slot]) -> None:
         before = set(self.running)
         self._hold(slots)
@@ -129,7 +137,7 @@ class Work:
 
     def _hold(self, slots: Iterable[Slot]) -> None:
         """Sort slots: not asked for yet, to be trained, or settled."""
-        trials = {trial.user_attrs.get(SLOT): trial for trial in self.study.get_trials(deepcopy=False)}
+        trials = trials_by_slot(self.study)
         for slot in slots:
             trial = trials.get(slot.slot)
             if slot.slot == BASELINE_SLOT:
@@ -164,14 +172,22 @@ class Work:
 
     def _limit(self) -> int:
         """Slots that the budget allows: those of failed trials are given out again."""
-        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        return self.config.budget.trials + sum(SLOT in trial.user_attrs for trial in failed)
+        failed = sum(trial.state == TrialState.FAIL for trial in trials_by_slot(self.study).values())
+        return self.config.budget.trials + failed
 
     def _has_baseline(self) -> bool:
         return BASELINE in self.study.user_attrs
 
     def _unfinished(self) -> set[int]:
-        trials = self.study.get_trials(deepcopy=False)
-        finished = {trial.user_attrs.get(SLOT) for trial in trials if trial.state.is_finished()}
+        finished = {slot for slot, trial in trials_by_slot(self.study).items() if trial.state.is_finished()}
         finished |= {BASELINE_SLOT} if self._has_baseline() else set()
         return self.leases.claimed() - finished
+
+
+def trials_by_slot(study: optuna.Study) -> dict[int, FrozenTrial]:
+    """The trial of each slot; if a slot has two, the first."""
+    found: dict[int, FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=False):
+        if SLOT in trial.user_attrs:
+            found.setdefault(trial.user_attrs[SLOT], trial)
+    return found

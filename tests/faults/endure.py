@@ -40,6 +40,7 @@ STUDY = {
     "trainer": {"accelerator": "cpu"},
     "seed": 1,
 }
+OFTEN = {"loop.CHECKPOINT_S": 2.0}
 
 
 class Server:
@@ -114,7 +115,7 @@ def outages(server: Server, stopped: threading.Event, tally: Tally, chance: rand
 
 def search(home: Path, workers: int, kills: int, chance: random.Random, tally: Tally) -> None:
     """Run the study until it is done; processes are killed up to `kills` times, each a few seconds after its start."""
-    running = {index: start(STUDY, home, checkpoint_s=2.0) for index in range(workers)}
+    running = {index: start(STUDY, home, constants=OFTEN) for index in range(workers)}
     deadline = time.monotonic() + 900
     while running and time.monotonic() < deadline:
         index = chance.choice(list(running))
@@ -125,13 +126,13 @@ def search(home: Path, workers: int, kills: int, chance: random.Random, tally: T
                     del running[place]
                 else:
                     tally.expect(process.exitcode == -9, f"a worker ended with {process.exitcode}; see {home}.log")
-                    running[place] = start(STUDY, home, checkpoint_s=2.0)
+                    running[place] = start(STUDY, home, constants=OFTEN)
         if index in running and kills > 0:
             running[index].kill()
             running[index].join()
             kills -= 1
             tally.counts["kills"] += 1
-            running[index] = start(STUDY, home, checkpoint_s=2.0)
+            running[index] = start(STUDY, home, constants=OFTEN)
     for process in running.values():
         process.kill()
     tally.expect(not running, "the study did not end within a quarter of an hour")

@@ -1,5 +1,6 @@
 """Studies run in processes of their own that are killed: forked from one that has imported all, so each starts at once."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -13,27 +14,38 @@ CONTEXT.set_forkserver_preload(["wdsearch.search", "mlflow"])
 
 
 def start(
-    study: Mapping[str, Any], home: Path, kill_at: int = 0, checkpoint_s: float = 60.0
+    study: Mapping[str, Any],
+    home: Path,
+    kill_at: int = 0,
+    storage: str | None = None,
+    constants: Mapping[str, float] | None = None,
 ) -> multiprocessing.process.BaseProcess:
-    """Begin to run a study in a process of its own; it kills itself at its `kill_at`-th write to any storage, if not 0."""
-    process = CONTEXT.Process(target=_run, args=(study, home, kill_at, checkpoint_s))
+    """Begin to run a study in a process of its own; it kills itself at its `kill_at`-th write to any storage, if not 0.
+
+    `constants` are set in wdsearch's modules: {"loop.CHECKPOINT_S": 2.0}.
+    """
+    process = CONTEXT.Process(target=_run, args=(study, home, kill_at, storage, dict(constants or {})))
     process.start()
     return process
 
 
-def _run(study: Mapping[str, Any], home: Path, kill_at: int, checkpoint_s: float) -> None:
+def _run(
+    study: Mapping[str, Any], home: Path, kill_at: int, storage: str | None, constants: Mapping[str, float]
+) -> None:
     import torch
 
-    import wdsearch.loop
+    import wdsearch
 
     torch.set_num_threads(1)
-    wdsearch.loop.CHECKPOINT_S = checkpoint_s
+    for path, value in constants.items():
+        module, _, name = path.rpartition(".")
+        setattr(importlib.import_module(f"wdsearch.{module}"), name, value)
     if kill_at:
         _kill_at(kill_at)
     with (home.parent / f"{home.name}.log").open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-        wdsearch.run(study, home=home, progress=False)
+        wdsearch.run(study, home=home, storage=storage, progress=False)
 
 
 def _kill_at(last: int) -> None:

@@ -1,0 +1,212 @@
+"""Workers that are killed, stopped, slow or many: the study is the one that nobody disturbed, and its budget is exact."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from test_search import STUDY, told
+
+from wdsearch.results import StudyResult, load_result, spent
+from wdsearch.storage import Home
+
+sys.path.insert(0, str(Path(__file__).parent / "faults"))
+from processes import start
+
+EVERY_EPOCH, NEVER = {"loop.CHECKPOINT_S": 0.0}, {"loop.CHECKPOINT_S": 1e9}
+
+
+def searched(home: Path, kills: Iterable[int] = (), study: dict | None = None, **options: object) -> StudyResult:
+    """Run a study in processes that kill themselves after so many writes, then in one that does not."""
+    for kill_at in kills:
+        process = start(study or STUDY, home, kill_at, **options)
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL, (home.parent / f"{home.name}.log").read_text()
+    else:
+        process = start(study or STUDY, home, **options)
+        process.join()
+        assert process.exitcode == 0, (home.parent / f"{home.name}.log").read_text()
+    return load_result((study or STUDY)["study"], Home(home))
+
+
+def statuses(home: Path, study: str) -> Counter[str]:
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert len({run.data.tags["wdsearch.key"] for run in runs}) == len(runs), "a run is there twice"
+    return Counter(run.info.status for run in runs)
+
+
+def wait_for(met: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Until met() is true."""
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def counts(home: Path, study: str = "small", storage: str | None = None) -> dict[str, int]:
+    """How the study stands; empty while it is not there yet."""
+    try:
+        return load_result(study, Home(home), storage).counts
+    except Exception:
+        return {}
+
+
+def finished(home: Path, study: str = "small", storage: str | None = None) -> int:
+    return spent(counts(home, study, storage) or {"complete": 0, "pruned": 0, "diverged": 0})
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """The study that nobody disturbed."""
+    return searched(tmp_path_factory.mktemp("calm") / "home")
+
+
+@pytest.mark.parametrize(
+    ("kill_at", "constants"), [(43, NEVER), (58, NEVER), (61, EVERY_EPOCH)], ids=["before", "after", "checkpoints"]
+)
+def test_a_study_killed_again_and_again_is_bitwise_the_undisturbed_one(
+    calm: StudyResult, tmp_path: Path, kill_at: int, constants: dict[str, float]
+) -> None:
+    home = tmp_path / "home"
+    study = searched(home, [kill_at] * 12, constants=constants)
+    assert told(study) == told(calm)
+    assert study.baseline == calm.baseline
+    saved, expected = (torch.load(result.weights) for result in (study, calm))
+    assert saved["trial"] == expected["trial"]
+    assert all(torch.equal(value, expected["state_dict"][name]) for name, value in saved["state_dict"].items())
+    assert statuses(home, "small") == {"FINISHED": 16}
+    assert list((study.folder / "workers").iterdir()) == []
+
+
+def test_a_checkpoint_that_cannot_be_read_costs_only_time(calm: StudyResult, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    killed = start(STUDY, home, 70, constants=EVERY_EPOCH)
+    killed.join()
+    checkpoints = list((home / "studies" / "small" / "workers").glob("*.pt"))
+    assert len(checkpoints) == 1
+    checkpoints[0].write_bytes(checkpoints[0].read_bytes()[:1000])
+    assert told(searched(home)) == told(calm)
+
+
+def test_two_workers_share_the_budget_and_a_stopped_one_loses_nothing(tmp_path: Path) -> None:
+    home, study = tmp_path / "home", STUDY | {"budget": {"trials": 30, "epochs": 8}}
+    slow = start(study, home)
+    wait_for(lambda: finished(home) >= 1)
+    assert slow.pid is not None
+    os.kill(slow.pid, signal.SIGSTOP)
+    quick = start(study, home)
+    wait_for(lambda: finished(home) >= 20)
+    time.sleep(3.0)
+    assert quick.is_alive(), "it waits for the trials of the stopped one"
+    os.kill(slow.pid, signal.SIGCONT)
+    for process in (slow, quick):
+        process.join()
+        assert process.exitcode == 0
+    found = load_result("small", Home(home))
+    assert spent(found.counts) == len(found.trials) == 30
+    assert sorted(trial.user_attrs["slot"] for trial in found.optuna_study.trials) == list(range(30))
+    assert statuses(home, "small") == {"FINISHED": 32}
+
+
+def test_a_worker_taken_for_dead_ends_its_trials_beside_the_one_that_took_them(tmp_path: Path) -> None:
+    """Two machines that see each other's beats alone, and one stands still for longer than the grace."""
+    study = STUDY | {"budget": {"trials": 12, "epochs": 8}}
+    storage, constants = f"sqlite:///{tmp_path / 'shared.db'}", {"leases.GRACE_S": 2.0, "leases.BEAT_S": 0.2}
+    slow = start(study, tmp_path / "far", storage=storage, constants=constants)
+    wait_for(lambda: finished(tmp_path / "near", storage=storage) >= 1)
+    assert slow.pid is not None
+    os.kill(slow.pid, signal.SIGSTOP)
+    try:
+        quick = start(study, tmp_path / "near", storage=storage, constants=constants)
+        quick.join()
+        assert quick.exitcode == 0, (tmp_path / "near.log").read_text()
+        done = load_result("small", Home(tmp_path / "near"), storage)
+        assert spent(done.counts) == 12
+        assert done.counts["running"] == 0
+    finally:
+        os.kill(slow.pid, signal.SIGCONT)
+    slow.join()
+    assert slow.exitcode == 0, (tmp_path / "far.log").read_text()
+    late, told_before = load_result("small", Home(tmp_path / "near"), storage), {trial[0]: trial for trial in told(done)}
+    assert {trial[0]: trial for trial in told(late) if trial[0] in told_before} == told_before, "nothing was told twice"
+    assert spent(late.counts) == 12
+    assert late.counts["running"] == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_ends_a_study_in_order_and_the_same_command_continues_it(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "{study: long, data: {name: digits, init_args: {batch_size: 512}}, model: {name: mlp, init_args: {hidden: [16]}},"
+        " space: {weight_decay: {low: 0.01, high: 10}, dropout: {low: 0.0, high: 0.5}}, budget: {trials: 4, epochs: 300},"
+        " search: {batch: 2, sampler: random, pruner: none}}"
+    )
+    home = tmp_path / ".wdsearch"
+    command = [sys.executable, "-m", "wdsearch.cli", "run", str(file), "--home", str(home)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: counts(home, "long").get("running") == 4)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "0 of 4 trials are done" in errors
+    assert "nothing is lost" in errors
+    assert "Traceback" not in errors
+    assert set(statuses(home, "long")) == {"KILLED"}
+    if number == signal.SIGTERM:
+        return
+    done = subprocess.run([*command, "--set", "trainer.population=4"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = load_result("long", Home(home))
+    assert spent(found.counts) == len(found.optuna_study.trials) == 4
+    assert statuses(home, "long") == {"FINISHED": 6}
+
+
+class Deadly(torch.nn.Module):
+    """A network that takes its process with it if it is 7 wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.layer = width, torch.nn.Linear(64, 10)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.width == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.layer(inputs)
+
+
+def test_trials_whose_workers_keep_dying_fail_with_the_reason_and_others_take_their_place(tmp_path: Path) -> None:
+    study = STUDY | {
+        "model": {"class_path": f"{__name__}.Deadly", "init_args": {"width": 3}},
+        "space": {"weight_decay": {"low": 0.01, "high": 1.0}, "model.width": {"choices": [3, 4, 5, 7]}},
+        "search": {"batch": 1, "sampler": "random", "pruner": "none"},
+        "budget": {"trials": 4, "epochs": 2},
+    }
+    for _ in range(60):
+        process = start(study, tmp_path / "home")
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL, (tmp_path / "home.log").read_text()
+    found = load_result("small", Home(tmp_path / "home"))
+    assert spent(found.counts) == 4
+    failed = [trial for trial in found.optuna_study.trials if trial.state.name == "FAIL"]
+    assert failed
+    assert 7 in {trial.params["model.width"] for trial in failed}
+    assert 7 not in {trial.params["model.width"] for trial in found.optuna_study.trials if trial not in failed}
+    for trial in failed:
+        assert "its worker died 4 times" in trial.user_attrs["error"]

@@ -28,6 +28,7 @@ LAYERS = [
     "objective",
     "storage spool",
     "results",
+    "status",
     "tracking plots terminal",
     "delivery",
     "work",

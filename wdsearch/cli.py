@@ -1,7 +1,8 @@
 """The command line: each command calls one library function."""
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ StorageOption = Annotated[
 ]
 
 
+WATCH_EVERY_S = 2.0
 EXIT_CODES = {
     "StudyFileError": 2,
     "StudyNotFoundError": 2,
@@ -30,6 +32,8 @@ EXIT_CODES = {
     "NotSearchedError": 2,
     "StorageError": 1,
     "TrialsFailedError": 1,
+    "UndeliveredError": 1,
+    "PortError": 1,
 }
 
 
@@ -119,6 +123,61 @@ def ui(
 
         place = Home(home)
         serve(place.path, load_result(study, place, storage).study, port, typer.echo)
+
+
+@app.command(epilog="Example: wdsearch status mnist1d --watch")
+def status(
+    study: Study,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until the study is done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    home: HomeOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """How far a study is: trials, workers, the best so far, what has yet to reach MLflow."""
+    with _clear_errors():
+        from wdsearch.status import study_status
+        from wdsearch.storage import Home
+
+        place = Home(home)
+        found = study_status(study, place, storage)
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(found.as_dict(), indent=2))
+        else:
+            from rich.console import Console
+            from rich.live import Live
+
+            from wdsearch.terminal import status_table
+
+            if not watch:
+                Console().print(status_table(found))
+                return
+            with Live(status_table(found), auto_refresh=False) as live, suppress(KeyboardInterrupt):
+                while found.state == "running":
+                    time.sleep(WATCH_EVERY_S)
+                    found = study_status(study, place, storage)
+                    live.update(status_table(found), refresh=True)
+
+
+@app.command(epilog="Example: wdsearch sync mnist1d")
+def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -> None:
+    """Deliver to MLflow what is left after an outage."""
+    with _clear_errors():
+        from rich.console import Console
+
+        from wdsearch.delivery import sync as deliver
+        from wdsearch.storage import Home
+
+        console = Console()
+        with console.status("delivering to MLflow") as bar:
+            count = deliver(
+                study,
+                Home(home),
+                storage,
+                lambda left, error: bar.update(f"{left} records left" + (f"; trying again: {error}" if error else "")),
+            )
+        console.print(f"{count} records delivered" if count else "nothing was left to deliver")
 
 
 def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> Any:

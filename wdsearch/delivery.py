@@ -6,16 +6,17 @@ import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wdsearch.spool import Record, Spool
-from wdsearch.tracking import STUDY, interrupt, lock_of
+from wdsearch.storage import Home
+from wdsearch.tracking import PATIENCE, QUIET, STUDY, interrupt, lock_of, shown_uri
 
 LIVE_EVERY_S = 10.0
 DUTY = 0.05  # share of the time that delivery may take while training goes on
-GIVE_UP_AFTER_S = 180.0
+GIVE_UP_AFTER_S, SYNC_GIVES_UP_AFTER_S = 180.0, 20.0
 LONGEST_PAUSE_S = 15.0
 PARAM_LIMIT, TAG_LIMIT = 6000, 8000
 REFUSALS = {
@@ -26,6 +27,10 @@ REFUSALS = {
     "INVALID_STATE",
 }
 """What MLflow will say again however often it is asked, other than being out of reach."""
+
+
+class UndeliveredError(Exception):
+    """Records that MLflow does not have yet; they stay in the spool."""
 
 
 class Courier:
@@ -162,21 +167,48 @@ class Courier:
         return same, dict(tags) | {f"changed.{name}": params[name] for name in changed}
 
 
-def deliver(path: Path) -> int:
+def deliver(
+    path: Path, give_up_after_s: float = GIVE_UP_AFTER_S, progress: Callable[[int, str | None], None] | None = None
+) -> int:
     """Deliver a spool until nobody writes to it any more and it is empty; returns how many records are left.
 
     While MLflow is out of reach it tries again, less and less often, and gives up only when nobody writes any more.
-    A second delivery of the same spool waits for the first to end.
+    A second delivery of the same spool waits for the first to end. `progress` is told how many are left, and why.
     """
     with _only_one(path):
         spool = Spool(path)
         try:
-            return _deliver_all(spool)
+            return _deliver_all(spool, give_up_after_s, progress or (lambda left, error: None))
         finally:
             spool.close()
 
 
-def _deliver_all(spool: Spool) -> int:
+def sync(
+    study: str, home: Home, storage: str | None = None, progress: Callable[[int, str | None], None] | None = None
+) -> int:
+    """Deliver what a study's runs have left behind; returns how many records were delivered.
+
+    Raises StudyNotFoundError, and UndeliveredError with MLflow's reason if some could not be delivered.
+    """
+    path = home.path / "spool" / f"{study}.db"
+    if not path.exists():
+        home.load(study, storage)  # says what is wrong with the name
+        return 0
+    spool = Spool(path)
+    try:
+        before, uri = spool.left(), shown_uri(spool.recall("uri") or "")
+        os.environ.update({name: os.environ.get(name, value) for name, value in (PATIENCE | QUIET).items()})
+        left = deliver(path, SYNC_GIVES_UP_AFTER_S, progress)
+        if left:
+            reason = spool.recall("error") or "it gave no reason"
+            text = f"{left} of {before} records could not be delivered to {uri}: {reason}"
+            raise UndeliveredError(f"{text}\nthey wait in {path}; when MLflow answers: wdsearch sync {study}")
+        return before
+    finally:
+        spool.close()
+
+
+def _deliver_all(spool: Spool, give_up_after_s: float, progress: Callable[[int, str | None], None]) -> int:
     _warm_up(spool)
     courier, failing_since, pause_s = None, None, 0.5
     while True:
@@ -191,7 +223,8 @@ def _deliver_all(spool: Spool) -> int:
         except Exception as error:
             _complain(spool, f"{type(error).__name__}: {error}")
             failing_since, pause_s = failing_since or time.monotonic(), min(LONGEST_PAUSE_S, pause_s * 2)
-        gave_up = failing_since is not None and time.monotonic() - failing_since > GIVE_UP_AFTER_S
+        progress(spool.left(), spool.recall("error") if failing_since is not None else None)
+        gave_up = failing_since is not None and time.monotonic() - failing_since > give_up_after_s
         refused = courier.refused if courier else set()
         if last and (gave_up or not spool.waiting().keys() - refused):
             return spool.left()

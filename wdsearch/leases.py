@@ -79,6 +79,16 @@ class Slot:
         )
 
 
+@dataclass(frozen=True)
+class Worker:
+    """A worker that is part of a study: where it runs, whether it lives, and when it was last heard of."""
+
+    name: str
+    place: str
+    alive: bool
+    silent_s: float
+
+
 class Leases:
     """One worker's part in a study.
 
@@ -281,6 +291,17 @@ class Leases:
             lock.close()
             return None
         return lock
+
+
+def workers(engine: Engine, study_id: int, folder: Path) -> list[Worker]:
+    """All workers of a study that have not left it, for someone who only looks."""
+    looker = Leases(engine, study_id, folder)
+    found, now = [], time.time()
+    for row in looker._others():
+        silent_s = max(0.0, now - row.beat_at)
+        alive = row.state == ALIVE and (not looker._is_dead(row) if row.place == looker._place else silent_s < GRACE_S)
+        found.append(Worker(row.worker[:8], row.place, alive, round(silent_s, 1)))
+    return found
 
 
 def forget_study(engine: Engine, study_id: int) -> None:

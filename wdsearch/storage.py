@@ -58,7 +58,9 @@ class Home:
         url = self.url(storage)
         with clear_storage_errors(self, storage):
             self.path.mkdir(parents=True, exist_ok=True)
-            options = {"connect_args": {"timeout": LOCKED_FOR_S}} if make_url(url).get_backend_name() == "sqlite" else {}
+            options = (
+                {"connect_args": {"timeout": LOCKED_FOR_S}} if make_url(url).get_backend_name() == "sqlite" else {}
+            )
             for attempt in range(OPENING_ATTEMPTS):
                 try:
                     return RDBStorage(url, engine_kwargs=options)
@@ -71,6 +73,10 @@ class Home:
 
     def load(self, study: str, storage: str | None = None) -> optuna.Study:
         """A study that exists; raises StudyNotFoundError with the names of those that do."""
+        return self.load_with_engine(study, storage)[0]
+
+    def load_with_engine(self, study: str, storage: str | None = None) -> tuple[optuna.Study, Engine]:
+        """A study that exists, and the engine of its storage; raises StudyNotFoundError."""
         url = shown_url(self.url(storage))
         file = sqlite_file(self.url(storage))
         if file is not None and not file.exists():
@@ -80,7 +86,7 @@ class Home:
         if study not in names:
             known = ", ".join(sorted(names)) or "none"
             raise StudyNotFoundError(f"there is no study {study!r} in {url}; it holds: {known}")
-        return optuna.load_study(study_name=study, storage=opened)
+        return optuna.load_study(study_name=study, storage=opened), opened.engine
 
 
 def sqlite_file(url: str) -> Path | None:

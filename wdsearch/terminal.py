@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from wdsearch.objective import Result
 from wdsearch.results import StudyResult
+from wdsearch.status import StudyStatus
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,46 @@ def conclusion(result: StudyResult) -> list[Any]:
         f"next            [bold]wdsearch best {result.study}[/bold]  (what to put into your own training)",
     ]
     return lines
+
+
+def status_table(status: StudyStatus) -> Group:
+    """A study's progress, its best trial beside the baseline, its workers, and the next command."""
+    result = status.result
+    share = min(1.0, status.spent / max(1, status.budget))
+    counts = ", ".join(f"{count} {name}" for name, count in result.counts.items() if count) or "no trials yet"
+    lines: list[Any] = [
+        Text.assemble((f"{result.study}  ", "bold"), (status.state, _STATE_STYLES[status.state])),
+        Columns(
+            [ProgressBar(total=1.0, completed=share, width=32), f"{status.spent}/{status.budget} trials · {counts}"]
+        ),
+    ]
+    if status.training:
+        ages = f"{min(status.training.values())} to {max(status.training.values())}"
+        lines.append(f"in training: {len(status.training)} trials, last reported at epochs {ages} of {status.epochs}")
+    for worker in status.workers:
+        life = "alive" if worker.alive else "gone; its trials go on with the next worker"
+        lines.append(
+            f"worker {worker.name} at {worker.place.partition(':')[0]}: {life} (beat {worker.silent_s:.0f} s ago)"
+        )
+    if result.best or result.baseline:
+        lines.append(summary_table(result))
+    if status.undelivered:
+        reason = f": {status.delivery_error}" if status.delivery_error else ""
+        lines.append(f"[yellow]{status.undelivered} records have not reached MLflow yet{reason}[/yellow]")
+    return Group(*lines, *_next(status))
+
+
+_STATE_STYLES = {"done": "green", "running": "cyan", "stopped": "yellow"}
+
+
+def _next(status: StudyStatus) -> list[str]:
+    name = status.result.study
+    if status.state == "stopped":
+        return ["next   [bold]wdsearch run FILE[/bold]  (the study's file: goes on where it stopped)"]
+    if status.state == "running":
+        return [f"next   [bold]wdsearch status {name} --watch[/bold]"]
+    following = [f"next   [bold]wdsearch best {name}[/bold]  (what to put into your own training)"]
+    return [f"next   [bold]wdsearch sync {name}[/bold]", *following[1:]] if status.undelivered else following
 
 
 def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tuple[str, ...]]:

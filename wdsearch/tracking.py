@@ -3,11 +3,13 @@
 A process of its own (a thread would fight with training for the interpreter) delivers them: `wdsearch.delivery`.
 """
 
+import errno
 import fcntl
 import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,6 +32,10 @@ QUIET = {
 }
 # the spool is the retry: MLflow's own would hold a delivery up for minutes
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+
+
+class PortError(Exception):
+    """A port on which no server can be started."""
 
 
 class Delivery(NamedTuple):
@@ -206,9 +212,14 @@ def experiment_link(uri: str, experiment: str, port: int = 5000) -> str:
     """The page of a study's runs, without login; MLflow opens in another mode without the last part."""
     base = f"http://127.0.0.1:{port}"
     if uri.startswith("http"):
-        parts = urlsplit(uri)
-        base = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        base = shown_uri(uri).rstrip("/")
     return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+
+
+def shown_uri(uri: str) -> str:
+    """A tracking URI without user and password."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else uri
 
 
 def ui_command(home: Path, uri: str, port: int) -> tuple[list[str], dict[str, str]]:
@@ -224,6 +235,8 @@ def serve(home: Path, study: str, port: int, say: Callable[[str], None]) -> None
     spool = Spool(home / "spool" / f"{study}.db")
     uri, experiment = spool.recall("uri") or default_uri(home), spool.recall("experiment") or ""
     spool.close()
+    if not uri.startswith("http"):
+        _check_port(port)
     say(experiment_link(uri, experiment, port))
     if uri.startswith("http"):
         return
@@ -235,6 +248,16 @@ def serve(home: Path, study: str, port: int, say: Callable[[str], None]) -> None
     except KeyboardInterrupt:
         os.killpg(server.pid, signal.SIGTERM)  # the server and its own worker processes
         server.wait()
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            reason = "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
+            raise PortError(f"port {port} of 127.0.0.1 cannot be used: {reason}; choose another with --port") from None
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

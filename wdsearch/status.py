@@ -1,0 +1,92 @@
+"""How a study stands: progress, workers, the best trial so far, what MLflow has yet to receive. No torch here."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wdsearch.leases import Worker, workers
+from wdsearch.results import StudyResult, load_result, spent
+from wdsearch.spool import Spool
+from wdsearch.storage import Home
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """A study now. `counts` are trials by what became of them; `budget` is in trials, `undelivered` in records."""
+
+    result: StudyResult
+    budget: int
+    epochs: int
+    workers: tuple[Worker, ...]
+    undelivered: int
+    delivery_error: str | None
+    training: dict[int, int]
+
+    @property
+    def spent(self) -> int:
+        """Trials that count for the budget."""
+        return spent(self.result.counts)
+
+    @property
+    def state(self) -> str:
+        """`done`, `running`, or `stopped`: there is work left, and nobody does it."""
+        if self.spent >= self.budget and self.result.baseline is not None:
+            return "done"
+        return "running" if any(worker.alive for worker in self.workers) else "stopped"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        best, baseline = self.result.best, self.result.baseline
+        return {
+            "study": self.result.study,
+            "state": self.state,
+            "spent": self.spent,
+            "budget": self.budget,
+            "epochs": self.epochs,
+            "counts": self.result.counts,
+            "training": {str(number): epochs for number, epochs in self.training.items()},
+            "goals": list(self.result.goals),
+            "best": {"trial": best.number, "values": list(best.values), **_plain(best.result)} if best else None,
+            "baseline": _plain(baseline) if baseline else None,
+            "workers": [asdict(worker) for worker in self.workers],
+            "undelivered": self.undelivered,
+            "delivery_error": self.delivery_error,
+            "link": self.result.link,
+        }
+
+
+def study_status(study: str, home: Home, storage: str | None = None) -> StudyStatus:
+    """How a study stands; raises StudyNotFoundError and StorageError."""
+    opened, engine = home.load_with_engine(study, storage)
+    result = load_result(opened, home)
+    budget = result.config.get("budget", {})
+    undelivered, error = _waiting(home.path / "spool" / f"{study}.db")
+    running = (trial for trial in opened.get_trials(deepcopy=False) if trial.state.name == "RUNNING")
+    return StudyStatus(
+        result=result,
+        budget=int(budget.get("trials", 0)),
+        epochs=int(budget.get("epochs", 0)),
+        workers=tuple(workers(engine, opened._study_id, home.folder(study) / "workers")),
+        undelivered=undelivered,
+        delivery_error=error,
+        training={trial.number: max(trial.intermediate_values, default=0) for trial in running},
+    )
+
+
+def _waiting(path: Path) -> tuple[int, str | None]:
+    if not path.exists():
+        return 0, None
+    spool = Spool(path)
+    try:
+        return spool.left(), spool.recall("error")
+    finally:
+        spool.close()
+
+
+def _plain(result: Any) -> dict[str, Any]:
+    """Infinite strengths as text, for JSON has none."""
+    found: dict[str, Any] = result.as_dict()
+    found["strengths"] = {
+        key: "inf" if value == float("inf") else value for key, value in found.get("strengths", {}).items()
+    }
+    return found

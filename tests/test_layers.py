@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types noise leases provenance",
+    "types noise leases provenance examine",
     "tasks",
     "regularizers",
     "recipe models datasets",

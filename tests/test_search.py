@@ -38,7 +38,9 @@ def searched(folder: Path, **changes: object) -> wdsearch.StudyResult:
 
 def told(result: wdsearch.StudyResult) -> list[tuple]:
     trials = result.optuna_study.get_trials(deepcopy=False)
-    return [(t.number, t.params, t.state.name, t.values, t.intermediate_values, t.user_attrs.get("result")) for t in trials]
+    return [
+        (t.number, t.params, t.state.name, t.values, t.intermediate_values, t.user_attrs.get("result")) for t in trials
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,10 @@ def test_a_worker_taken_for_dead_ends_its_trials_beside_the_one_that_took_them(t
         os.kill(slow.pid, signal.SIGCONT)
     slow.join()
     assert slow.exitcode == 0, (tmp_path / "far.log").read_text()
-    late, told_before = load_result("small", Home(tmp_path / "near"), storage), {trial[0]: trial for trial in told(done)}
+    late, told_before = (
+        load_result("small", Home(tmp_path / "near"), storage),
+        {trial[0]: trial for trial in told(done)},
+    )
     assert {trial[0]: trial for trial in told(late) if trial[0] in told_before} == told_before, "nothing was told twice"
     assert spent(late.counts) == 12
     assert late.counts["running"] == 0

@@ -24,19 +24,38 @@ from wdsearch.space import Configuration
 from wdsearch.tasks import Task
 
 
+class BuildError(Exception):
+    """Data or a network that cannot be built as the study says."""
+
+
 def build_data(config: StudyConfig) -> L.LightningDataModule:
-    """The study's data module, set up; an own object is taken as it is."""
+    """The study's data module, set up; an own object is taken as it is. Raises BuildError."""
     data = config.data
     if isinstance(data, L.LightningDataModule):
         module = data
     elif data.class_path is not None:
-        module = import_path(data.class_path)(**data.init_args)
+        module = _built("data", data.class_path, import_path(data.class_path), data.init_args)
     else:
         arguments = {"split_seed": data.split_seed, "seed": config.seed} | data.init_args
-        module = DATASETS[str(data.name)](**arguments)
-    module.prepare_data()
-    module.setup("fit")
+        module = _built("data", str(data.name), DATASETS[str(data.name)], arguments)
+    try:
+        module.prepare_data()
+        module.setup("fit")
+    except Exception as error:  # whatever a user's module raises
+        raise BuildError(f"data: {type(module).__name__} cannot be set up: {_text(error)}") from error
     return module
+
+
+def _built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    try:
+        return builder(**arguments)
+    except Exception as error:  # whatever a user's constructor raises
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise BuildError(f"{key}: {name}({given}) cannot be built: {_text(error)}") from error
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
@@ -95,9 +114,11 @@ class TrialFactory:
         if isinstance(model, nn.Module):
             return copy.deepcopy(model)
         if not isinstance(model, Source):
-            return model(**self._shape(model), **arguments)
+            name = getattr(model, "__qualname__", type(model).__name__)
+            return _built("model", name, model, self._shape(model) | dict(arguments))
         builder = import_path(model.class_path) if model.class_path else MODELS[str(model.name)]
-        return builder(**self._shape(builder) | model.init_args | dict(arguments))
+        name = str(model.class_path or model.name)
+        return _built("model", name, builder, self._shape(builder) | model.init_args | dict(arguments))
 
     def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, int]:
         names = inspect.signature(builder).parameters

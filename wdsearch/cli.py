@@ -30,6 +30,8 @@ EXIT_CODES = {
     "StudyNotFoundError": 2,
     "StudyChangedError": 2,
     "NotSearchedError": 2,
+    "BuildError": 2,
+    "DataError": 2,
     "StorageError": 1,
     "TrialsFailedError": 1,
     "UndeliveredError": 1,

@@ -17,7 +17,7 @@ import lightning as L
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
 
-from wdsearch.assembly import TrialFactory, describe_data
+from wdsearch.assembly import BuildError, TrialFactory, describe_data
 from wdsearch.checkpoint import write_checkpoint
 from wdsearch.cohort import DIVERGED, TrialEpoch
 from wdsearch.module import RegularizedModule
@@ -128,11 +128,11 @@ class SearchLoop(L.Callback):
     def _build(self, number: int, settings: Configuration) -> RegularizedModule | None:
         try:
             return self.factory.module(settings)
-        except Exception as error:  # whatever a user's constructor raises
+        except BuildError as error:
             trial = self.work.running.pop(number).trial
             if trial is None:
                 raise
-            self._last_error = f"{type(error).__name__}: {error}"
+            self._last_error = str(error)
             self.work.fail(trial, self._last_error)
             return None
 

@@ -16,6 +16,7 @@ import torch
 
 from wdsearch.assembly import TrialFactory, build_data, describe_data
 from wdsearch.config import StudyConfig, load_study
+from wdsearch.examine import examine
 from wdsearch.leases import Leases
 from wdsearch.loop import SearchLoop, StoppedError
 from wdsearch.plots import plot_gap
@@ -55,7 +56,7 @@ def run(
     SQLite file in `home`.
     Running a study again continues it; several processes may run the same study and share its budget.
 
-    Raises StudyFileError for a faulty study, StudyChangedError if it is not the one that was begun under its name,
+    Raises StudyFileError for a faulty study, BuildError and DataError for what it names, StudyChangedError if it is not the one that was begun under its name,
     TrialsFailedError if no trial can be built, StorageError if its storage or disk cannot be written, and
     InterruptedStudyError after Ctrl-C or SIGTERM.
     """
@@ -65,6 +66,8 @@ def run(
         if config.trainer.threads != "auto":
             torch.set_num_threads(int(config.trainer.threads))
         factory = TrialFactory(config, build_data(config))
+        for text in examine(factory.data, factory.task.name):
+            bar.note(f"[yellow]warning[/yellow] data: {text}")
         check_timescales(config, factory.rate_sum, factory.largest_factor)
         digest = describe_data(config, factory.data)["digest"]
         study, engine = open_study(config, place, storage, build_pruner(config), factory.task.metric.name, digest)

@@ -56,6 +56,8 @@ class ArrayDataModule(L.LightningDataModule):
 
     def __init__(self, split_seed: int = 0, seed: int = 0, batch_size: int = 100) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it is a number of rows, 1 or more")
         self.split_seed, self.seed, self.batch_size = split_seed, seed, batch_size
         self.parts: dict[str, TensorDataset] = {}
 

@@ -67,15 +67,15 @@ class Slot:
     furthest: int = 0
     takeovers: int = 0
 
-    def inherited(self, tick: int, settled: int) -> "Slot":
-        """As its worker's death leaves it, that worker's clock having stood at `tick`."""
+    def inherited(self, tick: int, settled: int, died: bool = True) -> "Slot":
+        """As its worker's death, or orderly end, leaves it, that worker's clock having stood at `tick`."""
         age = tick - self.born
         further = age > self.furthest
         return replace(
             self,
             settled=max(self.settled, settled - self.born),
             furthest=age if further else self.furthest,
-            takeovers=1 if further else self.takeovers + 1,
+            takeovers=int(died) if further else self.takeovers + int(died),
         )
 
 
@@ -241,7 +241,7 @@ class Leases:
         """Slots whose worker died, now this worker's, with their clocks as they were if `born` is None."""
         mine = []
         for slot in slots:
-            heir = slot.inherited(row.tick, row.settled)
+            heir = slot.inherited(row.tick, row.settled, died=row.state != RELEASED)
             if born is None:
                 heir = replace(heir, settled=slot.settled)  # the clock itself knows
             heir = replace(heir, worker=self.worker, born=slot.born if born is None else born)

@@ -20,6 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from wdsearch.assembly import BuildError, TrialFactory, describe_data
 from wdsearch.checkpoint import write_checkpoint
 from wdsearch.cohort import DIVERGED, TrialEpoch
+from wdsearch.memory import Memory, device_of
 from wdsearch.module import RegularizedModule
 from wdsearch.objective import Result, flat, values, violations
 from wdsearch.population import Population
@@ -54,6 +55,8 @@ class SearchLoop(L.Callback):
         self.config, self.study, self.goals = work.config, work.study, work.config.objective.goals
         self.dataset = describe_data(self.config, factory.data)
         self.folder = home.folder(self.config.study)
+        self.device = device_of(self.config.trainer.accelerator)
+        self.memory = Memory(0, self.device)
         self.stopping = False
         self._next_checkpoint = time.monotonic() + CHECKPOINT_S
         self._last_error = ""

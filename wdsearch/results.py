@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from wdsearch.objective import Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
-RESULT, BASELINE, LINK, ERROR = "result", "baseline", "link", "error"
+RESULT, BASELINE, LINK, ERROR, MEMORY = "result", "baseline", "link", "error", "memory"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class StudyResult:
     baseline: Result | None
     counts: dict[str, int]
     link: str | None
+    memory: dict[str, int]
     folder: Path
     optuna_study: optuna.Study = field(repr=False, compare=False)
 
@@ -67,6 +68,7 @@ def load_result(study: str | optuna.Study, home: Home | None = None, storage: st
         baseline=Result(**baseline) if baseline else None,
         counts=counts(opened),
         link=attributes.get(LINK),
+        memory=attributes.get(MEMORY, {}),
         folder=home.folder(opened.study_name),
         optuna_study=opened,
     )

@@ -19,12 +19,13 @@ from wdsearch.config import StudyConfig, load_study
 from wdsearch.examine import examine
 from wdsearch.leases import Leases
 from wdsearch.loop import SearchLoop, StoppedError
+from wdsearch.memory import Memory, available, footprint, is_out_of_memory, shown
 from wdsearch.plots import plot_gap
 from wdsearch.population import Population
 from wdsearch.provenance import provenance
-from wdsearch.results import LINK, StudyResult, load_result, spent
+from wdsearch.results import LINK, MEMORY, StudyResult, load_result, spent
 from wdsearch.samplers import build_pruner
-from wdsearch.space import check_timescales
+from wdsearch.space import baseline, check_timescales
 from wdsearch.storage import Home, clear_storage_errors, open_study
 from wdsearch.terminal import SearchProgress
 from wdsearch.tracking import Delivery, Tracker
@@ -56,9 +57,9 @@ def run(
     SQLite file in `home`.
     Running a study again continues it; several processes may run the same study and share its budget.
 
-    Raises StudyFileError for a faulty study, BuildError and DataError for what it names, StudyChangedError if it is not the one that was begun under its name,
-    TrialsFailedError if no trial can be built, StorageError if its storage or disk cannot be written, and
-    InterruptedStudyError after Ctrl-C or SIGTERM.
+    Raises StudyFileError for a faulty study, BuildError and DataError for what it names, StudyChangedError if it is not
+    the one that was begun under its name, TrialsFailedError if no trial can be built, StorageError if its storage or
+    disk cannot be written, and InterruptedStudyError after Ctrl-C or SIGTERM.
     """
     config, place = load_study(source, overrides), Home(home)
     with SearchProgress(progress) as bar, _quiet_libraries(), clear_storage_errors(place, storage):
@@ -91,11 +92,12 @@ def _search(loop: SearchLoop, tracker: Tracker) -> None:
     config = loop.config
     tags = {"seed": str(config.seed), "budget.trials": str(config.budget.trials)}
     tracker.start_study({"epochs": config.budget.epochs}, tags | provenance(), loop.dataset)
+    places = _places(loop)
     try:
         loop.work.resume()
         while not loop.work.complete():
             if loop.work.gather():
-                _train(loop)
+                places = _train(loop, places)
             else:
                 loop.progress.say("waiting for other workers' trials")
                 time.sleep(1.0)
@@ -106,23 +108,51 @@ def _search(loop: SearchLoop, tracker: Tracker) -> None:
         raise
 
 
-def _train(loop: SearchLoop) -> None:
-    config = loop.config
-    places = config.trainer.population
-    L.Trainer(
-        max_epochs=-1,
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.trainer.precision,
-        callbacks=[loop],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    ).fit(
-        Population(loop.factory.data, config.budget.epochs, 2 * config.batch + 1 if places == "auto" else int(places))
-    )
+def _train(loop: SearchLoop, places: int) -> int:
+    """Train what was gathered, `places` trials in a call; how many it was in the end, for memory may not suffice.
+
+    What a population is cut off at is taken up as after a crash: how many share a call changes no number.
+    """
+    trainer = loop.config.trainer
+    try:
+        L.Trainer(
+            max_epochs=-1,
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            precision=trainer.precision,
+            callbacks=[loop],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        ).fit(Population(loop.factory.data, loop.config.budget.epochs, places))
+        loop.study.set_user_attr(MEMORY, loop.memory.as_dict())
+        return places
+    except Exception as error:
+        if places == 1 or not is_out_of_memory(error):
+            raise
+    fewer = max(1, places // 2)
+    loop.progress.note(f"out of memory with {places} trials in a call: going on with {fewer} (trainer.population)")
+    loop.work = loop.work.again()
+    return fewer
+
+
+def _places(loop: SearchLoop) -> int:
+    """How many trials share a call: as the study says, or all that train; fewer, and a line, where memory is short."""
+    config, factory = loop.config, loop.factory
+    trials = 2 * config.batch + 1
+    wanted = trials if config.trainer.population == "auto" else min(trials, int(config.trainer.population))
+    module = factory.module(baseline(config))
+    batch = next(iter(factory.data.train_dataloader()))
+    found = footprint(module, batch, stops_early="early_stopping" in config.space)
+    free, need = available(loop.device), found.total(trials, wanted)
+    places = found.places(trials, wanted, free)
+    if places < wanted:
+        text = f"{trials} trials in training, {wanted} in a call, need about {shown(need)}; {shown(free)} are free"
+        loop.progress.note(f"{text}: {places} in a call instead")
+    loop.memory = Memory(found.total(trials, places), loop.device)
+    return places
 
 
 def _conclude(result: StudyResult, tracker: Tracker, step: int) -> None:
@@ -135,7 +165,8 @@ def _conclude(result: StudyResult, tracker: Tracker, step: int) -> None:
     if result.best is not None:
         found = dict(zip(result.goals, result.best.values, strict=True)) | result.best.result.metrics
     number = str(result.best.number) if result.best else "none"
-    tracker.end_study(found, {"best.trial": number}, step)
+    memory = {f"memory.{name}": shown(count) for name, count in result.memory.items()}
+    tracker.end_study(found, {"best.trial": number} | memory, step)
 
 
 def _left_behind(delivery: Delivery, study: str) -> str:

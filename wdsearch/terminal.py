@@ -129,6 +129,7 @@ def conclusion(result: StudyResult) -> list[Any]:
         "",
         f"gap against λ   {result.folder / 'gap.png'}",
         f"best weights    {result.weights}",
+        *_memory(result),
         f"all trials      [bold]wdsearch ui {result.study}[/bold], then {result.link}",
         f"next            [bold]wdsearch best {result.study}[/bold]  (what to put into your own training)",
     ]
@@ -173,6 +174,13 @@ def _next(status: StudyStatus) -> list[str]:
         return [f"next   [bold]wdsearch status {name} --watch[/bold]"]
     following = [f"next   [bold]wdsearch best {name}[/bold]  (what to put into your own training)"]
     return [f"next   [bold]wdsearch sync {name}[/bold]", *following[1:]] if status.undelivered else following
+
+
+def _memory(result: StudyResult) -> list[str]:
+    if not result.memory:
+        return []
+    used, expected = (f"{result.memory[name] / 2**20:.0f} MiB" for name in ("peak", "estimated"))
+    return [f"memory          {used} at most; estimated {expected}"]
 
 
 def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tuple[str, ...]]:

@@ -77,6 +77,14 @@ class Work:
             self.ask()  # what was to be asked at the settled tick, before the clock goes back
             self.tick = start
 
+    def again(self) -> "Work":
+        """The same worker anew, as if it had been killed and started again."""
+        self.leases.release()
+        leases = Leases(self.leases.engine, self.leases.study_id, self.leases.folder)
+        work = Work(self.config, self.study, leases, self.rate_sum)
+        work.resume()
+        return work
+
     def gather(self) -> bool:
         """Ask for, or take over, what there is to train; False if there is nothing for this worker now."""
         if not (self.waiting or self.saved):

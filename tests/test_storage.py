@@ -1,0 +1,203 @@
+"""A storage or a disk that cannot be used: each with a clear error that says what to do."""
+
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_search import STUDY
+
+import wdsearch
+import wdsearch.storage
+from wdsearch.results import load_result
+from wdsearch.storage import Home, StorageError, StudyChangedError
+
+SMALL = STUDY | {"budget": {"trials": 4, "epochs": 2}}
+
+
+def refusal(home: Path, storage: str | None = None) -> str:
+    """What is said when the study is run there."""
+    with pytest.raises(StorageError) as caught:
+        wdsearch.run(SMALL, home=home, storage=storage, progress=False)
+    return str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "optuna.db").write_text("my notes, " * 1000)
+    assert "choose another --storage or --home" in refusal(tmp_path)
+    assert (tmp_path / "optuna.db").read_text() == "my notes, " * 1000
+
+
+def test_a_database_of_a_newer_optuna_is_refused(tmp_path: Path) -> None:
+    Home(tmp_path).open()
+    with sqlite3.connect(tmp_path / "optuna.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+    text = refusal(tmp_path)
+    assert "no longer compatible with the table schema" in text
+    assert "another version of Optuna" in text
+
+
+def test_a_locked_database_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wdsearch.storage, "LOCKED_FOR_S", 1)
+    Home(tmp_path).open()
+    lock = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    text = refusal(tmp_path)
+    assert "database is locked" in text
+    assert "end that one, and run the same command again" in text
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert wdsearch.run(SMALL, home=tmp_path, progress=False).best is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("sqlite", "a storage looks like"),
+        ("notadb://x/y", "SQLAlchemy does not know this kind of database"),
+        ("oracle+cx_oracle://scott:tiger@db/x", "install the driver of this database"),
+    ],
+)
+def test_a_url_that_is_none_says_what_one_looks_like(tmp_path: Path, url: str, hint: str) -> None:
+    text = refusal(tmp_path, url)
+    assert hint in text
+    assert "tiger" not in text, "a password is not shown"
+
+
+def test_many_may_open_a_new_storage_at_once(tmp_path: Path) -> None:
+    code = "import sys; from wdsearch.storage import Home; Home(sys.argv[1]).open()"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(6)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may enter, unlike pytest's."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def cli(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wdsearch.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, **options)
+
+
+FILE = (
+    "{study: tiny, data: digits, model: {name: mlp, init_args: {hidden: [8]}}, budget: {trials: 4, epochs: 3},"
+    " space: {weight_decay: {low: 0.0, high: 1.0}}}"
+)
+
+
+def test_a_read_only_folder(open_folder: Path) -> None:
+    (open_folder / "study.yaml").write_text(FILE)
+    (open_folder / "home").mkdir(mode=0o555)
+    other = {"user": 65534, "group": 65534} if os.getuid() == 0 else {}
+    environment = {**os.environ, "HOME": str(open_folder), "MPLCONFIGDIR": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = cli("run", "study.yaml", "--home", "home", cwd=open_folder, env=environment, **other)
+    assert done.returncode == 1, done.stderr
+    assert "choose another folder with --home" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with little room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        os.getuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1800k", "tmpfs", disk], check=False).returncode
+    ):
+        pytest.skip("mounting takes rights that this test does not have")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(tmp_path: Path, small_disk: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(FILE.replace("trials: 4", "trials: 64").replace("epochs: 3", "epochs: 8"))
+    uri = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    done = cli("run", str(file), "--home", str(small_disk), env=uri)
+    assert done.returncode == 1, done.stderr
+    assert "the disk is full: free some space and run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    before = {
+        t.number: t.values for t in load_result("tiny", Home(small_disk)).optuna_study.trials if t.state.is_finished()
+    }
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    again = cli("run", str(file), "--home", str(small_disk), env=uri)
+    assert again.returncode == 0, again.stderr
+    result = load_result("tiny", Home(small_disk))
+    assert result.counts["complete"] + result.counts["pruned"] == 64
+    assert {number: result.optuna_study.trials[number].values for number in before} == before
+
+
+def test_a_port_in_use_is_said(tmp_path: Path) -> None:
+    wdsearch.run(SMALL, home=tmp_path, progress=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = cli("ui", "small", "--home", str(tmp_path), "--port", str(port))
+    assert done.returncode == 1
+    assert f"port {port} of 127.0.0.1 cannot be used: another program listens there; choose another" in done.stderr
+
+
+def test_a_changed_file_does_not_continue_another_study(tmp_path: Path) -> None:
+    wdsearch.run(SMALL, home=tmp_path, progress=False)
+    space = SMALL["space"] | {"dropout": {"low": 0.0, "high": 0.9}}
+    with pytest.raises(StudyChangedError) as caught:
+        wdsearch.run(SMALL | {"space": space, "seed": 9}, home=tmp_path, progress=False)
+    assert "  seed: 3 -> 9" in str(caught.value)
+    assert "  space.dropout.high: 0.6 -> 0.9" in str(caught.value)
+    assert "give the changed study its own name" in str(caught.value)
+    assert len(load_result("small", Home(tmp_path)).trials) == 4
+
+
+def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(FILE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    here = {"cwd": tmp_path, "env": {**os.environ, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}}
+    code = "import sys, wdsearch.tracking as t; t.Tracker.close.__defaults__ = (3.0, None); import wdsearch.cli as c; c.main()"
+    command = [sys.executable, "-c", code, "run", "study.yaml", "--home", "h"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, **here)
+    assert done.returncode == 0, "training does not need MLflow"
+    assert "deliver them with: wdsearch sync tiny" in " ".join(done.stderr.split())
+    status = cli("status", "tiny", "--home", "h", **here).stdout
+    assert "records have not reached MLflow yet" in " ".join(status.split())
+    server = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    server += ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--artifacts-destination", str(tmp_path)]
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(server, stdout=log, stderr=log)
+    killer = threading.Timer(150, process.kill)
+    killer.start()
+    try:
+        for _ in range(6):  # the server takes a while
+            done = cli("sync", "tiny", "--home", "h", **here)
+            if done.returncode == 0:
+                break
+            assert done.returncode == 1
+            assert "could not be delivered" in done.stderr
+        assert done.returncode == 0, done.stderr
+        assert "nothing was left" in cli("sync", "tiny", "--home", "h", **here).stdout
+    finally:
+        killer.cancel()
+        process.terminate()
+        process.wait()
+    assert "records have not reached" not in cli("status", "tiny", "--home", "h", **here).stdout

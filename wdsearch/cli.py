@@ -184,7 +184,7 @@ def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -
 
 def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> Any:
     """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
-    from wdsearch.storage import Home
+    from wdsearch.storage import Home, clear_storage_errors
     from wdsearch.studyfile import StudySource
     from wdsearch.tracking import Tracker
 
@@ -193,8 +193,9 @@ def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> Any:
         source.override(text)
     name = source.content.get("study")
     if isinstance(name, str) and name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        tracker = Tracker(Home(home).path, name)
-        tracker.start_delivery()
+        with clear_storage_errors(Home(home)):
+            tracker = Tracker(Home(home).path, name)
+            tracker.start_delivery()
         return tracker
     return None
 

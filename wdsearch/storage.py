@@ -122,10 +122,11 @@ def clear_storage_errors(home: Home, storage: str | None = None) -> Iterator[Non
     try:
         yield
     except Exception as error:
-        hint = next(filter(None, (_hint(cause) for cause in _causes(error))), None)
-        if hint is None:
+        found = [(cause, hint) for cause in _causes(error) if (hint := _hint(cause))]
+        if not found:
             raise
-        text = f"storage {shown_url(home.url(storage))} (folder {home.path}): {str(error).splitlines()[0]}"
+        cause, hint = found[-1]
+        text = f"storage {shown_url(home.url(storage))} (folder {home.path}): {str(cause).splitlines()[0]}"
         raise StorageError(f"{text}\n{hint}") from error
 
 

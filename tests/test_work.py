@@ -14,6 +14,7 @@ import torch
 from mlflow import MlflowClient
 from test_search import STUDY, told
 
+from wdsearch.leases import MOST_TAKEOVERS
 from wdsearch.results import StudyResult, load_result, spent
 from wdsearch.storage import Home
 
@@ -212,4 +213,15 @@ def test_trials_whose_workers_keep_dying_fail_with_the_reason_and_others_take_th
     assert 7 in {trial.params["model.width"] for trial in failed}
     assert 7 not in {trial.params["model.width"] for trial in found.optuna_study.trials if trial not in failed}
     for trial in failed:
-        assert "its worker died 4 times" in trial.user_attrs["error"]
+        assert f"its worker died {MOST_TAKEOVERS + 1} times" in trial.user_attrs["error"]
+
+
+@pytest.mark.slow
+def test_random_kills_locks_and_outages_lose_and_double_nothing(tmp_path: Path) -> None:
+    """The short form of `python tests/faults/endure.py`."""
+    from endure import endure
+
+    tally = endure(kills=3, wanted_outages=1, folder=tmp_path, per_study=3)
+    assert tally.faults == []
+    assert tally.counts["kills"] >= 3
+    assert tally.counts["outages"] >= 1

@@ -15,6 +15,7 @@ from wdsearch.storage import Home
 from wdsearch.tracking import PATIENCE, QUIET, STUDY, interrupt, lock_of, shown_uri
 
 LIVE_EVERY_S = 10.0
+QUIET_S = 20.0  # so long nobody looks yet; a short study is delivered at its end, when no training is held up
 DUTY = 0.05  # share of the time that delivery may take while training goes on
 GIVE_UP_AFTER_S, SYNC_GIVES_UP_AFTER_S = 180.0, 20.0
 LONGEST_PAUSE_S = 15.0
@@ -210,11 +211,11 @@ def sync(
 
 def _deliver_all(spool: Spool, give_up_after_s: float, progress: Callable[[int, str | None], None]) -> int:
     _warm_up(spool)
-    courier, failing_since, pause_s = None, None, 0.5
+    courier, failing_since, pause_s, quiet_until = None, None, 0.5, time.monotonic() + QUIET_S
     while True:
         last, began = not _writers(spool), time.monotonic()
         try:
-            if spool.left():
+            if spool.left() and (last or began >= quiet_until):
                 courier = courier or Courier(spool)
                 courier.carry(everything=last)
             if failing_since is not None:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 BASELINE_SLOT = -1
 BEAT_S, GRACE_S = 5.0, 60.0
-MOST_TAKEOVERS = 3
+MOST_TAKEOVERS = 5
 ALIVE, RELEASED = "alive", "released"
 
 _METADATA = sql.MetaData()

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from wdsearch.spool import Spool, now_ms
 
+STALLED_S = 15.0
 STUDY = "study"
 INTERRUPTED = "INTERRUPTED"
 QUIET = {
@@ -142,15 +143,18 @@ class Tracker:
             self._lock.close()
 
     def close(self, wait_s: float = 120.0, progress: Callable[[int], None] | None = None) -> Delivery:
-        """Wait until all is delivered, or until `wait_s` or the delivery gave up; the rest stays in the spool.
+        """Wait until all is delivered, `wait_s` are over, or MLflow is out of reach; the rest stays in the spool.
 
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
         self.stop_writing()
-        end, restarts = time.monotonic() + wait_s, 3
+        end, restarts, least, moved = time.monotonic() + wait_s, 3, math.inf, time.monotonic()
         while (left := self.spool.left()) and time.monotonic() < end:
             if progress:
                 progress(left)
+            least, moved = (left, time.monotonic()) if left < least else (least, moved)
+            if time.monotonic() - moved > STALLED_S and self.spool.recall("error"):
+                break
             if self._process is None or self._process.poll():
                 if not restarts:
                     break
@@ -158,10 +162,8 @@ class Tracker:
             elif self._process.returncode == 0:  # it did what can be done
                 break
             time.sleep(0.05)
-        if self._process is not None and not left:
-            self._process.wait()
-        elif self._process is not None and self._process.poll() is None:
-            self._process.returncode = 0  # it goes on alone, and needs no warning
+        if self._process is not None and self._process.poll() is None:
+            self._process.returncode = 0  # it goes on alone, or is about to end; Python need not warn
         return self._delivery(self.spool.left())
 
     def _delivery(self, left: int) -> Delivery:

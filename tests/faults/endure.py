@@ -8,6 +8,7 @@ its part of the budget; that is counted, and no fault. Ends with 1 if anything w
 """
 
 import argparse
+import os
 import random
 import signal
 import socket
@@ -70,8 +71,7 @@ class Server:
     def down(self) -> None:
         """Kill it with all its processes."""
         if self.process is not None:
-            with suppress(ProcessLookupError):
-                subprocess.run(["kill", "-9", f"-{self.process.pid}"], check=False, stderr=subprocess.DEVNULL)
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 
@@ -106,7 +106,7 @@ def outages(server: Server, stopped: threading.Event, tally: Tally, chance: rand
         tally.counts["outages"] += 1
         if chance.random() < 0.5 and server.process is not None:
             for number in (signal.SIGSTOP, signal.SIGCONT):
-                subprocess.run(["kill", f"-{number.value}", f"-{server.process.pid}"], check=False)
+                os.killpg(server.process.pid, number)
                 stopped.wait(chance.uniform(2, 8))
         else:
             server.down()
@@ -192,8 +192,6 @@ def mlflow_runs(uri: str, tally: Tally) -> list[tuple[str, list[int], str]]:
 
 def endure(kills: int, wanted_outages: int, folder: Path, seed: int = 0, per_study: int = 12) -> Tally:
     """Search study after study until there were so many kills and outages."""
-    import os
-
     from wdsearch.delivery import deliver
 
     tally, chance, server, stopped = Tally(), random.Random(seed), Server(folder), threading.Event()

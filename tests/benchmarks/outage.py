@@ -1,0 +1,113 @@
+"""What MLflow out of reach costs a study: the time of its search beside that of one whose records nobody delivers.
+
+    python tests/benchmarks/outage.py [--repeats N]
+
+In turns: delivery to a file, to a port where nothing answers, and to a server that accepts connections and never answers.
+Ratios are taken within a repeat, for machines are shared and noisy; medians over the repeats are shown.
+"""
+
+import argparse
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import rich
+from rich.table import Table
+
+import wdsearch
+import wdsearch.search
+from wdsearch.tracking import Tracker
+
+STUDY = {
+    "study": "outage",
+    "data": {"name": "mnist1d", "init_args": {"batch_size": 128}},
+    "model": {"name": "mlp", "init_args": {"hidden": [256, 256]}},
+    "space": {"weight_decay": {"timescale": [0.01, 10]}, "dropout": {"low": 0.0, "high": 0.5}},
+    "budget": {"trials": 16, "epochs": 20},
+    "search": {"batch": 8, "sampler": "random", "pruner": "none"},
+    "trainer": {"accelerator": "cpu"},
+}
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """Accepts whatever comes, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept: list[socket.socket] = []
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    kept.append(server.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def unused() -> str:
+    """An address at which nothing answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def searched(uri: str | None, deliver: bool = True) -> float:
+    """Seconds of one study's search, without the start before and the wait for MLflow after it."""
+    taken: list[float] = []
+    search: Callable[..., None] = wdsearch.search._search
+
+    def timed(*arguments: object) -> None:
+        began = time.perf_counter()
+        search(*arguments)
+        taken.append(time.perf_counter() - began)
+
+    start, close = Tracker.start_delivery, Tracker.close
+    wdsearch.search._search = timed  # type: ignore[assignment]
+    if not deliver:
+        Tracker.start_delivery = lambda tracker: None  # type: ignore[method-assign]
+    Tracker.close = lambda tracker, progress=None: close(tracker, 0.0)  # type: ignore[method-assign, assignment]
+    try:
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            tracker = Tracker(Path(folder), "outage", uri)
+            wdsearch.run(STUDY, home=folder, tracker=tracker, progress=False)
+            if tracker._process is not None:
+                tracker._process.kill()
+                os.waitpid(tracker._process.pid, 0)
+    finally:
+        wdsearch.search._search = search  # type: ignore[assignment]
+        Tracker.start_delivery, Tracker.close = start, close  # type: ignore[method-assign]
+    return taken[0]
+
+
+def main() -> None:
+    """Measure and show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    repeats = parser.parse_args().repeats
+    with silent_server() as silent:
+        cases: dict[str, Callable[[], float]] = {
+            "nobody delivers": lambda: searched(None, deliver=False),
+            "delivered to a file": lambda: searched(None),
+            "nothing answers": lambda: searched(unused()),
+            "accepted, never answered": lambda: searched(silent),
+        }
+        searched(None, deliver=False)  # imports, first calls
+        found: dict[str, list[float]] = {name: [] for name in cases}
+        for repeat in range(repeats):
+            order = list(cases)[repeat % len(cases) :] + list(cases)[: repeat % len(cases)]
+            for name in order:
+                found[name].append(cases[name]())
+    table = Table("MLflow", "search, s", "beside nobody delivering", title=f"{repeats} repeats, medians")
+    for name, seconds in found.items():
+        ratios = [own / base for own, base in zip(seconds, found["nobody delivers"], strict=True)]
+        table.add_row(name, f"{median(seconds):.2f}", f"{100 * (median(ratios) - 1):+.1f} %")
+    rich.print(table)
+
+
+if __name__ == "__main__":
+    main()

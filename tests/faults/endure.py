@@ -61,7 +61,8 @@ class Server:
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            without_jobs = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=without_jobs, start_new_session=True)
         for _ in range(240):
             with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5):
                 return

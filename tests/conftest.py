@@ -2,8 +2,11 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, and their threads would wait for each other
 
 import lightning as L
 import pytest

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types noise leases provenance examine kinds",
+    "types noise leases provenance examine kinds completion",
     "tasks",
     "regularizers",
     "recipe models datasets",
@@ -16,7 +16,8 @@ LAYERS = [
     "pruners",
     "samplers sources",
     "catalog",
-    "editor_schema",
+    "editor_schema csv_table",
+    "scaffold",
     "space",
     "dimensions",
     "checks",
@@ -27,15 +28,17 @@ LAYERS = [
     "checkpoint",
     "population",
     "assembly",
-    "objective",
+    "objective preview",
     "storage spool",
     "results",
     "status",
     "tracking plots terminal",
+    "overviews",
     "delivery",
     "work",
     "loop",
     "search",
+    "begin",
     "cli",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

@@ -1,7 +1,6 @@
 """From a study's configuration to objects: data, networks and trials."""
 
 import copy
-import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -13,14 +12,16 @@ import torch
 from torch import nn
 
 from wdsearch.datasets import DATASETS
+from wdsearch.importing import import_path
 from wdsearch.models import MODELS
 from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
 from wdsearch.recipe import Recipe
 from wdsearch.regularizers import torch_equivalents
 from wdsearch.schema import Source, StudyConfig
-from wdsearch.sources import import_path
+from wdsearch.sources import SHAPE, parameters_of
 from wdsearch.space import Configuration
+from wdsearch.studyfile import shown
 from wdsearch.tasks import Task
 
 
@@ -33,29 +34,62 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
     data = config.data
     if isinstance(data, L.LightningDataModule):
         module = data
-    elif data.class_path is not None:
-        module = _built("data", data.class_path, import_path(data.class_path), data.init_args)
     else:
-        arguments = {"split_seed": data.split_seed, "seed": config.seed} | data.init_args
-        module = _built("data", str(data.name), DATASETS[str(data.name)], arguments)
+        builder = import_path(data.class_path, data.folder) if data.class_path else DATASETS[str(data.name)]
+        seeds = {"split_seed": data.split_seed, "seed": config.seed}
+        arguments = {name: seed for name, seed in seeds.items() if name in parameters_of(builder)} | data.init_args
+        module = _built("data", str(data.class_path or data.name), builder, arguments, L.LightningDataModule)
     try:
         module.prepare_data()
         module.setup("fit")
     except Exception as error:  # whatever a user's module raises
         raise BuildError(f"data: {type(module).__name__} cannot be set up: {_text(error)}") from error
+    _check_loaders(module)
     return module
 
 
-def _built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+def _built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[str, Any], wanted: type) -> Any:
     try:
-        return builder(**arguments)
+        made = builder(**arguments)
     except Exception as error:  # whatever a user's constructor raises
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise BuildError(f"{key}: {name}({given}) cannot be built: {_text(error)}") from error
+    if not isinstance(made, wanted):
+        raise BuildError(f"{key}: {name} gives {shown(made)}; it must be a {wanted.__module__}.{wanted.__name__}")
+    return made
+
+
+def _check_loaders(data: L.LightningDataModule) -> None:
+    """Raise BuildError if the data lack what a population asks of them."""
+    name, hint = type(data).__name__, "; a subclass of wdsearch.ArrayDataModule has it"
+    for method in ("train_dataloader", "val_dataloader", "train_eval_dataloader"):
+        if not hasattr(data, method):
+            raise BuildError(f"data: {name} has no {method}(): training rows in a fixed order, for the gap{hint}")
+        try:
+            loader = getattr(data, method)()
+            len(loader)
+        except Exception as error:  # whatever a user's module raises
+            raise BuildError(f"data: {name}.{method}() fails: {_text(error)}") from error
+        sampler = getattr(loader, "sampler", None)
+        if method == "train_dataloader" and not hasattr(sampler, "set_epoch"):
+            text = (
+                f"the sampler of {name}.train_dataloader() has no set_epoch(epoch), by which all trials see one order"
+            )
+            raise BuildError(f"data: {text}{hint}")
 
 
 def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def check_trainer(config: StudyConfig) -> None:
+    """Raise BuildError if this machine has not what the trainer is to use."""
+    given = config.trainer.model_dump(include={"accelerator", "devices", "precision"})
+    try:
+        L.Trainer(**given, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except Exception as error:  # Lightning raises several
+        said = ", ".join(f"{key}: {value}" for key, value in given.items())
+        raise BuildError(f"trainer {{{said}}} cannot be had on this machine: {error}") from error
 
 
 def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
@@ -115,14 +149,17 @@ class TrialFactory:
             return copy.deepcopy(model)
         if not isinstance(model, Source):
             name = getattr(model, "__qualname__", type(model).__name__)
-            return _built("model", name, model, self._shape(model) | dict(arguments))
-        builder = import_path(model.class_path) if model.class_path else MODELS[str(model.name)]
+            return _built("model", name, model, self._shape(model) | dict(arguments), nn.Module)
+        builder = import_path(model.class_path, model.folder) if model.class_path else MODELS[str(model.name)]
         name = str(model.class_path or model.name)
-        return _built("model", name, builder, self._shape(builder) | model.init_args | dict(arguments))
+        return _built("model", name, builder, self._shape(builder) | model.init_args | dict(arguments), nn.Module)
 
     def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, int]:
-        names = inspect.signature(builder).parameters
-        return {name: getattr(self.data, name) for name in ("inputs", "outputs") if name in names}
+        names = [name for name in SHAPE if name in parameters_of(builder)]
+        try:
+            return {name: getattr(self.data, name) for name in names}
+        except AttributeError as error:
+            raise BuildError(f"model: it takes {' and '.join(names)} from the data, but {_text(error)}") from error
 
     def params(self, configuration: Configuration) -> dict[str, float | int | str]:
         """What identifies a trial to people: strengths and rate, with log10 where it exists, timescale, torch's words."""

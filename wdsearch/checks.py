@@ -1,25 +1,19 @@
 """What no single key can say: whether the keys of a study fit each other, the regularizers, models, data and optuna."""
 
 from collections.abc import Mapping
-from types import UnionType
 from typing import Any
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from wdsearch.dimensions import check_space
+from wdsearch.kinds import allowed, fits
 from wdsearch.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler, options_of
 from wdsearch.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig
 from wdsearch.sources import Faults, attribute_of_data, check_data, check_model
 from wdsearch.studyfile import Location, as_written, nearest, shown
-from wdsearch.tasks import METRICS
+from wdsearch.tasks import LOSSES, METRICS
 
-KINDS: dict[str, tuple[type | UnionType, str]] = {
-    "int": (int, "a whole number"),
-    "float": (int | float, "a number"),
-    "bool": (bool, "true or false"),
-    "str": (str, "text"),
-}
 ONLY = {"adamw": ("betas", "eps"), "sgd": ("momentum", "nesterov")}
 
 
@@ -27,6 +21,7 @@ def check(sections: Mapping[str, Any]) -> Faults:
     """Faults of the sections that are well formed by themselves, each with the key that it is about."""
     data, model, metric = (sections.get(name) for name in ("data", "model", "metric"))
     own_task = attribute_of_data(data, "task")
+    own_task = own_task if own_task in LOSSES else None
     task = sections.get("task") or own_task
     if "data" in sections:
         yield from check_data(data)
@@ -121,18 +116,5 @@ def _options(key: str, choice: Choice, known: Mapping[str, Any]) -> Faults:
             yield place, f"{given}: it comes from the study's own seed"
         elif name not in known:
             yield place, f"{given} is not an option of {choice.name}{nearest(name, known)}"
-        elif not _fits(value, known[name]):
-            wanted = " or ".join(KINDS[kind][1] for kind in _kinds(known[name]))
-            yield place, f"{given} is {shown(value)}; allowed is {wanted}"
-
-
-def _kinds(annotation: str) -> list[str]:
-    return [kind.strip() for kind in annotation.split("|") if kind.strip() != "None"]
-
-
-def _fits(value: Any, annotation: str) -> bool:
-    """Whether a value is what an option's annotation says; one that says more than plain kinds is not judged."""
-    kinds = _kinds(annotation)
-    if not set(kinds) <= set(KINDS) or (value is None and "None" in annotation):
-        return True
-    return any(isinstance(value, KINDS[kind][0]) and isinstance(value, bool) == (kind == "bool") for kind in kinds)
+        elif not fits(value, known[name]):
+            yield place, f"{given} is {shown(value)}; allowed is {allowed(known[name])}"

@@ -8,8 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from wdsearch.begin import BEGIN, Overrides, StudyFile
+from wdsearch.completion import study_names
+
+
+class _Commands(TyperGroup):
+    """Lists the commands in the order in which they are used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        ranks = {panel: rank for rank, panel in enumerate(PANELS.values())}
+        return sorted(self.commands, key=lambda name: ranks[getattr(self.commands[name], "rich_help_panel", "")])
+
+
+PANELS = {"begin": "Begin", "search": "Search", "results": "Results"}
 app = typer.Typer(
+    cls=_Commands,
     help="Find the right weight decay jointly with the other regularizers, and see what it did.",
     epilog="Example: wdsearch run studies/mnist1d.yaml --set budget.trials=8",
     no_args_is_help=True,
@@ -17,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Study = Annotated[str, typer.Argument(help="Name of the study.")]
+Study = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=study_names)]
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the studies.", show_default=".wdsearch")]
 StorageOption = Annotated[
     str | None, typer.Option("--storage", help="URL of Optuna's storage.", show_default="SQLite in the home folder")
@@ -32,6 +47,8 @@ EXIT_CODES = {
     "NotSearchedError": 2,
     "BuildError": 2,
     "DataError": 2,
+    "ScaffoldError": 2,
+    "TableError": 2,
     "StorageError": 1,
     "TrialsFailedError": 1,
     "UndeliveredError": 1,
@@ -47,12 +64,13 @@ class Format(StrEnum):
     json = "json"
 
 
-@app.command(epilog="Example: wdsearch run studies/mnist1d.yaml --set budget.trials=8 --set seed=1")
+@app.command(
+    rich_help_panel=PANELS["search"],
+    epilog="Example: wdsearch run studies/mnist1d.yaml --set budget.trials=8 --set seed=1",
+)
 def run(
-    file: Annotated[Path, typer.Argument(help="Study file (YAML).")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeatable.")
-    ] = None,
+    file: StudyFile,
+    overrides: Overrides = None,
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
@@ -70,7 +88,7 @@ def run(
         console.print(*conclusion(result), sep="\n", soft_wrap=True)
 
 
-@app.command(epilog="Example: wdsearch best mnist1d --format yaml")
+@app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch best mnist1d --format yaml")
 def best(
     study: Study,
     form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
@@ -86,7 +104,7 @@ def best(
         _print(found, form)
 
 
-@app.command(epilog="Example: wdsearch plot mnist1d --key dropout --output gap.png")
+@app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch plot mnist1d --key dropout --output gap.png")
 def plot(
     study: Study,
     key: Annotated[
@@ -110,7 +128,7 @@ def plot(
         typer.echo(path)
 
 
-@app.command(epilog="Example: wdsearch ui mnist1d --port 5001")
+@app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch ui mnist1d --port 5001")
 def ui(
     study: Study,
     port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.")] = 5000,
@@ -127,7 +145,7 @@ def ui(
         serve(place.path, load_result(study, place, storage).study, port, typer.echo)
 
 
-@app.command(epilog="Example: wdsearch status mnist1d --watch")
+@app.command(rich_help_panel=PANELS["search"], epilog="Example: wdsearch status mnist1d --watch")
 def status(
     study: Study,
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew until the study is done.")] = False,
@@ -162,7 +180,7 @@ def status(
                     live.update(status_table(found), refresh=True)
 
 
-@app.command(epilog="Example: wdsearch sync mnist1d")
+@app.command(rich_help_panel=PANELS["search"], epilog="Example: wdsearch sync mnist1d")
 def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -> None:
     """Deliver to MLflow what is left after an outage."""
     with _clear_errors():
@@ -180,6 +198,24 @@ def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -
                 lambda left, error: bar.update(f"{left} records left" + (f"; trying again: {error}" if error else "")),
             )
         console.print(f"{count} records delivered" if count else "nothing was left to deliver")
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"wdsearch {version('wdsearch')}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> Any:
@@ -235,6 +271,10 @@ def _clear_errors() -> Iterator[None]:
             raise
         typer.echo(str(error), err=True)
         raise typer.Exit(code) from None
+
+
+for _name, (_command, _example) in BEGIN.items():
+    app.command(_name, rich_help_panel=PANELS["begin"], epilog=f"Example: {_example}")(_clear_errors()(_command))
 
 
 def main() -> None:

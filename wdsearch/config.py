@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from wdsearch.schema import SECTIONS, Dimension, Limit, StudyConfig
+from wdsearch.schema import SECTIONS, Dimension, Limit, Source, StudyConfig
 from wdsearch.studyfile import Fault, Location, StudyFileError, StudySource, as_written, nearest, shown
 
 __all__ = ["StudyConfig", "StudyFileError", "load_study"]
@@ -38,7 +39,13 @@ def load_study(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: 
 def _source(source: str | Path | Mapping[str, Any] | StudyConfig) -> StudySource:
     if isinstance(source, str | Path):
         return StudySource.from_file(Path(source))
-    return StudySource(_content(source), "study")
+    try:
+        found = StudySource(_content(source), "study")
+    except RecursionError:
+        raise StudyFileError([Fault("study", None, "it contains itself, or is nested too deeply")]) from None
+    sections = (source.data, source.model) if isinstance(source, StudyConfig) else ()
+    found.folder = next((section.folder for section in sections if isinstance(section, Source)), None)
+    return found
 
 
 def _content(value: Any) -> Any:
@@ -54,7 +61,7 @@ def _content(value: Any) -> Any:
 def _validated(given: StudySource) -> tuple[dict[str, Any], list[Fault]]:
     """Each section by itself, so that a fault in one hides none in another."""
     faults = [
-        given.fault((key,), f"{key} is not a known key{nearest(key, StudyConfig.model_fields)}")
+        given.fault((key,), f"{as_written((key,))} is not a known key{nearest(key, StudyConfig.model_fields)}")
         for key in given.content
         if key not in StudyConfig.model_fields
     ]
@@ -62,7 +69,7 @@ def _validated(given: StudySource) -> tuple[dict[str, Any], list[Fault]]:
     for name, field in StudyConfig.model_fields.items():
         if name in given.content:
             try:
-                sections[name] = _section(name, given.content[name])
+                sections[name] = _section(name, given.content[name], given.folder)
             except ValidationError as error:
                 faults += _faults(given, name, error)
                 sections |= _sound_part(name, given.content[name], error)
@@ -73,10 +80,15 @@ def _validated(given: StudySource) -> tuple[dict[str, Any], list[Fault]]:
     return sections, faults
 
 
-def _section(name: str, value: Any) -> Any:
+def _section(name: str, value: Any, folder: Path | None = None) -> Any:
+    return _adapter(name).validate_python(value, context={"folder": folder})
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter:
     field = StudyConfig.model_fields[name]
     annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return TypeAdapter(annotation).validate_python(value)
+    return TypeAdapter(annotation)
 
 
 def _sound_part(name: str, value: Any, error: ValidationError) -> dict[str, Any]:
@@ -103,11 +115,13 @@ _ALLOWED = {
     "int_from_float": "a whole number",
     "int_type": "a whole number",
     "less_than": "a number below {lt:g}",
+    "less_than_equal": "at most {le:g}",
     "list_type": "a list",
     "literal_error": "{expected}",
     "model_type": "a mapping",
     "string_too_long": "at most {max_length} characters",
     "string_type": "text (in quotes if it looks like a number)",
+    "string_unicode": "text of whole characters",
     "too_long": "a list of at most {max_length}",
     "too_short": "a list of at least {min_length}",
     "tuple_type": "a list",

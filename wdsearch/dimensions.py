@@ -3,16 +3,19 @@
 import json
 import math
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 from torch import nn
 
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.schema import Dimension
-from wdsearch.sources import Faults, arguments_of, builder_of, refused
+from wdsearch.schema import Dimension, Source
+from wdsearch.sources import Faults, arguments_of, builder_of, misfit, refused
 from wdsearch.space import encoded, is_integer
 from wdsearch.studyfile import Location, as_written, nearest, shown
+
+SMALLEST, LARGEST, MOST_STEPS, MOST_COUNTED = 1e-100, 1e100, 10**9, 2**53
+_EXTREMES = "a range lies within ±1e100, and one in logarithms (a timescale too) above 1e-100"
 
 
 def check_space(space: Mapping[str, Dimension], model: Any, task: str | None) -> Faults:
@@ -44,9 +47,12 @@ def _form(path: Location, dimension: Dimension) -> Faults:
     if dimension.form == "range":
         yield from _range(path, dimension)
         return
-    if dimension.timescale and not dimension.timescale[0] < dimension.timescale[1]:
+    if dimension.timescale:
         low, high = dimension.timescale
-        yield (*path, "timescale"), f"{where}.timescale runs from {low:g} to {high:g}; low must be below high"
+        if not low < high:
+            yield (*path, "timescale"), f"{where}.timescale runs from {low:g} to {high:g}; low must be below high"
+        elif low < SMALLEST or high > LARGEST:
+            yield (*path, "timescale"), f"{where}.timescale runs from {low:g} to {high:g}; {_EXTREMES}"
     for word in sorted(given & {"log", "step"}):
         yield (*path, word), f"{where}.{word} goes with low and high only"
 
@@ -66,6 +72,10 @@ def _range(path: Location, dimension: Dimension) -> Faults:
     if dimension.log and low <= 0:
         neutral = " (off: true makes the neutral value reachable)" if path[1] in REGULARIZERS else ""
         yield (*path, "low"), f"{where}.low is {low:g}; a log range begins above 0{neutral}"
+    elif max(abs(low), abs(high)) > LARGEST or (dimension.log and low < SMALLEST):
+        yield path, f"{where} runs from {low:g} to {high:g}; {_EXTREMES}"
+    elif is_integer(str(path[1]), dimension) and max(abs(low), abs(high)) > MOST_COUNTED:
+        yield path, f"{where} runs from {low:g} to {high:g}; whole numbers are searched up to 2^53"
     if dimension.log and dimension.step is not None:
         yield (*path, "step"), f"{where}.step: a log range has no steps; leave out one of log and step"
     elif dimension.step is not None and low < high:
@@ -73,13 +83,17 @@ def _range(path: Location, dimension: Dimension) -> Faults:
 
 
 def _step(path: Location, low: float, high: float, dimension: Dimension) -> Faults:
-    step, start, end = (Decimal(str(number)) for number in (dimension.step, low, high))
-    last = start + (end - start) // step * step if end - start < step * 10**20 else end
     given = f"{as_written(path)}.step is {dimension.step:g}"
-    if is_integer(str(path[1]), dimension) and step % 1:
+    with localcontext(prec=1000):  # exact for all that a float can hold
+        step, start, end = (Decimal(str(number)) for number in (dimension.step, low, high))
+        steps = (end - start) // step
+        last, whole = start + steps * step, not step % 1
+    if is_integer(str(path[1]), dimension) and not whole:
         yield (*path, "step"), f"{given}; a range of whole numbers takes whole steps"
-    elif last == start:
+    elif not steps:
         yield (*path, "step"), f"{given}, more than from {low:g} to {high:g}; give a smaller one"
+    elif steps > MOST_STEPS:
+        yield (*path, "step"), f"{given}, a billionth of the range or less; leave it out"
     elif last != end:
         yield (*path, "step"), f"{given}, which does not divide {low:g} to {high:g}; give high: {last}"
 
@@ -166,7 +180,7 @@ def _argument(path: Location, dimension: Dimension, model: Any) -> Faults:
 def _can_be_stored(value: Any) -> bool:
     try:
         json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return False
     return True
 
@@ -185,6 +199,12 @@ def _unfit(path: Location, dimension: Dimension, model: Any) -> Faults:
         yield path, f"{where}: {name or repr(name)} is not an argument of {called}{nearest(name, known)}"
         return
     for place, value in _values(path, dimension) if refused(model, {}) is None else ():
-        refusal = refused(model, {name: value})
-        if refusal:
-            yield place, f"{as_written(place)} is {shown(value)}; {model.name} refuses it: {refusal}"
+        given = f"{as_written(place)} is {shown(value)}"
+        if wanted := misfit(builder, name, value) if _is_ours(model) else None:
+            yield place, f"{given}; allowed is {wanted}"
+        elif refusal := refused(model, {name: value}):
+            yield place, f"{given}; {model.name} refuses it: {refusal}"
+
+
+def _is_ours(model: Any) -> bool:
+    return isinstance(model, Source) and model.name is not None

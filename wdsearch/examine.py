@@ -70,7 +70,9 @@ def _check_classes(part: str, targets: torch.Tensor, outputs: int | None) -> Non
     classes = targets.unique().tolist()
     if len(classes) < 2:
         text = f"all {len(targets)} {part} rows are of class {classes[0]}"
-        raise DataError(f"{text}: there is nothing to tell apart; split so that every part has all classes (stratified)")
+        raise DataError(
+            f"{text}: there is nothing to tell apart; split so that every part has all classes (stratified)"
+        )
     if classes[0] < 0 or (outputs is not None and classes[-1] >= outputs):
         known = f"0 to {outputs - 1}" if outputs is not None else "0 and above"
         raise DataError(f"{part} targets go from {classes[0]} to {classes[-1]}; allowed are class numbers {known}")

@@ -1,9 +1,8 @@
 """The data and the network that a study names, as callables: ours by name, others by import path, or own objects."""
 
-import importlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,18 +10,15 @@ import torch
 from torch import nn
 
 from wdsearch.datasets import DATASETS
+from wdsearch.importing import import_path, why_not
+from wdsearch.kinds import allowed, annotation_of, fits
 from wdsearch.models import MODELS
 from wdsearch.schema import DataConfig, Source
 from wdsearch.studyfile import Location, nearest, shown
+from wdsearch.tasks import LOSSES, METRICS
 
 Faults = Iterator[tuple[Location, str]]
 SHAPE = ("inputs", "outputs")
-
-
-def import_path(path: str) -> Any:
-    """The object at `package.module.Name`."""
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def builder_of(model: Any) -> Callable[..., Any] | None:
@@ -35,8 +31,9 @@ def builder_of(model: Any) -> Callable[..., Any] | None:
 def _made(source: Source, table: Mapping[str, Any]) -> Any:
     """What a source names; None if that is unknown, not importable, or nothing that can be called."""
     try:
-        made = import_path(source.class_path) if source.class_path else table.get(source.name or "")
-    except Exception:  # whatever a user's module raises when it is imported
+        by_path = source.class_path is not None
+        made = import_path(str(source.class_path), source.folder) if by_path else table.get(source.name or "")
+    except (Exception, SystemExit):  # whatever a user's module raises when it is imported
         return None
     return made if callable(made) else None
 
@@ -60,6 +57,13 @@ def arguments_of(builder: Callable[..., Any]) -> set[str] | None:
     parameters = parameters_of(builder)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return None if takes_any or not parameters else set(parameters) - set(SHAPE)
+
+
+def misfit(builder: Callable[..., Any], name: str, value: Any) -> str | None:
+    """What an argument of one of our builders takes, if the value is of another kind."""
+    parameter = parameters_of(builder).get(name)
+    annotation = annotation_of(parameter) if parameter else ""
+    return None if fits(value, annotation) else allowed(annotation)
 
 
 def default_of(model: Any, name: str) -> Any:
@@ -94,8 +98,19 @@ def check_data(data: Any) -> Faults:
     """Faults of the data's source."""
     if isinstance(data, DataConfig):
         yield from _check("data", data, DATASETS)
+        taken = arguments_of(made) if data.class_path and (made := _made(data, DATASETS)) else None
+        if "split_seed" in data.model_fields_set and taken is not None and "split_seed" not in taken:
+            yield (
+                ("data", "split_seed"),
+                f"data.split_seed: {data.class_path} takes no argument split_seed; leave it out",
+            )
     elif not isinstance(data, L.LightningDataModule):
         yield ("data",), f"data is {shown(data)}; allowed is a name, a class_path or a LightningDataModule object"
+    tables: dict[str, Iterable[str]] = {"task": LOSSES, "metric": METRICS}
+    for name, known in tables.items():
+        own = attribute_of_data(data, name)
+        if own is not None and own not in known:
+            yield ("data",), f"data: the class says {name} = {own!r}{nearest(own, known)}"
 
 
 def check_model(model: Any) -> Faults:
@@ -116,16 +131,13 @@ def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
     elif source.name is not None and source.name not in table:
         yield (key, "name"), f"{key}.name is {shown(source.name)}{nearest(source.name, table)}"
     elif (made := _made(source, table)) is None:
-        yield (key, "class_path"), f"{key}.class_path is {source.class_path}; {_why_not(str(source.class_path))}"
+        reason = why_not(str(source.class_path), source.folder)
+        yield (key, "class_path"), f"{key}.class_path is {source.class_path}; {reason}"
     else:
         known, called = arguments_of(made), source.name or source.class_path
         for name in sorted(source.init_args.keys() - known) if known is not None else ():
             text = f"{key}.init_args.{name} is not an argument of {called}{nearest(name, known or ())}"
             yield (key, "init_args", name), text
-
-
-def _why_not(path: str) -> str:
-    try:
-        return f"it is no class but {shown(import_path(path))}"
-    except Exception as error:
-        return f"it cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
+        for name, value in source.init_args.items() if source.name else ():
+            if wanted := misfit(made, name, value):
+                yield (key, "init_args", name), f"{key}.init_args.{name} is {shown(value)}; allowed is {wanted}"

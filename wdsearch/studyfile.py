@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 Location = tuple[str | int, ...]
-MOST_VALUES, DEEPEST = 20_000, 20
+MOST_VALUES, DEEPEST, LARGEST_BYTES, LONGEST_NUMBER = 5_000, 20, 200_000, 1_000
+MOST_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Fault:
 
     def __str__(self) -> str:
         place = f"{self.where}:{self.line}" if self.line else self.where
-        return f"{place}: {self.text}".replace("\n", "\\n")
+        return printable(f"{place}: {self.text}")
 
 
 class StudyFileError(ValueError):
@@ -32,6 +33,9 @@ class StudyFileError(ValueError):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(sorted(set(faults), key=lambda fault: (fault.line is None, fault.line or 0, fault.text)))
         super().__init__("\n".join(map(str, self.faults)))
+
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
@@ -50,6 +54,8 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), [*
 
 
 def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > LONGEST_NUMBER:
+        raise ValueError
     return int(node.value, {"0o": 8, "0x": 16}.get(node.value[:2], 10))
 
 
@@ -59,6 +65,9 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 class StudySource:
     """A study's content, where each key of it was written, and the faults of the overrides."""
 
+    folder: Path | None = None
+    """Where modules that the study names are looked for first: beside its file."""
+
     def __init__(self, content: dict[str, Any], where: str, lines: Mapping[Location, int] | None = None) -> None:
         self.content, self.where, self.lines = content, where, dict(lines or {})
         self.overrides: dict[Location, str] = {}
@@ -67,7 +76,9 @@ class StudySource:
     @classmethod
     def from_file(cls, path: Path) -> "StudySource":
         """Read a study file; raises StudyFileError."""
-        return cls.from_text(_read(path), str(path))
+        source = cls.from_text(_read(path), str(path))
+        source.folder = path.absolute().parent
+        return source
 
     @classmethod
     def from_text(cls, text: str, where: str) -> "StudySource":
@@ -126,16 +137,25 @@ def _parsed(text: str, where: str) -> tuple[Any, dict[Location, int]]:
         root = loader.get_single_node()
         content = reader.value(root, ()) if root is not None else None
     except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        problem = "it is nested too deeply" if isinstance(error, RecursionError) else problem
-        raise StudyFileError([Fault(where, mark and mark.line + 1, f"this is not YAML: {problem}")]) from None
+        raise StudyFileError([_no_yaml(error, text, where)]) from None
     finally:
         if loader is not None:
             loader.dispose()
     if reader.faults:
         raise StudyFileError(reader.faults)
     return content, reader.lines
+
+
+def _no_yaml(error: Exception, text: str, where: str) -> Fault:
+    mark, position = getattr(error, "problem_mark", None), getattr(error, "position", None)
+    line = mark.line + 1 if mark else None if position is None else text.count("\n", 0, position) + 1
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    problem = "it is nested too deeply" if isinstance(error, RecursionError) else problem
+    hint = "; indent with spaces, not with tabs" if "\\t" in problem else ""
+    return Fault(where, line, f"this is not YAML: {problem}{hint}")
+
+
+_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]
 
 
 class _Reader:
@@ -146,54 +166,82 @@ class _Reader:
         self.lines: dict[Location, int] = {}
         self.faults: list[Fault] = []
         self._open: set[int] = set()
-        self._unmerged: set[int] = set()
+        self._flat: dict[int, _Pairs] = {}
+        self._merged = 0
 
     def value(self, node: yaml.Node, path: Location) -> Any:
         """The value of a node at a path."""
         self.lines.setdefault(path, node.start_mark.line + 1)
+        self._check_size(node, path)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if id(node) in self._open:
             return self._fault(node, "this value contains itself")
-        if len(path) > DEEPEST or len(self.lines) > MOST_VALUES:  # aliases of aliases double at each line
-            return self._fault(node, f"this is too large for a study file ({MOST_VALUES} values, {DEEPEST} deep)")
         self._open.add(id(node))
         try:
             return self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._list(node, path)
         finally:
             self._open.remove(id(node))
 
+    def _check_size(self, node: yaml.Node, path: Location) -> None:
+        """Aliases of aliases double at each line."""
+        if len(path) > DEEPEST or len(self.lines) + self._merged > MOST_VALUES:
+            text = f"this is too large for a study file ({MOST_VALUES} values, {DEEPEST} deep)"
+            raise StudyFileError([Fault(self.where, node.start_mark.line + 1, text)])
+
     def _scalar(self, node: yaml.ScalarNode) -> Any:
+        kind = node.tag.rpartition(":")[2]
         try:
-            return self.loader.construct_object(node)
-        except (ValueError, LookupError, AttributeError):  # what PyYAML raises at `!!bool maybe`, `!!timestamp x`
-            return self._fault(node, f"{shown(node.value)} is no {node.tag.rpartition(':')[2]}")
+            value = self.loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError):  # what PyYAML raises at `!!bool maybe`, `!!int ""`
+            return self._fault(node, f"{shown(node.value)} is no {kind}")
+        if value is not None and not isinstance(value, bool | int | float | str):
+            return self._fault(node, f"{shown(node.value)} is a {kind}; allowed are text, numbers, true and false")
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            return self._fault(node, f"{shown(value)} holds half a character")
+        return value
 
     def _list(self, node: yaml.Node, path: Location) -> list[Any]:
         return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, path: Location) -> dict[str, Any]:
-        if id(node) not in self._unmerged:  # `<<: *other` may be overridden: only keys written here are compared
-            self._unmerged.add(id(node))
-            self._compare_keys(node, path)
-            self.loader.flatten_mapping(node)
         given = {}
-        for key_node, value_node in node.value:
-            if isinstance(key_node, yaml.ScalarNode):
-                key = str(key_node.value)
-                self.lines[(*path, key)] = key_node.start_mark.line + 1
-                given[key] = self.value(value_node, (*path, key))
+        for key, (key_node, value_node) in self._pairs(node, path).items():
+            self.lines[(*path, key)] = key_node.start_mark.line + 1
+            given[key] = self.value(value_node, (*path, key))
         return given
 
-    def _compare_keys(self, node: yaml.MappingNode, path: Location) -> None:
-        first: dict[str, int] = {}
-        for key, _ in node.value:
+    def _pairs(self, node: yaml.MappingNode, path: Location) -> _Pairs:
+        """A mapping's keys and values with those of `<<`, which its own override; of several the first decides."""
+        if id(node) in self._flat:
+            return self._flat[id(node)]
+        self._flat[id(node)] = {}  # what a mapping that merges itself adds
+        own: _Pairs = {}
+        merged: _Pairs = {}
+        for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._fault(key, "a key is a word, not a list or a mapping")
-            elif key.value in first:
-                self._fault(key, f"{as_written((*path, key.value))} is given twice, first in line {first[key.value]}")
+            elif key.value in own:
+                first = own[key.value][0].start_mark.line + 1
+                self._fault(key, f"{as_written((*path, key.value))} is given twice, first in line {first}")
             else:
-                first[key.value] = key.start_mark.line + 1
+                own[key.value] = key, value
+        for key, value in list(own.values()):
+            if key.tag == _MERGE:
+                del own[key.value]
+                for other in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    merged = self._merge(other, path) | merged
+        self._flat[id(node)] = merged | own
+        return self._flat[id(node)]
+
+    def _merge(self, node: yaml.Node, path: Location) -> _Pairs:
+        if not isinstance(node, yaml.MappingNode):
+            self._fault(node, "`<<` takes a mapping, or a list of mappings")
+            return {}
+        pairs = self._pairs(node, path)
+        self._merged += len(pairs)
+        self._check_size(node, path)
+        return pairs
 
     def _fault(self, node: yaml.Node, text: str) -> None:
         self.faults.append(Fault(self.where, node.start_mark.line + 1, text))
@@ -203,29 +251,46 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X? Known: ...`, for a word that is not known."""
     words = sorted(known)
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return (f"; did you mean {close[0]}? " if close else "; ") + f"known: {', '.join(words)}"
+    more = f" and {len(words) - MOST_SHOWN} more" if len(words) > MOST_SHOWN else ""
+    return (f"; did you mean {close[0]}? " if close else "; ") + f"known: {', '.join(words[:MOST_SHOWN])}{more}"
 
 
 def as_written(path: Sequence[str | int]) -> str:
     """A location as a person writes it: `space.dropout.high`, `objective.minimize[0]`."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{_short(key)}" for key in path).lstrip(".")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def shown(value: Any) -> str:
     """A given value, shortened and on one line."""
     if value is None or isinstance(value, bool):
         return {None: "empty", True: "true", False: "false"}[value]
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    try:
+        text = repr(value)
+    except Exception:  # an own object's may fail, and so does that of a number of too many digits
+        text = f"<{type(value).__name__}>"
+    return _short(text)
+
+
+def printable(text: str) -> str:
+    """Text on one line that cannot steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(LARGEST_BYTES + 1)  # no more: it may be a data set, or a device without end
+        if len(text) <= LARGEST_BYTES:
+            return text.decode("utf-8")
+        problem = f"this is too large for a study file ({LARGEST_BYTES // 1000} kB)"
     except FileNotFoundError:
         problem = f"there is no such file{_files_near(path)}"
     except UnicodeDecodeError as error:
-        problem = f"this is not UTF-8 text (byte {error.start})"
+        problem = f"this is not UTF-8 text (byte {error.start}); save it as UTF-8"
     except (OSError, ValueError) as error:
         problem = f"it cannot be read: {getattr(error, 'strerror', None) or error}"
     raise StudyFileError([Fault(str(path), None, problem)])

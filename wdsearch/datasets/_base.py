@@ -1,7 +1,7 @@
 """Arrays as a LightningDataModule: split, standardised, and in an order that depends on (seed, epoch) alone."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -17,9 +17,9 @@ EVAL_BATCH = 1024
 
 
 class Arrays(NamedTuple):
-    """Rows of inputs and their targets."""
+    """Rows of inputs (an array, or what the preprocessor takes) and their targets."""
 
-    inputs: np.ndarray
+    inputs: Any
     targets: np.ndarray
 
 
@@ -71,12 +71,16 @@ class ArrayDataModule(L.LightningDataModule):
         train, validation = _split(rest, self.validation / (1 - self.test), self.split_seed, self.task)
         return {"train": train, "validation": validation, "test": test}
 
+    def preprocessor(self) -> Any:
+        """What is fitted to the training inputs and transforms those of every part, as scikit-learn's do."""
+        return StandardScaler()
+
     def setup(self, stage: str | None = None) -> None:
         """Split and standardise, once."""
         if self.parts:
             return
         splits = self.splits()
-        scaler = StandardScaler().fit(splits["train"].inputs)
+        scaler = self.preprocessor().fit(splits["train"].inputs)
         target_scaler = StandardScaler()
         if self.task == "regression":
             target_scaler.fit(splits["train"].targets.reshape(-1, 1))
@@ -131,6 +135,6 @@ def _in_order(part: TensorDataset) -> DataLoader:
 def _split(rows: Arrays, share: float, seed: int, task: str) -> tuple[Arrays, Arrays]:
     stratify = rows.targets if task == "classification" else None
     first, second, first_targets, second_targets = train_test_split(
-        rows.inputs, rows.targets, test_size=share, random_state=seed, stratify=stratify
+        rows.inputs, rows.targets, test_size=share, random_state=seed % 2**32, stratify=stratify
     )
     return Arrays(first, first_targets), Arrays(second, second_targets)

@@ -1,0 +1,100 @@
+"""The commands with which a study begins: init, validate, list, schema. What is heavy is imported when it is needed."""
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wdsearch.completion import csv_files, study_files
+
+StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", autocompletion=study_files)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeatable.")
+]
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder, made if need be.", show_default="this one")] = Path(),
+    csv: Annotated[
+        Path | None, typer.Option("--from-csv", help="Table to learn from.", autocompletion=csv_files)
+    ] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Its column that is to be predicted.")] = None,
+) -> None:
+    """Begin a study: a study file with comments, on a data set of ours or a table of yours."""
+    with _waiting("writing the study"):
+        from wdsearch.overviews import scaffold_overview
+        from wdsearch.scaffold import begin_study
+
+        begun = scaffold_overview(begin_study(folder, csv, target))
+    _show(begun)
+
+
+def validate(file: StudyFile, overrides: Overrides = None) -> None:
+    """Check a study as `run` does before it trains, and show what it will do."""
+    given = overrides or []
+    with _waiting("checking the study"):
+        from wdsearch.config import load_study
+
+        config = load_study(file, given)  # what is no YAML does not wait for torch
+        from wdsearch.overviews import study_overview
+        from wdsearch.preview import preview
+
+        found = preview(config)
+    command = ["wdsearch", "run", str(file), *(word for text in given for word in ("--set", text))]
+    _show(study_overview(found, shlex.join(command)))
+
+
+def list_names(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """What a study file can name: regularizers, models, data sets, samplers, pruners."""
+    with _waiting("looking into the tables"):
+        from wdsearch.catalog import catalog
+        from wdsearch.overviews import catalog_overview
+
+        found = catalog()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _show(catalog_overview(found))
+
+
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File.", show_default="print it")] = None,
+) -> None:
+    """The JSON Schema of study files, by which editors complete and check them."""
+    with _waiting("making the schema"):
+        from wdsearch.scaffold import schema_text, write_schema
+
+        text = schema_text() if output is None else write_schema(output)
+    typer.echo(text)
+
+
+BEGIN: dict[str, tuple[Callable[..., None], str]] = {
+    "init": (init, "wdsearch init cancer --from-csv cancer.csv --target diagnosis"),
+    "validate": (validate, "wdsearch validate studies/mnist1d.yaml --set budget.epochs=9"),
+    "list": (list_names, "wdsearch list --json"),
+    "schema": (schema, "wdsearch schema --output study.schema.json"),
+}
+
+
+def _show(lines: list[Any]) -> None:
+    from rich.console import Console
+
+    Console().print(*lines, sep="\n", soft_wrap=True)
+
+
+@contextmanager
+def _waiting(text: str) -> Iterator[None]:
+    """A spinner on stderr while torch is being loaded; nothing without a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield

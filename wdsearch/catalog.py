@@ -1,0 +1,95 @@
+"""What a study file can name: regularizers, models, data sets, samplers and pruners, from their tables and docstrings."""
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from wdsearch.datasets import DATASETS
+from wdsearch.kinds import allowed, annotation_of
+from wdsearch.models import MODELS
+from wdsearch.regularizers import REGULARIZERS, Regularizer
+from wdsearch.samplers import PRUNERS, SAMPLERS, options_of
+from wdsearch.sources import SHAPE, parameters_of
+
+NEEDED = inspect.Parameter.empty
+# what wdsearch gives where Optuna's own default is another, or depends on the study
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "qmc": {"scramble": True},
+    "median": {"n_warmup_steps": "epochs/4", "interval_steps": "epochs/8"},
+    "halving": {"min_resource": "epochs/4"},
+    "hyperband": {"min_resource": "epochs/4"},
+}
+_LINK = re.compile(r"`([^<`]+?) <[^>]*>`__")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of what can be named; `default` is NEEDED if there is none, None if it is chosen by what it is for."""
+
+    name: str
+    annotation: str
+    default: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        found: dict[str, Any] = {"name": self.name, "takes": allowed(self.annotation)}
+        default = list(self.default) if isinstance(self.default, tuple) else self.default
+        return found if self.default is NEEDED else found | {"default": default}
+
+
+def arguments(builder: Callable[..., Any]) -> list[Argument]:
+    """The arguments of a model or data set that a study file may give."""
+    parameters = parameters_of(builder).items()
+    return [Argument(name, annotation_of(p), p.default) for name, p in parameters if name not in SHAPE]
+
+
+def options(name: str, made: type) -> list[Argument]:
+    """The options of a sampler or pruner that a study file may give."""
+    parameters, own = parameters_of(made), _DEFAULTS.get(name, {})
+    return [Argument(key, text, own.get(key, parameters[key].default)) for key, text in options_of(made).items()]
+
+
+def catalog() -> dict[str, list[dict[str, Any]]]:
+    """All that can be named, as JSON can hold it: ∞ is the text `inf`."""
+    return {
+        "regularizers": [_strength(regularizer) for regularizer in REGULARIZERS.values()],
+        "models": [_entry(name, made, arguments(made)) for name, made in MODELS.items()],
+        "data": [_data_set(name, made) for name, made in DATASETS.items()],
+        "samplers": [_entry(name, made, options(name, made)) for name, made in SAMPLERS.items()],
+        "pruners": [_entry(name, made, options(name, made)) for name, made in PRUNERS.items()],
+    }
+
+
+def _strength(regularizer: Regularizer) -> dict[str, Any]:
+    return {
+        "name": regularizer.key,
+        "summary": regularizer.summary,
+        "unit": regularizer.unit,
+        "off": "inf" if regularizer.neutral == math.inf else regularizer.neutral,
+        "allowed": str(regularizer.domain),
+        "whole": regularizer.integer,
+        "usual": regularizer.usual._asdict(),
+        "tasks": list(regularizer.tasks),
+    }
+
+
+def _entry(name: str, made: Callable[..., Any], found: list[Argument]) -> dict[str, Any]:
+    return {"name": name, "summary": _summary(made), "arguments": [argument.as_dict() for argument in found]}
+
+
+def _data_set(name: str, made: Any) -> dict[str, Any]:
+    return _entry(name, made, arguments(made)) | {"task": made.task, "metric": made.metric}
+
+
+def _summary(made: Callable[..., Any]) -> str:
+    """The first line of a docstring, without markup and full stop."""
+    line = (inspect.getdoc(made) or "").partition("\n")[0]
+    return _LINK.sub(r"\1", line).replace("`", "").rstrip(".")
+
+
+def first_sentence(text: str) -> str:
+    """A summary's first sentence; `et al. 2014` ends none."""
+    return re.split(r"\.\s(?=[A-Z])", text, maxsplit=1)[0].rstrip(".")

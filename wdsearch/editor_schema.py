@@ -1,0 +1,207 @@
+"""The JSON Schema of study files, by which editors complete and check them while they are written.
+
+Made from the sections of `schema.py` and the tables of what can be named. It may allow what `load_study` refuses, for not
+all can be said in JSON Schema, but refuses nothing that `load_study` accepts.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from wdsearch.catalog import Argument, arguments, options
+from wdsearch.datasets import DATASETS
+from wdsearch.kinds import allowed, as_json_schema
+from wdsearch.models import MODELS
+from wdsearch.regularizers import REGULARIZERS, Regularizer
+from wdsearch.samplers import PRUNERS, SAMPLERS
+from wdsearch.schema import DataConfig, Dimension, Source, StudyConfig
+from wdsearch.tasks import METRICS
+from wdsearch.types import Interval
+
+FILE = "study.schema.json"
+HEADER = f"# yaml-language-server: $schema={FILE}\n"
+
+Schema = dict[str, Any]
+_LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+
+
+def study_schema() -> Schema:
+    """The schema, in words that drafts 7 to 2020-12 share."""
+    found = _plain(StudyConfig)
+    sections = found["properties"]
+    sections["data"] |= _named(DataConfig, DATASETS)
+    sections["model"] |= _named(Source, MODELS)
+    sections["space"] |= _space()
+    choices: dict[str, Mapping[str, type]] = {"sampler": SAMPLERS, "pruner": PRUNERS}
+    for key, table in choices.items():
+        place = sections["search"]["properties"]
+        place[key] = {"description": place[key]["description"], **_chosen(table)}
+    _name_results(sections["objective"]["properties"])
+    header = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "A study of wdsearch"}
+    return header | found
+
+
+# -- pydantic's schema, without references and in the words of all drafts ------------------------------------------
+
+
+def _plain(model: type[StudyConfig | Source | Dimension]) -> Schema:
+    generated = model.model_json_schema()
+    definitions = generated.pop("$defs", {})
+    return _inlined(generated, definitions)
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """In draft 7 nothing counts beside a reference, and `prefixItems` is unknown; all our tuples are pairs of one kind."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]] | {k: v for k, v in schema.items() if k != "$ref"}
+    found = {}
+    for word, value in schema.items():
+        if word == "prefixItems":
+            found["items"] = _inlined(value[0], definitions)
+        elif word == "properties":
+            found[word] = {key: _inlined(item, definitions) for key, item in value.items()}
+        elif word != "title" and not (word == "default" and value in (None, [], {})):
+            found[_LIMITS.get(word, word)] = _inlined(value, definitions)
+    return found
+
+
+# -- what can be named ---------------------------------------------------------------------------------------------
+
+
+def _named(section: type[Source], table: Mapping[str, Callable[..., Any]]) -> Schema:
+    """A name alone, or a mapping with `name` or `class_path`; a name says which arguments there are."""
+    mapping = _plain(section)
+    mapping["properties"]["name"] |= {"anyOf": [{"enum": sorted(table)}, {"type": "null"}]}
+    path = mapping["properties"]["class_path"]
+    path["anyOf"] = [{"type": "string", "pattern": r"^[^\s.]+(\.[^\s.]+)+$"}, {"type": "null"}]
+    mapping["anyOf"] = [{"required": ["name"]}, {"required": ["class_path"]}]
+    mapping["allOf"] = [_if_named(name, {"init_args": _arguments(made)}) for name, made in table.items()]
+    return {"anyOf": [_names(table), mapping]}
+
+
+def _names(table: Iterable[str]) -> Schema:
+    return {"type": "string", "enum": sorted(table)}
+
+
+def _if_named(name: str, properties: Schema) -> Schema:
+    condition = {"properties": {"name": {"const": name}}, "required": ["name"]}
+    return {"if": condition, "then": {"properties": properties}}
+
+
+def _arguments(builder: Callable[..., Any]) -> Schema:
+    properties = {argument.name: _value(argument) for argument in arguments(builder)}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _value(argument: Argument) -> Schema:
+    default = argument.as_dict().get("default")
+    return as_json_schema(argument.annotation) | ({} if default is None else {"default": default})
+
+
+def _chosen(table: Mapping[str, type]) -> Schema:
+    """A name alone, or a mapping of the name and its options."""
+    known = {name: {o.name: _value(o) for o in options(name, made)} for name, made in table.items()}
+    mapping = {
+        "type": "object",
+        "properties": {"name": _names(table)},
+        "required": ["name"],
+        "allOf": [
+            rule | {"then": rule["then"] | {"propertyNames": {"enum": ["name", *own]}}}
+            for name, own in known.items()
+            for rule in [_if_named(name, own)]
+        ],
+    }
+    return {"anyOf": [_names(table), mapping]}
+
+
+def _name_results(objective: Schema) -> None:
+    """The results that a goal or a constraint may name."""
+    sides = [f"{side}_{metric}" for side in ("val", "train", "gap") for metric in METRICS]
+    names = {"type": "string", "enum": ["val_loss", "train_loss", "gap", *sides]}
+    for key in ("minimize", "maximize"):
+        objective[key]["anyOf"] = [names, {"type": "array", "items": names}]
+    objective["constraints"]["propertyNames"] = names
+
+
+# -- the space -----------------------------------------------------------------------------------------------------
+
+
+def _space() -> Schema:
+    keys = {"lr": _rate()} | {key: _strength(regularizer) for key, regularizer in REGULARIZERS.items()}
+    searchable = {
+        f"model.{argument.name}": _argument(f"Argument of {name}, {allowed(argument.annotation)}.", argument)
+        for name, builder in MODELS.items()
+        for argument in arguments(builder)
+    }
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "properties": keys | searchable,
+        "patternProperties": {r"^model\.": _argument("Argument of the network.")},
+        "additionalProperties": False,
+    }
+
+
+def _rate() -> Schema:
+    usual = {"low": 3e-4, "high": 3e-2, "log": True}
+    found = _dimension(_within(Interval(0.0, math.inf, low_open=True)), off={"const": False}, snippet=usual)
+    return {"description": "Learning rate at the top of the schedule.", **found}
+
+
+def _strength(regularizer: Regularizer) -> Schema:
+    neutral, timescale = f"{regularizer.neutral:g}".replace("inf", ".inf"), regularizer.key == "weight_decay"
+    lines = [f"{regularizer.summary}.", f"Unit: {regularizer.unit}.", f"Off at {neutral}."]
+    snippet = {"timescale": [0.01, 10], "off": True} if timescale else regularizer.usual._asdict()
+    snippet = {word: value for word, value in snippet.items() if value is not False}
+    numbers = _within(regularizer.domain, regularizer.integer)
+    found = _dimension(numbers, {"type": "boolean"}, timescale, snippet)
+    return {"description": "\n\n".join(lines), **found}
+
+
+def _within(domain: Interval, integer: bool = False) -> Schema:
+    found: Schema = {"type": "number"}
+    if integer:  # JSON Schema has no ∞, which is off
+        return {"anyOf": [_within(domain) | {"type": "integer"}, {"type": "number", "minimum": sys.float_info.max}]}
+    if domain.low > -math.inf:
+        found["exclusiveMinimum" if domain.low_open else "minimum"] = domain.low
+    if domain.high < math.inf:
+        found["exclusiveMaximum" if domain.high_open else "maximum"] = domain.high
+    return found
+
+
+def _argument(description: str, known: Argument | None = None) -> Schema:
+    """A fixed value may be anything but a mapping, which is a range or choices."""
+    mapping = _mapping({"type": "number"}, {}, {"const": False}, timescale=False)
+    fixed = {"type": ["number", "string", "boolean", "array", "null"]}
+    found = {"description": description, "anyOf": [fixed, mapping]}
+    default = known.as_dict().get("default") if known else None
+    offered = {"label": "choices", "body": {"choices": [default]}}
+    nested = default is None or isinstance(default, list)  # the YAML language server writes a list of lists as one list
+    return found | ({} if nested else {"defaultSnippets": [offered]})
+
+
+def _dimension(numbers: Schema, off: Schema, timescale: bool = False, snippet: Schema | None = None) -> Schema:
+    """A fixed number, or a mapping; `defaultSnippets` is what the YAML language server offers to insert."""
+    found: Schema = {"anyOf": [numbers, _mapping(numbers, numbers, off, timescale)]}
+    return found | ({"defaultSnippets": [{"label": "a range worth searching", "body": snippet}]} if snippet else {})
+
+
+def _mapping(bounds: Schema, values: Schema, off: Schema, timescale: bool) -> Schema:
+    """Keys of which only an empty or false value is allowed are patterns: editors do not offer them."""
+    mapping = _plain(Dimension)
+    properties = mapping["properties"]
+    for end in ("low", "high"):
+        properties[end]["anyOf"] = [bounds, {"type": "null"}]
+    properties["choices"]["anyOf"][0]["items"] = values
+    properties["value"] |= values
+    words = {"off": off} | ({} if timescale else {"timescale": {"type": "null"}})
+    unoffered = {word: rule for word, rule in words.items() if rule != {"type": "boolean"}}
+    mapping["patternProperties"] = {f"^{word}$": rule for word, rule in unoffered.items()}
+    mapping["properties"] = {word: rule for word, rule in properties.items() if word not in unoffered}
+    mapping["anyOf"] = [{"required": [word]} for word in ("low", "choices", "timescale", "value")]
+    return mapping

@@ -1,0 +1,114 @@
+"""What a study will do, found out by building all that it names, without training: `wdsearch validate`."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from wdsearch.assembly import BuildError, TrialFactory, build_data, check_trainer
+from wdsearch.config import StudyConfig, load_study
+from wdsearch.examine import examine
+from wdsearch.module import RegularizedModule
+from wdsearch.pruners import rungs
+from wdsearch.samplers import build_pruner
+from wdsearch.space import baseline, check_timescales
+from wdsearch.tasks import Task
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A sound study and what was built of it.
+
+    `rows` are those of each part, `parameters` and `decayed` counts of the baseline's network, `rungs` the epochs after
+    which trials are judged, `rate_sum` the sum of the schedule's factors over all `steps`.
+    """
+
+    config: StudyConfig
+    task: Task
+    rows: dict[str, int]
+    batches: int
+    inputs: int | None
+    outputs: int | None
+    parameters: int
+    decayed: int
+    steps: int
+    rate_sum: float
+    rungs: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+    def decay_at(self, timescale: float) -> float:
+        """λ of a timescale at the study's own learning rate."""
+        return 1.0 / (self.config.optimizer.lr * self.rate_sum * timescale)
+
+
+def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()) -> Preview:
+    """Check a study as `run` does before it trains, and its network on one batch.
+
+    Raises StudyFileError, BuildError and DataError.
+    """
+    config = load_study(source, overrides)
+    with _quiet_libraries():
+        check_trainer(config)
+        factory = TrialFactory(config, build_data(config))
+        notes = examine(factory.data, factory.task.name)
+        check_timescales(config, factory.rate_sum, factory.largest_factor)
+        module = factory.module(baseline(config))
+        _check_forward(config, module, factory.data)
+    batches = len(factory.data.train_dataloader())
+    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    return Preview(
+        config=config,
+        task=factory.task,
+        rows=_rows(factory.data),
+        batches=batches,
+        inputs=getattr(factory.data, "inputs", None),
+        outputs=getattr(factory.data, "outputs", None),
+        parameters=sum(sizes.values()),
+        decayed=sum(sizes[name] for name in module.decayed),
+        steps=batches * config.budget.epochs,
+        rate_sum=factory.rate_sum,
+        rungs=tuple(rungs(build_pruner(config), config.budget.epochs, 0)),
+        warnings=tuple(notes),
+    )
+
+
+def _check_forward(config: StudyConfig, module: RegularizedModule, data: L.LightningDataModule) -> None:
+    """Raise BuildError if the network does not take a batch of the data, or gives what the loss does not take."""
+    batch = next(iter(data.val_dataloader()))
+    if config.trainer.precision == 64:
+        module, batch = module.double(), [part.double() if part.is_floating_point() else part for part in batch]
+    try:
+        with torch.no_grad():
+            module.eval().evaluation(batch)
+    except Exception as error:  # whatever a user's network raises
+        shapes = " and ".join(str(tuple(part.shape)) for part in batch)
+        text = f"model: the network fails on a batch of inputs and targets of shapes {shapes}"
+        raise BuildError(f"{text}: {type(error).__name__}: {error}") from error
+
+
+def _rows(data: L.LightningDataModule) -> dict[str, int]:
+    """Rows of each part; of own data as far as they say."""
+    if hasattr(data, "parts"):
+        return {name: len(part) for name, part in data.parts.items()}
+    loaders = {"train": data.train_dataloader(), "validation": data.val_dataloader()}
+    return {name: len(loader.dataset) for name, loader in loaders.items() if hasattr(loader, "dataset")}
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Lightning's notes on devices are for who trains."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*|optuna\..*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,6 +1,7 @@
 """The command line as a person calls it: a process of its own."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -66,6 +67,32 @@ def test_best_prints_a_table_yaml_and_json(folder: Path) -> None:
     assert found["study"] == "tiny"
 
 
+def test_status_says_how_the_study_stands_and_loads_neither_torch_nor_mlflow(folder: Path) -> None:
+    text = wdsearch("status", "tiny", folder=folder).stdout
+    for part in ("tiny  done", "4/4 trials", "baseline (unregularized)", "wdsearch best tiny"):
+        assert part in text
+    assert wdsearch("status", "tiny", "--watch", folder=folder).stdout.count("4/4 trials") == 1, (
+        "it ends when all is done"
+    )
+    found = json.loads(wdsearch("status", "tiny", "--json", folder=folder).stdout)
+    assert (found["state"], found["spent"], found["budget"], found["workers"]) == ("done", 4, 4, [])
+    assert found["best"]["values"] == [found["best"]["metrics"]["val_loss"]]
+    code = "import sys, wdsearch.status, wdsearch.terminal; print({'torch', 'mlflow', 'lightning'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_a_larger_budget_is_shown_as_stopped_until_it_is_run(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / ".wdsearch", tmp_path / ".wdsearch")
+    code = "import optuna, sys; s = optuna.load_study(study_name='tiny', storage=sys.argv[1]);"
+    code += " s.set_user_attr('config', s.user_attrs['config'] | {'budget': {'trials': 6, 'epochs': 3}})"
+    storage = f"sqlite:///{tmp_path / '.wdsearch' / 'optuna.db'}"
+    subprocess.run([sys.executable, "-c", code, storage], check=True, capture_output=True)
+    text = wdsearch("status", "tiny", folder=tmp_path).stdout
+    assert "tiny  stopped" in text
+    assert "4/6 trials" in text
+    assert "wdsearch run FILE" in text
+
+
 def test_plot_draws_any_strength(folder: Path) -> None:
     done = wdsearch("plot", "tiny", "--key", "dropout", "-o", "d.png", folder=folder)
     assert done.returncode == 0, done.stderr
@@ -88,7 +115,7 @@ def test_a_wrong_call_ends_with_2_and_no_traceback(folder: Path, words: tuple[st
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "best", "plot", "ui"])
+@pytest.mark.parametrize("command", ["run", "best", "plot", "ui", "status", "sync"])
 def test_help_is_quick_and_ends_in_an_example(folder: Path, command: str) -> None:
     done = wdsearch(command, "--help", folder=folder)
     assert f"Example: wdsearch {command}" in " ".join(done.stdout.split())

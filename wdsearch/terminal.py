@@ -148,8 +148,9 @@ def status_table(status: StudyStatus) -> Group:
         ),
     ]
     if status.training:
-        ages = f"{min(status.training.values())} to {max(status.training.values())}"
-        lines.append(f"in training: {len(status.training)} trials, last reported at epochs {ages} of {status.epochs}")
+        reported = [age for age in status.training.values() if age]
+        last = f", last judged after epochs {min(reported)} to {max(reported)} of {status.epochs}" if reported else ""
+        lines.append(f"in training: {len(status.training)} trials{last}")
     for worker in status.workers:
         life = "alive" if worker.alive else "gone; its trials go on with the next worker"
         lines.append(

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,24 @@ def wait_for(met: Callable[[], bool], seconds: float = 60.0) -> None:
     while not met():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def stop(process: BaseProcess, database: Path) -> None:
+    """Let a process stand still, but not in the middle of a transaction: nobody could write."""
+    assert process.pid is not None
+    for _ in range(100):
+        os.kill(process.pid, signal.SIGSTOP)
+        probe = sqlite3.connect(database, timeout=0.1, isolation_level=None)
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+            probe.execute("ROLLBACK")
+            return
+        except sqlite3.OperationalError:
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.01)
+        finally:
+            probe.close()
+    pytest.fail("the process never leaves the database alone")
 
 
 def counts(home: Path, study: str = "small", storage: str | None = None) -> dict[str, int]:
@@ -105,8 +125,7 @@ def test_two_workers_share_the_budget_and_a_stopped_one_loses_nothing(tmp_path: 
     home, study = tmp_path / "home", STUDY | {"budget": {"trials": 30, "epochs": 8}}
     slow = start(study, home)
     wait_for(lambda: finished(home) >= 1)
-    assert slow.pid is not None
-    os.kill(slow.pid, signal.SIGSTOP)
+    stop(slow, home / "optuna.db")
     quick = start(study, home)
     wait_for(lambda: finished(home) >= 20)
     time.sleep(3.0)
@@ -127,8 +146,7 @@ def test_a_worker_taken_for_dead_ends_its_trials_beside_the_one_that_took_them(t
     storage, constants = f"sqlite:///{tmp_path / 'shared.db'}", {"leases.GRACE_S": 2.0, "leases.BEAT_S": 0.2}
     slow = start(study, tmp_path / "far", storage=storage, constants=constants)
     wait_for(lambda: finished(tmp_path / "near", storage=storage) >= 1)
-    assert slow.pid is not None
-    os.kill(slow.pid, signal.SIGSTOP)
+    stop(slow, tmp_path / "shared.db")
     try:
         quick = start(study, tmp_path / "near", storage=storage, constants=constants)
         quick.join()

@@ -181,6 +181,8 @@ def deliver(
         try:
             return _deliver_all(spool, give_up_after_s, progress or (lambda left, error: None))
         finally:
+            if spool.recall("local") == "True":
+                _write_through(spool.recall("uri") or "")
             spool.close()
 
 
@@ -294,6 +296,14 @@ def _write_ahead(uri: str) -> None:
     database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=60.0)
     database.execute("PRAGMA journal_mode=WAL")
     database.close()
+
+
+def _write_through(uri: str) -> None:
+    """All that was written, into the database file itself: people copy it without the log beside it."""
+    with suppress(sqlite3.Error):
+        database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=1.0)
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()
 
 
 def _step_aside() -> None:

@@ -23,7 +23,7 @@ Number = Annotated[float, BeforeValidator(_finite)]
 Positive = Annotated[Number, Field(gt=0)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**128, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
 
 

@@ -14,7 +14,7 @@ import lightning as L
 import optuna
 import torch
 
-from wdsearch.assembly import TrialFactory, build_data, describe_data
+from wdsearch.assembly import TrialFactory, build_data, check_trainer, describe_data
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.examine import examine
 from wdsearch.leases import Leases
@@ -64,6 +64,7 @@ def run(
     config, place = load_study(source, overrides), Home(home)
     with SearchProgress(progress) as bar, _quiet_libraries(), clear_storage_errors(place, storage):
         bar.say("preparing data")
+        check_trainer(config)
         if config.trainer.threads != "auto":
             torch.set_num_threads(int(config.trainer.threads))
         factory = TrialFactory(config, build_data(config))

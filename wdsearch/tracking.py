@@ -162,8 +162,10 @@ class Tracker:
             elif self._process.returncode == 0:  # it did what can be done
                 break
             time.sleep(0.05)
-        if self._process is not None and self._process.poll() is None:
-            self._process.returncode = 0  # it goes on alone, or is about to end; Python need not warn
+        if self._process is not None and not left:
+            self._process.wait()
+        elif self._process is not None and self._process.poll() is None:
+            self._process.returncode = 0  # it goes on alone, and needs no warning
         return self._delivery(self.spool.left())
 
     def _delivery(self, left: int) -> Delivery:

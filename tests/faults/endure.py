@@ -199,6 +199,7 @@ def endure(kills: int, wanted_outages: int, folder: Path, seed: int = 0, per_stu
     server.up()
     os.environ["MLFLOW_TRACKING_URI"] = server.uri
     search(folder / "calm", 1, 0, chance, Tally())
+    deliver(folder / "calm" / "spool" / f"{STUDY['study']}.db")
     calm = examine(folder / "calm", server.uri, Tally())
     disturber = threading.Thread(target=outages, args=(server, stopped, tally, random.Random(seed + 1)))
     if wanted_outages:

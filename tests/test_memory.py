@@ -58,7 +58,7 @@ def test_the_estimate_is_near_the_measured_peak(tmp_path: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 def test_out_of_memory_the_population_is_shrunk_and_nothing_else_changes(tmp_path: Path) -> None:
     free, _ = run_wide(tmp_path / "free")
-    limited, errors = run_wide(tmp_path / "limited", limit=600 * 2**20)
+    limited, errors = run_wide(tmp_path / "limited", limit=int(0.6 * int(free[2])))
     assert "out of memory with 33 trials in a call: going on with 16" in errors
     assert (limited[0], limited[-1]) == (free[0], free[-1])
 

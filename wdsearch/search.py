@@ -1,5 +1,6 @@
 """A study from its file to what it found: `run` searches until the budget is spent."""
 
+import gc
 import logging
 import signal
 import threading
@@ -135,6 +136,7 @@ def _train(loop: SearchLoop, places: int) -> int:
             raise
     fewer = max(1, places // 2)
     loop.progress.note(f"out of memory with {places} trials in a call: going on with {fewer} (trainer.population)")
+    gc.collect()  # Trainer and population refer to each other, and would keep their memory
     loop.work = loop.work.again()
     return fewer
 

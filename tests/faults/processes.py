@@ -24,14 +24,22 @@ def start(
 
     `constants` are set in wdsearch's modules: {"loop.CHECKPOINT_S": 2.0}.
     """
-    process = CONTEXT.Process(target=_run, args=(study, home, kill_at, storage, dict(constants or {})))
+    process = CONTEXT.Process(
+        target=_run, args=(study, home, kill_at, storage, dict(constants or {}), dict(os.environ))
+    )
     process.start()
     return process
 
 
 def _run(
-    study: Mapping[str, Any], home: Path, kill_at: int, storage: str | None, constants: Mapping[str, float]
+    study: Mapping[str, Any],
+    home: Path,
+    kill_at: int,
+    storage: str | None,
+    constants: Mapping[str, float],
+    environment: Mapping[str, str],
 ) -> None:
+    os.environ.update(environment)  # the process that forks has that of its own start
     import torch
 
     import wdsearch

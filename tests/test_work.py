@@ -174,7 +174,7 @@ def test_a_signal_ends_a_study_in_order_and_the_same_command_continues_it(
     file = tmp_path / "study.yaml"
     file.write_text(
         "{study: long, data: {name: digits, init_args: {batch_size: 512}}, model: {name: mlp, init_args: {hidden: [16]}},"
-        " space: {weight_decay: {low: 0.01, high: 10}, dropout: {low: 0.0, high: 0.5}}, budget: {trials: 4, epochs: 300},"
+        " space: {weight_decay: {low: 0.01, high: 10}, dropout: {low: 0.0, high: 0.5}}, budget: {trials: 4, epochs: 500},"
         " search: {batch: 2, sampler: random, pruner: none}}"
     )
     home = tmp_path / ".wdsearch"

@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import optuna
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wdsearch.assembly import TrialFactory, build_data, check_trainer, describe_data
 from wdsearch.config import StudyConfig, load_study
@@ -64,14 +65,7 @@ def run(
     """
     config, place = load_study(source, overrides), Home(home)
     with SearchProgress(progress) as bar, _quiet_libraries(), clear_storage_errors(place, storage):
-        bar.say("preparing data")
-        check_trainer(config)
-        if config.trainer.threads != "auto":
-            torch.set_num_threads(int(config.trainer.threads))
-        factory = TrialFactory(config, build_data(config))
-        for text in examine(factory.data, factory.task.name):
-            bar.note(f"[yellow]warning[/yellow] data: {text}")
-        check_timescales(config, factory.rate_sum, factory.largest_factor)
+        factory = _prepare(config, bar)
         digest = describe_data(config, factory.data)["digest"]
         study, engine = open_study(config, place, storage, build_pruner(config), factory.task.metric.name, digest)
         leases = Leases(engine, study._study_id, place.folder(config.study) / "workers")
@@ -87,6 +81,19 @@ def run(
         if delivery.undelivered:
             warnings.warn(_left_behind(delivery, config.study), stacklevel=2)
         return load_result(study, place)
+
+
+def _prepare(config: StudyConfig, bar: SearchProgress) -> TrialFactory:
+    """The data, looked at, and what builds trials on it; what is noticed about either is said."""
+    bar.say("preparing data")
+    check_trainer(config)
+    if config.trainer.threads != "auto":
+        torch.set_num_threads(int(config.trainer.threads))
+    factory = TrialFactory(config, build_data(config))
+    for text in examine(factory.data, factory.task.name):
+        bar.note(f"[yellow]warning[/yellow] data: {text}")
+    check_timescales(config, factory.rate_sum, factory.largest_factor)
+    return factory
 
 
 def _search(loop: SearchLoop, tracker: Tracker) -> None:
@@ -194,7 +201,7 @@ def _stopping_by_signal(loop: SearchLoop) -> Iterator[None]:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except StoppedError:
+    except (StoppedError, SIGTERMException):  # Lightning may notice it before the loop does
         done, budget = spent(loop.counts), loop.config.budget.trials
         text = f"stopped: {done} of {budget} trials are done, and nothing is lost; continue with the same command"
         raise InterruptedStudyError(text, received[0]) from None

@@ -28,7 +28,8 @@ def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = No
         raise NotSearchedError(
             f"study {result.study!r} has no {key!r} to plot; it has: {', '.join(searched) or 'none'}"
         )
-    figure = Figure(figsize=(8.0, 5.6), layout="constrained")
+    figure = Figure(figsize=(8.0, 5.6))
+    figure.subplots_adjust(left=0.11, right=0.97, bottom=0.1, top=0.93, hspace=0.1)  # at half the cost of "constrained"
     upper, lower = figure.subplots(2, 1, sharex=True)
     points = [trial for trial in result.trials if key in trial.result.strengths and "val_loss" in trial.result.metrics]
     positive = [value for trial in points if 0 < (value := trial.result.strengths[key]) < math.inf]

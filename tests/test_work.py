@@ -58,11 +58,17 @@ def wait_for(met: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def threads(pid: int | None) -> set[str]:
+    """States of a process's threads, as Linux names them; one that is in the kernel stops when it comes back."""
+    return {path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")}
+
+
 def stop(process: BaseProcess, database: Path) -> None:
     """Let a process stand still, but not in the middle of a transaction: nobody could write."""
     assert process.pid is not None
     for _ in range(100):
         os.kill(process.pid, signal.SIGSTOP)
+        wait_for(lambda: threads(process.pid) == {"T"})
         probe = sqlite3.connect(database, timeout=0.1, isolation_level=None)
         try:
             probe.execute("BEGIN IMMEDIATE")

@@ -115,19 +115,19 @@ class Work:
 
     def tell(self, trial: Trial, result: Result) -> None:
         """Tell Optuna how a trial ended; nothing if another worker, to which it was handed on, was quicker."""
-        if not result.is_complete:
-            self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-            return
         with suppress(UpdateFinishedTrialError):
+            if not result.is_complete:
+                self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+                return
             for name, excess in violations(result.metrics, self.config.objective.limits).items():
                 trial.set_constraint(name, excess)
-        self.study.tell(trial, values(result.metrics, self.config.objective.goals), skip_if_finished=True)
+            self.study.tell(trial, values(result.metrics, self.config.objective.goals), skip_if_finished=True)
 
     def fail(self, trial: Trial, reason: str) -> None:
         """Give a trial up; its part of the budget goes to another."""
         with suppress(UpdateFinishedTrialError):
             trial.set_user_attr(ERROR, reason)
-        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def _give_up_doubles(self) -> None:
         """Of two trials of a slot, one asked for by a worker that was taken for dead meanwhile, the first one counts."""

@@ -21,7 +21,7 @@ import wdsearch
 from wdsearch.memory import Memory
 torch.set_num_threads(1)
 study = {{
-    "study": "wide", "data": {{"name": "mnist1d", "init_args": {{"batch_size": 2000}}}},
+    "study": "wide", "data": {{"name": "mnist1d", "init_args": {{"batch_size": {rows}}}}},
     "model": {{"name": "mlp", "init_args": {{"hidden": [{width}, {width}]}}}},
     "space": {{"weight_decay": {{"low": 0.0, "high": 1.0}}, "dropout": {{"low": 0.0, "high": 0.5}}}},
     "budget": {{"trials": 32, "epochs": 2}}, "search": {{"batch": 16, "sampler": "random", "pruner": "none"}},
@@ -37,9 +37,9 @@ print(result.counts["complete"], result.memory["estimated"], result.memory["peak
 """
 
 
-def run_wide(home: Path, width: int = 256, limit: int = 0) -> tuple[list[str], str]:
+def run_wide(home: Path, width: int = 256, rows: int = 3200, limit: int = 0) -> tuple[list[str], str]:
     """Run a study of a wide network in a process of its own; what it printed."""
-    code = WIDE.format(tests=str(Path(__file__).parent), home=str(home), width=width, limit=limit)
+    code = WIDE.format(tests=str(Path(__file__).parent), home=str(home), width=width, rows=rows, limit=limit)
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}  # each arena reserves 64 MiB of addresses
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=280, check=False, env=environment
@@ -50,7 +50,7 @@ def run_wide(home: Path, width: int = 256, limit: int = 0) -> tuple[list[str], s
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak as Linux counts it")
 def test_the_estimate_is_near_the_measured_peak(tmp_path: Path) -> None:
-    (complete, estimated, peak, _), _ = run_wide(tmp_path, width=512)
+    (complete, estimated, peak, _), _ = run_wide(tmp_path, width=512, rows=2000)
     assert complete == "32"
     assert 0.5 < int(estimated) / int(peak) < 2.0
 

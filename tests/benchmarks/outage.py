@@ -9,6 +9,7 @@ Ratios are taken within a repeat, for machines are shared and noisy; medians ove
 
 import argparse
 import os
+import signal
 import socket
 import threading
 import time
@@ -30,7 +31,7 @@ STUDY = {
     "data": {"name": "mnist1d", "init_args": {"batch_size": 128}},
     "model": {"name": "mlp", "init_args": {"hidden": [256, 256]}},
     "space": {"weight_decay": {"timescale": [0.01, 10]}, "dropout": {"low": 0.0, "high": 0.5}},
-    "budget": {"trials": 16, "epochs": 80},  # beyond the time in which nothing is delivered yet
+    "budget": {"trials": 16, "epochs": 40},  # beyond the time in which nothing is delivered yet
     "search": {"batch": 8, "sampler": "random", "pruner": "none"},
     "trainer": {"accelerator": "cpu"},
 }
@@ -82,8 +83,9 @@ def searched(uri: str | None, deliver: bool = True) -> float:
             time.sleep(IMPORTS_S if deliver else 0.0)
             wdsearch.run(STUDY, home=folder, tracker=tracker, progress=False)
             if tracker._process is not None:
-                tracker._process.kill()
-                os.waitpid(tracker._process.pid, 0)
+                with suppress(ProcessLookupError, ChildProcessError):  # it may have ended
+                    os.kill(tracker._process.pid, signal.SIGKILL)  # closed, it was left to go on alone
+                    os.waitpid(tracker._process.pid, 0)
     finally:
         wdsearch.search._search = search  # type: ignore[assignment]
         Tracker.start_delivery, Tracker.close = start, close  # type: ignore[method-assign]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import median
 
 import optuna
 import pytest
@@ -141,6 +142,22 @@ def test_every_sampler_and_pruner_finds_its_way(tmp_path: Path, search: dict) ->
     assert result.best is not None
     params = [tuple(t.params.values()) for t in result.optuna_study.trials]
     assert len(set(params)) == 8
+
+
+def test_the_median_pruner_ends_what_is_worse_than_the_median(tmp_path: Path) -> None:
+    pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 2, "interval_steps": 1}
+    search = {"batch": 2, "sampler": "random", "pruner": pruner}
+    found = searched(tmp_path, search=search, budget={"trials": 16, "epochs": 6}).optuna_study.get_trials()
+    pruned = [trial for trial in found if trial.state.name == "PRUNED"]
+    assert pruned
+    for trial in pruned:
+        step = trial.last_step
+        done = [
+            other
+            for other in found
+            if other.state.name == "COMPLETE" and other.datetime_complete < trial.datetime_complete
+        ]
+        assert min(trial.intermediate_values.values()) > median(other.intermediate_values[step] for other in done)
 
 
 def test_a_choice_of_widths_makes_cohorts_by_shape(tmp_path: Path) -> None:

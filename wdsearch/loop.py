@@ -167,10 +167,10 @@ class SearchLoop(L.Callback):
             value = values(flat(epoch.result), self.goals)[0]
             with suppress(UpdateFinishedTrialError):
                 self.study._storage.set_trial_intermediate_value(handles[epoch.number]._trial_id, epoch.age, value)
-        if not isinstance(pruner, HalvingPruner):
-            return {number for number, trial in handles.items() if trial.should_prune()}, bool(handles)
-        trials = self.study.get_trials(deepcopy=False) if reporting else []
-        return {n for n in handles if pruner.outside(trials[n], trials, self.study.direction)}, bool(handles)
+        trials = self.study.get_trials(deepcopy=False) if handles else []  # handles do not know of what was stored
+        if isinstance(pruner, HalvingPruner):
+            return {n for n in handles if pruner.outside(trials[n], trials, self.study.direction)}, bool(handles)
+        return {n for n in handles if pruner.prune(self.study, trials[n])}, bool(handles)
 
     def _result(self, epoch: TrialEpoch) -> Result:
         settings = self.work.running[epoch.number].settings

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
     "types noise leases provenance examine kinds completion",
-    "tasks",
+    "tasks dropouts",
     "regularizers",
     "recipe models datasets",
     "studyfile",

@@ -139,7 +139,7 @@ def test_clipping_is_torchs() -> None:
 
 
 def test_dropout_drops_its_rate_and_keeps_the_mean() -> None:
-    from wdsearch.regularizers.dropout import Dropout
+    from wdsearch.dropouts import Dropout
 
     layer = Dropout(0.3, NoiseStream(0, "dropout"))
     outputs = layer(torch.ones(400, 500))

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from wdsearch.dropouts import replace_dropout
 from wdsearch.noise import NoiseStream
 from wdsearch.recipe import Recipe, decayed_parameters, torch_step_size
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.regularizers.dropout import replace_dropout
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total
 from wdsearch.types import Params, Scalar, Strengths
 
@@ -37,8 +37,8 @@ class Scalars(nn.Module):
 class RegularizedModule(L.LightningModule):
     """A network with its learning rate and strengths.
 
-    `strengths` maps keys of `REGULARIZERS` to values; a regularizer that is not named does not act. Plain `nn.Dropout`
-    layers of `network` are replaced by ones whose rate is data and whose noise depends on (`seed`, epoch, batch) alone.
+    `strengths` maps keys of `REGULARIZERS` to values; a regularizer that is not named does not act. torch's dropout
+    layers and attention in `network` are replaced by ones whose rate is data and whose noise depends on (`seed`, epoch, batch) alone.
     A subclass may override `forward` and `loss`.
 
     Raises ValueError for a strength outside its regularizer's domain or one that does not fit the task.

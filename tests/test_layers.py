@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types noise leases provenance examine kinds completion",
+    "types noise leases provenance examine kinds completion batches",
     "tasks dropouts",
     "regularizers",
     "recipe models datasets",
@@ -25,9 +25,10 @@ LAYERS = [
     "module",
     "optim memory",
     "cohort",
-    "checkpoint",
-    "population",
+    "fused looped checkpoint",
+    "population fusing",
     "assembly",
+    "factory",
     "objective preview",
     "storage spool",
     "results",

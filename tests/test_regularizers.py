@@ -81,7 +81,7 @@ def test_vmapped_equals_looped(regularizer: Regularizer) -> None:
         return NoiseStream(0, regularizer.key)
 
     calls = {
-        "augment": lambda row, s: regularizer.augment(row, targets, s, stream)[0],
+        "augment": lambda row, s: regularizer.augment(row, s, stream),
         "loss": lambda row, s: regularizer.loss(row.square().mean(), row, targets, s),
         "penalty": lambda row, s: regularizer.penalty({"weight": row}, s),
         "gradients": lambda row, s: regularizer.gradients({"weight": row}, s)["weight"],

@@ -1,26 +1,17 @@
 """From a study's configuration to objects: data, networks and trials."""
 
-import copy
 import json
-import math
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
 import lightning as L
-import torch
-from torch import nn
 
 from wdsearch.datasets import DATASETS
 from wdsearch.importing import import_path
-from wdsearch.models import MODELS
-from wdsearch.module import RegularizedModule
-from wdsearch.noise import derive_seed
 from wdsearch.recipe import Recipe
-from wdsearch.regularizers import torch_equivalents
 from wdsearch.schema import Source, StudyConfig
-from wdsearch.sources import SHAPE, parameters_of
-from wdsearch.space import Configuration
+from wdsearch.sources import parameters_of
 from wdsearch.studyfile import shown
 from wdsearch.tasks import Task
 
@@ -38,22 +29,22 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
         builder = import_path(data.class_path, data.folder) if data.class_path else DATASETS[str(data.name)]
         seeds = {"split_seed": data.split_seed, "seed": config.seed}
         arguments = {name: seed for name, seed in seeds.items() if name in parameters_of(builder)} | data.init_args
-        module = _built("data", str(data.class_path or data.name), builder, arguments, L.LightningDataModule)
+        module = built("data", str(data.class_path or data.name), builder, arguments, L.LightningDataModule)
     try:
         module.prepare_data()
         module.setup("fit")
     except Exception as error:  # whatever a user's module raises
-        raise BuildError(f"data: {type(module).__name__} cannot be set up: {_text(error)}") from error
+        raise BuildError(f"data: {type(module).__name__} cannot be set up: {text_of(error)}") from error
     _check_loaders(module)
     return module
 
 
-def _built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[str, Any], wanted: type) -> Any:
+def built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[str, Any], wanted: type) -> Any:
     try:
         made = builder(**arguments)
     except Exception as error:  # whatever a user's constructor raises
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise BuildError(f"{key}: {name}({given}) cannot be built: {_text(error)}") from error
+        raise BuildError(f"{key}: {name}({given}) cannot be built: {text_of(error)}") from error
     if not isinstance(made, wanted):
         raise BuildError(f"{key}: {name} gives {shown(made)}; it must be a {wanted.__module__}.{wanted.__name__}")
     return made
@@ -69,7 +60,7 @@ def _check_loaders(data: L.LightningDataModule) -> None:
             loader = getattr(data, method)()
             len(loader)
         except Exception as error:  # whatever a user's module raises
-            raise BuildError(f"data: {name}.{method}() fails: {_text(error)}") from error
+            raise BuildError(f"data: {name}.{method}() fails: {text_of(error)}") from error
         sampler = getattr(loader, "sampler", None)
         if method == "train_dataloader" and not hasattr(sampler, "set_epoch"):
             text = (
@@ -78,7 +69,7 @@ def _check_loaders(data: L.LightningDataModule) -> None:
             raise BuildError(f"data: {text}{hint}")
 
 
-def _text(error: Exception) -> str:
+def text_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
@@ -123,51 +114,3 @@ def describe_data(config: StudyConfig, data: L.LightningDataModule) -> dict[str,
         "schema": json.dumps({name: getattr(data, name) for name in ("inputs", "outputs") if hasattr(data, name)}),
         "profile": json.dumps(profile),
     }
-
-
-class TrialFactory:
-    """Builds trials that differ in nothing but their configuration: same initial weights for the same network."""
-
-    def __init__(self, config: StudyConfig, data: L.LightningDataModule) -> None:
-        self.config, self.data = config, data
-        self.recipe, self.task = build_recipe(config), build_task(config, data)
-        factors = self.recipe.factors(len(data.train_dataloader()) * config.budget.epochs)
-        self.rate_sum, self.largest_factor = sum(factors), max(factors)
-
-    def module(self, configuration: Configuration) -> RegularizedModule:
-        """One trial of age 0."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.config.seed, "weights"))
-            network = self._network(configuration.model)
-        return RegularizedModule(
-            network, configuration.strengths, configuration.lr, self.recipe, self.task, self.config.seed
-        )
-
-    def _network(self, arguments: Mapping[str, Any]) -> nn.Module:
-        model = self.config.model
-        if isinstance(model, nn.Module):
-            return copy.deepcopy(model)
-        if not isinstance(model, Source):
-            name = getattr(model, "__qualname__", type(model).__name__)
-            return _built("model", name, model, self._shape(model) | dict(arguments), nn.Module)
-        builder = import_path(model.class_path, model.folder) if model.class_path else MODELS[str(model.name)]
-        name = str(model.class_path or model.name)
-        return _built("model", name, builder, self._shape(builder) | model.init_args | dict(arguments), nn.Module)
-
-    def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, int]:
-        names = [name for name in SHAPE if name in parameters_of(builder)]
-        try:
-            return {name: getattr(self.data, name) for name in names}
-        except AttributeError as error:
-            raise BuildError(f"model: it takes {' and '.join(names)} from the data, but {_text(error)}") from error
-
-    def params(self, configuration: Configuration) -> dict[str, float | int | str]:
-        """What identifies a trial to people: strengths and rate, with log10 where it exists, timescale, torch's words."""
-        params: dict[str, Any] = {"lr": configuration.lr} | configuration.strengths
-        params |= {f"log10_{key}": math.log10(value) for key, value in params.items() if 0 < value < math.inf}
-        if configuration.strengths.get("weight_decay"):
-            decay = configuration.strengths["weight_decay"]
-            params["weight_decay.timescale"] = 1.0 / (configuration.lr * self.rate_sum * decay)
-        equivalents = torch_equivalents(configuration.strengths, self.recipe.optimizer)
-        params |= {f"torch.{key}": text for key, text in equivalents.items()}
-        return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}

@@ -60,7 +60,9 @@ class ChannelDropout(Dropout):
 
     def drawn(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
         kept = 1 if inputs.ndim == self.unbatched else 2
-        return inputs[(..., *(slice(0, 1),) * (inputs.ndim - kept))]
+        for dimension in range(kept, inputs.ndim):
+            inputs = inputs.narrow(dimension, 0, 1)
+        return inputs
 
 
 class AlphaDropout(Dropout):
@@ -83,11 +85,13 @@ class MultiheadAttention(nn.MultiheadAttention):
     torch's takes a dropout that is a float, and kernels of which some have no batching rule.
     """
 
+    attention_dropout: Dropout
+
     @classmethod
     def of(cls, like: nn.MultiheadAttention, noise: NoiseStream) -> "MultiheadAttention":
         """With the parameters of a plain one."""
         sizes = {"kdim": like.kdim, "vdim": like.vdim, "batch_first": like.batch_first, "device": "meta"}
-        made = cls(like.embed_dim, like.num_heads, add_zero_attn=like.add_zero_attn, **sizes)  # type: ignore[arg-type]
+        made = cls(like.embed_dim, like.num_heads, add_zero_attn=like.add_zero_attn, **sizes)
         made._parameters, made._modules = like._parameters, like._modules
         made._forward_hooks, made._forward_pre_hooks = like._forward_hooks, like._forward_pre_hooks
         made.bias_k, made.bias_v = like.bias_k, like.bias_v
@@ -96,7 +100,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         made._qkv_same_embed_dim = False
         return made
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: Float[Tensor, "..."],
         key: Float[Tensor, "..."],
@@ -130,9 +134,9 @@ class MultiheadAttention(nn.MultiheadAttention):
         return mixed.squeeze(0), shown if shown is None else shown.squeeze(0)
 
     def _projected(self, *given: Float[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
-        weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
+        weights: tuple[Tensor, ...] = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         if self.in_proj_weight is not None:
-            weights = list(self.in_proj_weight.chunk(3))
+            weights = self.in_proj_weight.chunk(3)
         biases = self.in_proj_bias.chunk(3) if self.in_proj_bias is not None else (None, None, None)
         return [F.linear(x, weight, bias) for x, weight, bias in zip(given, weights, biases, strict=True)]
 
@@ -158,7 +162,6 @@ def _masked(
         mask = mask.unflatten(0, scores.shape[:2])
     mask = F.pad(mask, (0, scores.shape[-1] - mask.shape[-1]))
     return scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-
 
 
 LAYERS: dict[type[nn.Module], Callable[..., nn.Module]] = {

@@ -17,9 +17,10 @@ import lightning as L
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
 
-from wdsearch.assembly import BuildError, TrialFactory, describe_data
+from wdsearch.assembly import BuildError, describe_data
 from wdsearch.checkpoint import write_checkpoint
 from wdsearch.cohort import DIVERGED, TrialEpoch
+from wdsearch.factory import TrialFactory
 from wdsearch.memory import Memory, device_of
 from wdsearch.module import RegularizedModule
 from wdsearch.objective import Result, flat, values, violations
@@ -60,6 +61,7 @@ class SearchLoop(L.Callback):
         self.stopping = False
         self._next_checkpoint = time.monotonic() + CHECKPOINT_S
         self._last_error = ""
+        self._said: set[str] = set()
         self.refresh()
 
     def refresh(self) -> None:
@@ -111,26 +113,37 @@ class SearchLoop(L.Callback):
             held = {
                 number: self.work.running[number].settings for number in saved["numbers"] if number in self.work.running
             }
-            population.admit({number: self.factory.module(settings) for number, settings in held.items()}, saved)
+            modules = {number: self.factory.module(settings) for number, settings in held.items()}
+            population.admit(modules, saved, fuse=all(self._fuse(settings) for settings in held.values()))
             for number, settings in held.items():
                 self._start_tracking(number, settings)
         self.work.saved = []
         numbers = self.work.waiting.pop(self.work.tick, [])
-        modules: dict[str, dict[int, RegularizedModule]] = {}
+        networks: dict[str, dict[int, RegularizedModule]] = {}
         for number in numbers:
             settings = self.work.running[number].settings
             module = self._build(number, settings)
             if module is not None:
-                modules.setdefault(repr(sorted(settings.model.items())), {})[number] = module
+                networks.setdefault(repr(sorted(settings.model.items())), {})[number] = module
                 self._start_tracking(number, settings)
-        for trials in modules.values():
-            population.admit(trials)
-        if numbers and not modules:
+        for trials in networks.values():
+            population.admit(trials, fuse=self._fuse(self.work.running[min(trials)].settings))
+        if numbers and not networks:
             raise TrialsFailedError(f"none of {len(numbers)} new trials could be built: {self._last_error}")
+
+    def _fuse(self, settings: Configuration) -> bool:
+        """Whether trials of this network are fused; if not, one line says why."""
+        reason = self.factory.why_alone(settings.model)
+        if reason and reason not in self._said:
+            self._said.add(reason)
+            self.progress.note(f"trials are trained one after another, for {reason}")
+        return reason is None
 
     def _build(self, number: int, settings: Configuration) -> RegularizedModule | None:
         try:
-            return self.factory.module(settings)
+            module = self.factory.module(settings)
+            self.factory.why_alone(settings.model)  # the network is tried
+            return module
         except BuildError as error:
             trial = self.work.running.pop(number).trial
             if trial is None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from wdsearch.module import Batch, RegularizedModule
+from wdsearch.batches import Batch
+from wdsearch.module import RegularizedModule
 
 RESERVE = 0.1
 """Share of the free memory that is left to others."""

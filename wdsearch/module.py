@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -10,15 +11,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from wdsearch.batches import Batch, Inputs, split_batch
 from wdsearch.dropouts import replace_dropout
-from wdsearch.noise import NoiseStream
+from wdsearch.noise import NoiseStream, derive_seed, seed_torch
 from wdsearch.recipe import Recipe, decayed_parameters, torch_step_size
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total
 from wdsearch.types import Params, Scalar, Strengths
-
-Batch = Sequence[Shaped[Tensor, "..."]]
-"""Inputs and targets."""
 
 
 class Scalars(nn.Module):
@@ -38,8 +37,8 @@ class RegularizedModule(L.LightningModule):
     """A network with its learning rate and strengths.
 
     `strengths` maps keys of `REGULARIZERS` to values; a regularizer that is not named does not act. torch's dropout
-    layers and attention in `network` are replaced by ones whose rate is data and whose noise depends on (`seed`, epoch, batch) alone.
-    A subclass may override `forward` and `loss`.
+    layers and attention in `network` are replaced by ones whose rate is data and whose noise depends on (`seed`, epoch,
+    batch) alone. A subclass may override `forward`, `loss`, and `split` for batches of an own kind.
 
     Raises ValueError for a strength outside its regularizer's domain or one that does not fit the task.
     """
@@ -78,21 +77,29 @@ class RegularizedModule(L.LightningModule):
 
     # -- what a population lifts -------------------------------------------------------------------------------
 
-    def forward(self, inputs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-        """Outputs of the network for a batch of inputs."""
-        return self.network(inputs)
+    def split(self, batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
+        """Inputs and targets of a batch."""
+        return split_batch(batch)
 
-    def loss(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Scalar:
+    def rows(self, batch: Batch) -> int:
+        """How many rows a batch has."""
+        return len(self.split(batch)[1])
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Outputs of the network for the inputs of a batch."""
+        return self.network(*args, **kwargs)
+
+    def loss(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Mean loss of a batch, without regularizers: what train and validation loss and their gap are made of."""
         return self.task.loss(outputs, targets)
 
     def objective(self, batch: Batch) -> Scalar:
         """The batch's loss with augmentation, changed loss and penalties: what the gradient is taken of."""
-        inputs, targets = batch
+        inputs, targets = self.split(batch)
         strengths = self.current_strengths()
         for key, augment in self.acting("augment"):
-            inputs, targets = augment(inputs, targets, strengths[key], self.noise[key])
-        outputs = self(inputs)
+            inputs = inputs.map(partial(augment, strength=strengths[key], noise=self.noise[key]))
+        outputs = self(*inputs.args, **inputs.kwargs)
         value = self.loss(outputs, targets)
         for key, changed in self.acting("loss"):
             value = changed(value, outputs, targets, strengths[key])
@@ -102,10 +109,11 @@ class RegularizedModule(L.LightningModule):
 
     def evaluation(self, batch: Batch) -> Sums:
         """Sums over a batch's rows of loss and metric, in eval mode and without regularizers."""
-        inputs, targets = batch
-        outputs = self(inputs)
-        count = torch.tensor(len(targets), dtype=outputs.dtype, device=outputs.device)
-        return {"loss": self.loss(outputs, targets) * count, "count": count} | self.task.metric.sums(outputs, targets)
+        inputs, targets = self.split(batch)
+        outputs = self(*inputs.args, **inputs.kwargs)
+        value = self.loss(outputs, targets)
+        count = torch.tensor(len(targets), dtype=value.dtype, device=value.device)
+        return {"loss": value * count, "count": count} | self.task.metric.sums(outputs, targets)
 
     def changed_gradients(self, gradients: Params, strengths: Strengths) -> Params:
         """The gradients as the optimizer shall see them (clipped)."""
@@ -141,58 +149,71 @@ class RegularizedModule(L.LightningModule):
         return {name: parameters[name] for name in self.decayed}
 
     def rewind_noise(self, epoch: int, batch: int) -> None:
-        """Make the next noise that of this batch of this epoch."""
+        """Make the next noise that of this batch of this epoch, and what a network itself draws from torch."""
         for stream in self.noise.values():
             stream.at(epoch, batch)
+        seed_torch(derive_seed(self.seed, epoch, batch, "network"), self.device)
 
-    # -- training alone by L.Trainer ---------------------------------------------------------------------------
+    # -- one step alone, with torch's own optimizer -------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
-        self.rewind_noise(self.current_epoch, batch_idx)
-        value = self.objective(batch)
-        self.log("loss/objective", value, on_step=False, on_epoch=True, batch_size=len(batch[1]))
-        return value
-
-    def configure_optimizers(self) -> Any:
-        optimizer = self._torch_optimizer()
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.recipe.factor(step, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _torch_optimizer(self) -> torch.optim.Optimizer:
+    def optimizer_and_schedule(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        """torch's optimizer with this trial's rate and decay, and the schedule of its factor over all steps."""
         lr, decay = float(self.rates.as_dict()["lr"]), float(self.decay(self.strengths.as_dict()))
         decayed = list(self.decayed_weights().values())
         others = [parameter for name, parameter in self.named_parameters() if name not in set(self.decayed)]
+        optimizer: torch.optim.Optimizer
         if self.recipe.optimizer == "adamw":
             groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-            return torch.optim.AdamW(groups, lr=lr, betas=self.recipe.betas, eps=self.recipe.eps)
-        groups = [{"params": decayed, "decoupled_decay": decay}, {"params": others, "decoupled_decay": 0.0}]
-        return torch.optim.SGD(groups, lr=lr, momentum=self.recipe.momentum, nesterov=self.recipe.nesterov)
+            optimizer = torch.optim.AdamW(groups, lr=lr, betas=self.recipe.betas, eps=self.recipe.eps)
+        else:
+            groups = [{"params": decayed, "decoupled_decay": decay}, {"params": others, "decoupled_decay": 0.0}]
+            optimizer = torch.optim.SGD(groups, lr=lr, momentum=self.recipe.momentum, nesterov=self.recipe.nesterov)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.recipe.factor(step, steps))
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    @torch.no_grad()
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Change the gradients, then decay for SGD: torch's SGD has no decoupled decay of its own."""
         gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
         changed = self.changed_gradients(gradients, self.current_strengths())
         for name, gradient in gradients.items():
             if changed[name] is not gradient:
                 gradient.copy_(changed[name])
-        with torch.no_grad():
-            for group in optimizer.param_groups:
-                for parameter in group["params"] if group.get("decoupled_decay") else ():
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group.get("decoupled_decay") else ():
+                if parameter.grad is not None:
                     parameter.mul_(1.0 - group["lr"] * group["decoupled_decay"])
+
+    @torch.no_grad()
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The proximal steps that follow the optimizer's."""
+        if not self.acting("prox"):
+            return
+        strengths, group = self.current_strengths(), optimizer.param_groups[0]
+        for weight in self.decayed_weights().values():
+            if weight.grad is not None:
+                step_size = torch.as_tensor(torch_step_size(optimizer, group, weight), device=weight.device)
+                weight.copy_(self.after_prox(weight, step_size, strengths))
+
+    # -- training alone by L.Trainer ---------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
+        self.rewind_noise(self.current_epoch, batch_idx)
+        value = self.objective(batch)
+        self.log("loss/objective", value, on_step=False, on_epoch=True, batch_size=self.rows(batch))
+        return value
+
+    def configure_optimizers(self) -> Any:
+        optimizer, schedule = self.optimizer_and_schedule(int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.before_step(optimizer)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if not self.acting("prox"):
-            return
-        inner = getattr(optimizer, "optimizer", optimizer)
-        strengths, group = self.current_strengths(), inner.param_groups[0]
-        with torch.no_grad():
-            for weight in self.decayed_weights().values():
-                step_size = torch.as_tensor(torch_step_size(inner, group, weight), device=weight.device)
-                weight.copy_(self.after_prox(weight, step_size, strengths))
+        self.after_step(getattr(optimizer, "optimizer", optimizer))
 
     def on_validation_epoch_start(self) -> None:
         self._validation_sums: list[Sums] = []

@@ -13,6 +13,13 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's own generators of the CPU and of one device; `torch.manual_seed` costs a hundred times as much."""
+    torch.default_generator.manual_seed(seed)
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).manual_seed(seed)
+
+
 class NoiseStream:
     """Noise of one regularizer; the n-th draw of a training step is the same whoever else draws.
 

@@ -49,28 +49,35 @@ class PopulationOptimizer(torch.optim.Optimizer):
         """One step of every trial, from the parameters' `.grad`."""
         assert closure is None, "a population's gradients are taken before the step"
         for group in self.param_groups:
-            directions = self._directions(group)
+            # what the loss does not depend on has no gradient, and stays as it is
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            directions = self._directions(group, parameters, gradients)
             if group["decays"]:
                 shrink = 1.0 - self.rates * group["lr"] * self.decay
-                torch._foreach_mul_(group["params"], [_along_trials(shrink, p) for p in group["params"]])
+                torch._foreach_mul_(parameters, [_along_trials(shrink, p) for p in parameters])
             # two roundings: addcmul rounds once or twice, by where an element lies in memory
-            torch._foreach_mul_(directions, [self._rate(group, p) for p in group["params"]])
-            torch._foreach_add_(group["params"], directions)
+            torch._foreach_mul_(directions, [self._rate(group, p) for p in parameters])
+            torch._foreach_add_(parameters, directions)
 
-    def _directions(self, group: dict[str, Any]) -> list[Tensor]:
+    def _directions(
+        self, group: dict[str, Any], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
+    ) -> list[Tensor]:
         raise NotImplementedError
 
-    def _state(self, group: dict[str, Any], name: str) -> list[Tensor]:
-        return [self.state[parameter][name] for parameter in group["params"]]
+    def _state(self, parameters: Sequence[Tensor], name: str) -> list[Tensor]:
+        return [self.state[parameter][name] for parameter in parameters]
 
-    def _start(self, group: dict[str, Any], *names: str) -> None:
+    def _start(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], *names: str) -> None:
         """Zeroed state of these names at the first step, parameters and state in the memory layout of the gradients.
 
         The gradient of a vmapped linear layer is transposed: sharing its layout spares a copy at every step.
         """
-        for parameter in group["params"]:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             if not self.state[parameter]:
-                parameter.data = empty_stack(len(parameter), parameter.grad[0]).copy_(parameter.data)
+                parameter.data = empty_stack(len(parameter), gradient[0]).copy_(parameter.data)
                 self.state[parameter] = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)}
                 empty = {name: empty_stack(len(parameter), parameter[0]) for name in names}
                 self.state[parameter] |= {name: value.zero_() for name, value in empty.items()}
@@ -88,19 +95,21 @@ class PopulationAdamW(PopulationOptimizer):
     ) -> None:
         super().__init__(groups, rates, decay, betas=recipe.betas, eps=recipe.eps)
 
-    def _directions(self, group: dict[str, Any]) -> list[Tensor]:
-        self._start(group, "exp_avg", "exp_avg_sq", "direction")
-        directions = self._state(group, "direction")
+    def _directions(
+        self, group: dict[str, Any], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
+    ) -> list[Tensor]:
+        self._start(parameters, gradients, "exp_avg", "exp_avg_sq", "direction")
+        directions = self._state(parameters, "direction")
         torch._foreach_zero_(directions)
         beta1, beta2 = group["betas"]
-        gradients = [_laid_out_like(parameter, parameter.grad) for parameter in group["params"]]
+        laid_out = [_laid_out_like(p, gradient) for p, gradient in zip(parameters, gradients, strict=True)]
         adamw(
             _flat(directions),
-            _flat(gradients),
-            _flat(self._state(group, "exp_avg")),
-            _flat(self._state(group, "exp_avg_sq")),
+            _flat(laid_out),
+            _flat(self._state(parameters, "exp_avg")),
+            _flat(self._state(parameters, "exp_avg_sq")),
             [],
-            self._state(group, "step"),
+            self._state(parameters, "step"),
             fused=True,
             amsgrad=False,
             beta1=beta1,
@@ -125,14 +134,15 @@ class PopulationSGD(PopulationOptimizer):
     ) -> None:
         super().__init__(groups, rates, decay, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
-    def _directions(self, group: dict[str, Any]) -> list[Tensor]:
-        self._start(group, "momentum_buffer")
-        gradients = [parameter.grad for parameter in group["params"]]
-        velocities = self._state(group, "momentum_buffer")
+    def _directions(
+        self, group: dict[str, Any], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
+    ) -> list[Tensor]:
+        self._start(parameters, gradients, "momentum_buffer")
+        velocities = self._state(parameters, "momentum_buffer")
         torch._foreach_mul_(velocities, group["momentum"])
-        torch._foreach_add_(velocities, gradients)
+        torch._foreach_add_(velocities, list(gradients))
         if group["nesterov"]:
-            return list(torch._foreach_neg(torch._foreach_add(gradients, velocities, alpha=group["momentum"])))
+            return list(torch._foreach_neg(torch._foreach_add(list(gradients), velocities, alpha=group["momentum"])))
         return list(torch._foreach_neg(velocities))
 
     def step_size(self, group: dict[str, Any], parameter: Float[Tensor, "K *shape"]) -> Float[Tensor, "K ..."]:

@@ -7,9 +7,11 @@ from typing import Any
 import lightning as L
 import torch
 
-from wdsearch.checkpoint import Saved, restore_cohort
-from wdsearch.cohort import Cohort, TrialEpoch
-from wdsearch.module import Batch, RegularizedModule
+from wdsearch.batches import Batch
+from wdsearch.cohort import Cohort, Saved, TrialEpoch
+from wdsearch.fused import FusedCohort
+from wdsearch.looped import LoopedCohort
+from wdsearch.module import RegularizedModule
 from wdsearch.tasks import Sums, total
 from wdsearch.types import Params
 
@@ -40,7 +42,9 @@ class CohortBatches:
 
 
 class Population(L.LightningModule):
-    """Trains the trials that are admitted, fused, for `epochs` epochs each: `L.Trainer(max_epochs=-1).fit(population)`.
+    """Trains the trials that are admitted for `epochs` epochs each: `L.Trainer(max_epochs=-1).fit(population)`.
+
+    Fused ones share calls of at most `places` trials; others are trained one after another.
 
     After each epoch of the Trainer `trial_epochs` holds what it showed of each trial. A callback's `on_train_epoch_end`
     may then call `prune` and `admit`; trials that end by themselves leave after it, and training stops when none is left.
@@ -51,7 +55,7 @@ class Population(L.LightningModule):
         self.automatic_optimization = False
         self.datamodule, self.epochs, self.places = datamodule, epochs, places
         self.cohorts: list[Cohort] = []
-        self._waiting: list[tuple[Mapping[int, RegularizedModule], Saved | None]] = []
+        self._waiting: list[tuple[Mapping[int, RegularizedModule], Saved | None, bool]] = []
         self.trial_epochs: dict[int, TrialEpoch] = {}
         datamodule.prepare_data()
         datamodule.setup("fit")
@@ -62,20 +66,21 @@ class Population(L.LightningModule):
         """Numbers of the trials in training."""
         return [number for cohort in self.cohorts for number in cohort.numbers]
 
-    def admit(self, trials: Mapping[int, RegularizedModule], saved: Saved | None = None) -> None:
+    def admit(self, trials: Mapping[int, RegularizedModule], saved: Saved | None = None, fuse: bool = True) -> None:
         """Let trials of one network join as a cohort at the next epoch: new ones, or where a saved cohort was."""
-        self._waiting.append((trials, saved))
+        self._waiting.append((trials, saved, fuse))
         if self._trainer is not None:
             self._stack_waiting()
 
     def _stack_waiting(self) -> None:
         convert, steps = self.trainer.precision_plugin.convert_module, len(self.batches.loader) * self.epochs
-        for trials, saved in self._waiting:
+        for trials, saved, fuse in self._waiting:
             for module in trials.values():
                 convert(module)
-            cohort = Cohort.of(trials, steps, self.places, self.device)
+            size = (steps, self.device)
+            cohort: Cohort = FusedCohort(trials, *size, self.places) if fuse else LoopedCohort(trials, *size)
             if saved is not None:
-                restore_cohort(cohort, saved)
+                cohort.restore(saved)
             self.cohorts.append(cohort)
         self._waiting.clear()
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
-from wdsearch.assembly import BuildError, TrialFactory, build_data, check_trainer
+from wdsearch.assembly import build_data, check_trainer
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.examine import examine
-from wdsearch.module import RegularizedModule
+from wdsearch.factory import TrialFactory
 from wdsearch.pruners import rungs
 from wdsearch.samplers import build_pruner
 from wdsearch.space import baseline, check_timescales
@@ -40,6 +39,7 @@ class Preview:
     steps: int
     rate_sum: float
     rungs: tuple[int, ...]
+    alone: str | None
     warnings: tuple[str, ...]
 
     def decay_at(self, timescale: float) -> float:
@@ -59,7 +59,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         notes = examine(factory.data, factory.task.name)
         check_timescales(config, factory.rate_sum, factory.largest_factor)
         module = factory.module(baseline(config))
-        _check_forward(config, module, factory.data)
+        alone = factory.why_alone(baseline(config).model)
     batches = len(factory.data.train_dataloader())
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     return Preview(
@@ -74,22 +74,9 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         steps=batches * config.budget.epochs,
         rate_sum=factory.rate_sum,
         rungs=tuple(rungs(build_pruner(config), config.budget.epochs, 0)),
+        alone=alone,
         warnings=tuple(notes),
     )
-
-
-def _check_forward(config: StudyConfig, module: RegularizedModule, data: L.LightningDataModule) -> None:
-    """Raise BuildError if the network does not take a batch of the data, or gives what the loss does not take."""
-    batch = next(iter(data.val_dataloader()))
-    if config.trainer.precision == 64:
-        module, batch = module.double(), [part.double() if part.is_floating_point() else part for part in batch]
-    try:
-        with torch.no_grad():
-            module.eval().evaluation(batch)
-    except Exception as error:  # whatever a user's network raises
-        shapes = " and ".join(str(tuple(part.shape)) for part in batch)
-        text = f"model: the network fails on a batch of inputs and targets of shapes {shapes}"
-        raise BuildError(f"{text}: {type(error).__name__}: {error}") from error
 
 
 def _rows(data: L.LightningDataModule) -> dict[str, int]:

@@ -16,9 +16,10 @@ import optuna
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from wdsearch.assembly import TrialFactory, build_data, check_trainer, describe_data
+from wdsearch.assembly import build_data, check_trainer, describe_data
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.examine import examine
+from wdsearch.factory import TrialFactory
 from wdsearch.leases import Leases
 from wdsearch.loop import SearchLoop, StoppedError
 from wdsearch.memory import Memory, available, footprint, is_out_of_memory, shown
@@ -153,6 +154,7 @@ def _places(loop: SearchLoop) -> int:
     config, factory = loop.config, loop.factory
     trials = 2 * config.batch + 1
     wanted = trials if config.trainer.population == "auto" else min(trials, int(config.trainer.population))
+    wanted = 1 if factory.why_alone(baseline(config).model) else wanted
     module = factory.module(baseline(config))
     batch = next(iter(factory.data.train_dataloader()))
     found = footprint(module, batch, stops_early="early_stopping" in config.space)

@@ -28,6 +28,11 @@ def builder_of(model: Any) -> Callable[..., Any] | None:
     return _made(model, MODELS) if isinstance(model, Source) else model
 
 
+def is_regularized_module(builder: Any) -> bool:
+    """Whether it builds whole trials: a subclass of `RegularizedModule`, which stands below this file."""
+    return inspect.isclass(builder) and any(base.__qualname__ == "RegularizedModule" for base in builder.__mro__[1:])
+
+
 def _made(source: Source, table: Mapping[str, Any]) -> Any:
     """What a source names; None if that is unknown, not importable, or nothing that can be called."""
     try:

@@ -41,3 +41,7 @@ class Range(NamedTuple):
     low: float
     high: float
     log: bool = False
+
+    def at(self, share: float) -> float:
+        """The value at a share of the way from low to high."""
+        return self.low * (self.high / self.low) ** share if self.log else self.low + (self.high - self.low) * share

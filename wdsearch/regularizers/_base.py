@@ -26,7 +26,7 @@ class Regularizer:
 
     The functions, in the order in which training meets them:
 
-    - `augment(inputs, targets, strength, noise) -> (inputs, targets)`
+    - `augment(inputs, strength, noise) -> inputs`, once per tensor of floating point among the inputs
     - `buffer`: name of the 0-d buffers in the network that hold the strength
     - `loss(value, outputs, targets, strength) -> value`, the batch's mean loss as this regularizer changes it
     - `penalty(weights, strength) -> value`, added to the loss; `weights` are the decayed parameters
@@ -48,7 +48,7 @@ class Regularizer:
     torch: Callable[[float, Recommendation], str]
     integer: bool = False
     tasks: tuple[str, ...] = ("classification", "regression")
-    augment: Callable[[Tensor, Tensor, Tensor, NoiseStream], tuple[Tensor, Tensor]] | None = None
+    augment: Callable[[Tensor, Tensor, NoiseStream], Tensor] | None = None
     buffer: str | None = None
     loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
     penalty: Callable[[Params, Tensor], Tensor] | None = None

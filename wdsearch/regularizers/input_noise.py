@@ -2,7 +2,7 @@
 
 import math
 
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from wdsearch.noise import NoiseStream
@@ -10,10 +10,8 @@ from wdsearch.regularizers._base import Regularizer
 from wdsearch.types import Interval, Range, Scalar
 
 
-def _augment(
-    inputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."], strength: Scalar, noise: NoiseStream
-) -> tuple[Float[Tensor, "batch ..."], Shaped[Tensor, "batch ..."]]:
-    return inputs + strength * noise.normal(inputs), targets
+def _augment(inputs: Float[Tensor, "*shape"], strength: Scalar, noise: NoiseStream) -> Float[Tensor, "*shape"]:
+    return inputs + strength * noise.normal(inputs)
 
 
 input_noise = Regularizer(

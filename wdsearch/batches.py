@@ -1,0 +1,64 @@
+"""A batch taken apart: what goes into the network, and the targets."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxtyping import Shaped
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+Batch = Sequence[Any] | Mapping[str, Any]
+"""`(inputs, targets)`, `(first, second, ..., targets)`, or a mapping of which one key holds the targets."""
+
+TARGETS = ("targets", "target", "labels", "label", "y")
+"""Keys under which a mapping may hold its targets."""
+
+
+class BatchError(Exception):
+    """A batch of which nobody can say what are its targets."""
+
+
+class Inputs(NamedTuple):
+    """What a network is called with: tensors, or collections of them, by position and by name."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
+        """The same with every tensor of floating point changed; class numbers, masks and texts stay."""
+        return Inputs(*apply_to_collection(tuple(self), Tensor, lambda x: change(x) if x.is_floating_point() else x))
+
+
+def split_batch(batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
+    """Inputs and targets of a batch: the last of several tensors, or a mapping's entry of one of the `TARGETS`.
+
+    The other entries of a mapping are the network's arguments of these names. Raises BatchError.
+    """
+    if isinstance(batch, Mapping):
+        keys = [key for key in TARGETS if key in batch]
+        if len(keys) == 1:
+            return Inputs((), {key: value for key, value in batch.items() if key != keys[0]}), batch[keys[0]]
+        found = f"has {' and '.join(keys) or 'none'} among its keys {', '.join(map(str, batch))}"
+        raise BatchError(f"a batch that is a mapping holds its targets under one of {', '.join(TARGETS)}; this {found}")
+    if isinstance(batch, Sequence) and len(batch) >= 2 and isinstance(batch[-1], Tensor):
+        return Inputs(tuple(batch[:-1])), batch[-1]
+    kinds = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, Sequence) else ""
+    text = f"a batch is (inputs, targets), (first, second, ..., targets) or a mapping; this is {type(batch).__name__}"
+    raise BatchError(f"{text} of {kinds}" if kinds else text)
+
+
+def rows_of(batch: Batch) -> int:
+    """How many rows a batch has; 0 if nobody can say."""
+    try:
+        return len(split_batch(batch)[1])
+    except BatchError:
+        return 0
+
+
+def shapes_of(batch: Batch) -> str:
+    """The shapes of a batch's parts, in words."""
+    named = batch.items() if isinstance(batch, Mapping) else enumerate(batch)
+    shapes = [(key, tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__) for key, part in named]
+    if isinstance(batch, Mapping):
+        return ", ".join(f"{key} {shape}" for key, shape in shapes)
+    return f"shapes {' and '.join(str(shape) for _, shape in shapes)}"

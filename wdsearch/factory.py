@@ -1,0 +1,121 @@
+"""What builds a study's trials, and finds out how their network can be trained."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+
+from wdsearch.assembly import BuildError, build_recipe, build_task, built, text_of
+from wdsearch.batches import Batch, rows_of, shapes_of
+from wdsearch.fusing import slow_when_fused, step_alone, why_alone
+from wdsearch.memory import device_of
+from wdsearch.module import RegularizedModule
+from wdsearch.noise import derive_seed
+from wdsearch.regularizers import REGULARIZERS, torch_equivalents
+from wdsearch.schema import Source, StudyConfig
+from wdsearch.sources import SHAPE, builder_of, is_regularized_module, parameters_of
+from wdsearch.space import Configuration, baseline
+
+PROBED_ROWS = 64
+"""Rows of the batch on which a network is tried: enough to see what it does."""
+
+
+class TrialFactory:
+    """Builds trials that differ in nothing but their configuration: same initial weights for the same network."""
+
+    def __init__(self, config: StudyConfig, data: L.LightningDataModule) -> None:
+        self.config, self.data = config, data
+        self.recipe, self.task = build_recipe(config), build_task(config, data)
+        factors = self.recipe.factors(len(data.train_dataloader()) * config.budget.epochs)
+        self.rate_sum, self.largest_factor = sum(factors), max(factors)
+        self._reasons: dict[str, str | None] = {}
+
+    def module(self, configuration: Configuration) -> RegularizedModule:
+        """One trial of age 0. Raises BuildError."""
+        own = {
+            "strengths": configuration.strengths,
+            "lr": configuration.lr,
+            "recipe": self.recipe,
+            "task": self.task,
+            "seed": self.config.seed,
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.config.seed, "weights"))
+            made = self._network(configuration.model, own)
+            return made if isinstance(made, RegularizedModule) else RegularizedModule(made, **own)  # type: ignore[arg-type]
+
+    def _network(self, arguments: Mapping[str, Any], own: Mapping[str, Any]) -> nn.Module:
+        """The network; of a subclass of RegularizedModule the whole trial, which takes what such a module takes as well."""
+        model = self.config.model
+        if isinstance(model, nn.Module):
+            return copy.deepcopy(model)
+        builder = builder_of(model)
+        assert builder is not None
+        given, name = {}, getattr(model, "__qualname__", type(model).__name__)
+        if isinstance(model, Source):
+            given, name = model.init_args, str(model.class_path or model.name)
+        more = own if is_regularized_module(builder) else {}
+        return built(
+            "model", name, builder, self._shape(builder) | dict(given) | dict(arguments) | dict(more), nn.Module
+        )
+
+    # -- fused or one after another ------------------------------------------------------------------------------
+
+    def why_alone(self, arguments: Mapping[str, Any]) -> str | None:
+        """Why trials with these arguments of the network are trained one after another; None if they are fused.
+
+        Raises BuildError if their network does not take a batch of the data.
+        """
+        key = repr(sorted(arguments.items()))
+        if key not in self._reasons:
+            self._reasons[key] = self._try(arguments)
+        return self._reasons[key]
+
+    def _try(self, arguments: Mapping[str, Any]) -> str | None:
+        modules, batch = [self.module(unequal) for unequal in self._unequal(arguments)], self._some_rows()
+        try:
+            step_alone(copy.deepcopy(modules[0]), batch)
+        except Exception as error:  # whatever a user's network raises
+            text = f"model: the network fails on a batch of {shapes_of(batch)}"
+            raise BuildError(f"{text}: {text_of(error)}") from error
+        slow = slow_when_fused(modules[0], device_of(self.config.trainer.accelerator))
+        return slow or why_alone(modules, batch)
+
+    def _unequal(self, arguments: Mapping[str, Any]) -> list[Configuration]:
+        """Three trials that share no strength."""
+        neutral = baseline(self.config)
+        found = []
+        for share in (0.0, 0.5, 1.0):
+            usual = {key: REGULARIZERS[key].usual.at(share) for key in neutral.strengths}
+            whole = {key: round(value) if REGULARIZERS[key].integer else value for key, value in usual.items()}
+            found.append(Configuration(neutral.lr, whole, dict(arguments)))
+        return found
+
+    def _some_rows(self) -> Batch:
+        """A batch of the training data, in eval order, of few rows."""
+        batch = next(iter(self.data.train_dataloader()))
+        rows = rows_of(batch)
+        return apply_to_collection(batch, Tensor, lambda x: x[:PROBED_ROWS] if x.ndim and len(x) == rows else x)
+
+    def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, int]:
+        names = [name for name in SHAPE if name in parameters_of(builder)]
+        try:
+            return {name: getattr(self.data, name) for name in names}
+        except AttributeError as error:
+            raise BuildError(f"model: it takes {' and '.join(names)} from the data, but {text_of(error)}") from error
+
+    def params(self, configuration: Configuration) -> dict[str, float | int | str]:
+        """What identifies a trial to people: strengths and rate, with log10 where it exists, timescale, torch's words."""
+        params: dict[str, Any] = {"lr": configuration.lr} | configuration.strengths
+        params |= {f"log10_{key}": math.log10(value) for key, value in params.items() if 0 < value < math.inf}
+        if configuration.strengths.get("weight_decay"):
+            decay = configuration.strengths["weight_decay"]
+            params["weight_decay.timescale"] = 1.0 / (configuration.lr * self.rate_sum * decay)
+        equivalents = torch_equivalents(configuration.strengths, self.recipe.optimizer)
+        params |= {f"torch.{key}": text for key, text in equivalents.items()}
+        return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}

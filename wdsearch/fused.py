@@ -1,0 +1,223 @@
+"""Trials stacked along an axis K: one vmapped call trains them all, each exactly as if alone."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.func import stack_module_state, vmap
+
+from wdsearch.batches import Batch
+from wdsearch.cohort import Cohort, Saved
+from wdsearch.module import RegularizedModule
+from wdsearch.optim import OPTIMIZERS, empty_stack, stack_rows
+from wdsearch.tasks import Sums
+from wdsearch.types import Params
+
+
+def _lift(module: RegularizedModule, method: str) -> Callable[[Params, Params, Batch], Any]:
+    """A method of one trial as a function of stacked parameters and buffers and of one batch for all.
+
+    As `torch.func.functional_call`, which finds the module's tensors anew at each call; here they are found once.
+    """
+    names = {id(value): name for name, value in chain(module.named_parameters(), module.named_buffers())}
+    tables: list[dict[str, Any]] = [table for part in module.modules() for table in (part._parameters, part._buffers)]
+    # a tied weight has one name and several places
+    places = [(table, key, names[id(table[key])]) for table in tables for key in table if table[key] is not None]
+    own = [table[key] for table, key, _ in places]
+    function = getattr(module, method)
+
+    def of_one(params: Params, buffers: Params, batch: Batch) -> Any:
+        state = params | buffers
+        try:
+            for table, key, name in places:
+                table[key] = state[name]
+            return function(batch)
+        finally:
+            for (table, key, _), value in zip(places, own, strict=True):
+                table[key] = value
+
+    return vmap(of_one, in_dims=(0, 0, None), randomness="same")
+
+
+class FusedCohort(Cohort):
+    """Trials of age 0, on `device`, that will train for `steps` steps, stacked.
+
+    `places` bounds how many trials one call holds; more are called in slices, with the same numbers.
+    """
+
+    kind = "fused"
+
+    def __init__(
+        self, trials: Mapping[int, RegularizedModule], steps: int, device: torch.device, places: int = 32
+    ) -> None:
+        modules = [module.to(device) for module in trials.values()]
+        super().__init__(trials, modules[0].task)
+        self.places, self.template, recipe = max(1, places), copy.deepcopy(modules[0]), modules[0].recipe
+        params, self.buffers = stack_module_state(modules)
+        self.params = {name: value.detach().requires_grad_() for name, value in params.items()}
+        decayed = set(self.template.decayed)
+        groups: list[dict[str, Any]] = [
+            {
+                "params": [self.params[name] for name in self.template.decayed],
+                "decays": bool(self.template.acting("decay")),
+            },
+            {"params": [value for name, value in self.params.items() if name not in decayed]},
+        ]
+        rates = torch.stack([module.rates.as_dict()["lr"] for module in modules]).cpu()
+        decay = torch.stack([module.decay(module.strengths.as_dict()) for module in modules]).cpu()
+        groups = [group for group in groups if group["params"]]
+        self.optimizer = OPTIMIZERS[recipe.optimizer](groups, rates, decay, recipe)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.factor(step, steps))
+        self.best_state: Params = {}
+        self._vmapped = {method: _lift(self.template, method) for method in ("objective", "evaluation")}
+        self._train(True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trials are."""
+        return next(iter(self.params.values())).device
+
+    def _train(self, mode: bool) -> None:
+        if self.template.training != mode:
+            self.template.train(mode)
+
+    def slices(self) -> Iterator[slice]:
+        """Rows of the stack that share a call: as few and as equal slices as `places` allows."""
+        rows = len(self.numbers)
+        count = -(-rows // self.places)
+        bounds = [rows * i // count for i in range(count + 1)]
+        return (slice(first, last) for first, last in pairwise(bounds))
+
+    def lifted(self, method: str, rows: slice, params: Params, batch: Batch) -> Any:
+        """A method of the module for several trials at once; `params` are those of `rows`, buffers change in place."""
+        buffers = {name: _padded(value[rows]) for name, value in self.buffers.items()}
+        result = self._vmapped[method](params, buffers, batch)
+        if rows.stop - rows.start == 1:
+            for name, value in buffers.items():
+                self.buffers[name][rows] = value[:1]
+        return result
+
+    def step(self, batch: Batch, index: int) -> None:
+        """One optimizer step of every trial on the same batch."""
+        self._train(True)
+        objectives, gradients = zip(*[self.gradients(rows, batch, index) for rows in self.slices()], strict=True)
+        rows = self.template.rows(batch)
+        self.objective = self.objective + torch.cat(objectives) * rows
+        self.rows_seen += rows
+        for parameter, *parts in zip(self.params.values(), *gradients, strict=True):
+            parameter.grad = _joined([part for part in parts if part is not None])
+        self._change_gradients()
+        self.optimizer.step()
+        self._apply_prox()
+        self.schedule.step()
+
+    def gradients(
+        self, rows: slice, batch: Batch, index: int
+    ) -> tuple[Float[Tensor, " rows"], list[Float[Tensor, "rows ..."] | None]]:
+        """Objective and gradient per trial of some rows of the stack; None where the objective does not depend on it."""
+        count = rows.stop - rows.start
+        params = {name: _padded(value.detach()[rows]).requires_grad_() for name, value in self.params.items()}
+        self.template.rewind_noise(self.age, index)
+        objective = self.lifted("objective", rows, params, batch)
+        # a sum, not a mean: each trial keeps its own gradient
+        gradients = torch.autograd.grad(objective.sum(), list(params.values()), allow_unused=True)
+        cut: list[Tensor | None] = [None if gradient is None else gradient[:count] for gradient in gradients]
+        return objective.detach()[:count], cut
+
+    def _strengths(self) -> Params:
+        """(K,) strengths in the parameters' type, as a trial alone uses them."""
+        prefix, dtype = "strengths.", next(iter(self.params.values())).dtype
+        named = ((name.removeprefix(prefix), value) for name, value in self.buffers.items() if name.startswith(prefix))
+        return {key: value.to(dtype) for key, value in named}
+
+    @torch.no_grad()
+    def _change_gradients(self) -> None:
+        if not self.template.acting("gradients"):
+            return
+        gradients = {name: value.grad for name, value in self.params.items() if value.grad is not None}
+        changed = vmap(self.template.changed_gradients)(gradients, self._strengths())
+        for name, gradient in changed.items():
+            self.params[name].grad = gradient
+
+    @torch.no_grad()
+    def _apply_prox(self) -> None:
+        if not self.template.acting("prox"):
+            return
+        group = self.optimizer.param_groups[0]
+        for name in self.template.decayed:
+            if self.params[name].grad is None:
+                continue
+            step_size = self.optimizer.step_size(group, self.params[name])
+            self.params[name].copy_(vmap(self.template.after_prox)(self.params[name], step_size, self._strengths()))
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> Sums:
+        """Sums over a batch's rows per trial, in eval mode: (K, ...)."""
+        self._train(False)
+        parts = []
+        for rows in self.slices():
+            params = {name: _padded(value[rows]) for name, value in self.params.items()}
+            sums = self.lifted("evaluation", rows, params, batch)
+            parts.append({name: value[: rows.stop - rows.start] for name, value in sums.items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _keep_best(self, row: int) -> None:
+        state = {name: value.detach() for name, value in (self.params | self.buffers).items()}
+        if not self.best_state:
+            self.best_state = {name: value.clone() for name, value in state.items()}
+        for name, value in state.items():
+            self.best_state[name][row] = value[row]
+
+    def state(self, number: int) -> Params:
+        row = self.numbers.index(number)
+        source = self.best_state if self.patience[row] < math.inf else self.params | self.buffers
+        return {name: source[name][row].detach().clone().cpu() for name in self.template.state_dict()}
+
+    def _keep_rows(self, rows: list[int]) -> None:
+        kept = torch.tensor(rows, dtype=torch.int64)
+        self.optimizer.keep(kept)
+        on_device = kept.to(self.device)
+        self.buffers = {name: value[on_device] for name, value in self.buffers.items()}
+        self.best_state = {name: value[on_device] for name, value in self.best_state.items()}
+
+    def saved(self) -> Saved:
+        return self._columns() | {
+            "params": {name: value.detach() for name, value in self.params.items()},
+            "buffers": self.buffers,
+            "moments": {name: dict(self.optimizer.state[value]) for name, value in self.params.items()},
+            "schedule": self.schedule.state_dict(),
+            "best_state": self.best_state,
+        }
+
+    def restore(self, saved: Saved) -> None:
+        rows = torch.tensor(self._restore_columns(saved), dtype=torch.int64)
+        for name, value in self.params.items():
+            moments = saved["moments"][name].items()
+            value.data = stack_rows(saved["params"][name], rows).to(value.device)
+            self.optimizer.state[value] = {
+                key: (moment if key == "step" else stack_rows(moment, rows)).to(value.device) for key, moment in moments
+            }
+        self.buffers = {name: saved["buffers"][name][rows].to(value.device) for name, value in self.buffers.items()}
+        self.best_state = {name: value[rows].to(self.device) for name, value in saved["best_state"].items()}
+        self.schedule.load_state_dict(saved["schedule"])
+        for group, factor in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = factor
+
+
+def _joined(parts: Sequence[Float[Tensor, "_ *shape"]]) -> Float[Tensor, "K *shape"] | None:
+    """Slices of a stack put together, in their memory layout; None of a parameter that the loss does not depend on."""
+    if not parts:
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(list(parts), out=empty_stack(sum(map(len, parts)), parts[0][0]))
+
+
+def _padded(rows: Shaped[Tensor, "rows *shape"]) -> Shaped[Tensor, "padded *shape"]:
+    """A lone trial twice: one trial takes other kernels than several, and its numbers would depend on its neighbours."""
+    return empty_stack(2, rows[0]).copy_(rows) if len(rows) == 1 else rows

@@ -1,0 +1,281 @@
+"""Whether a network may be fused: one step of a few unequal trials, fused and one after another, compared."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from wdsearch.batches import Batch
+from wdsearch.fused import FusedCohort
+from wdsearch.module import RegularizedModule
+from wdsearch.types import Params
+
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Largest difference, relative to the largest number of its kind, that rounding explains in one step."""
+
+Found = dict[str, Tensor]
+"""Numbers of one trial's step, by what they are."""
+
+
+def why_alone(modules: Sequence[RegularizedModule], batch: Batch) -> str | None:
+    """Why these trials of one network cannot be fused, and which layer is at fault; None if they can.
+
+    The modules are used up: their weights are moved apart.
+    """
+    _move_apart(modules)
+    modules, batch = _in_double(modules, batch)
+    alone = [step_alone(copy.deepcopy(module), batch) for module in modules]
+    kept = _kept_between_batches(copy.deepcopy(modules[0]), batch)
+    if kept:
+        path, _, name = kept.rpartition(".")
+        return f"{_named(modules[0], path)} keeps {name} from one batch to the next, and not in a buffer"
+    try:
+        fused = _fused_step(modules, batch)
+    except Exception as error:  # whatever vmap cannot do
+        return _culprit(modules, batch) or f"the network: {_first_line(error)}"
+    distance = _distance(alone, fused)
+    if distance <= _tolerance(modules[0]):
+        return None
+    return _culprit(modules, batch) or f"the network: {_other_numbers(distance)}"
+
+
+def slow_when_fused(module: RegularizedModule, device: torch.device) -> str | None:
+    """Which layers make one call for many trials slower than a call for each; None if none does.
+
+    vmap turns convolutions into grouped ones, for which CPUs have no quick kernels: 2.3 to 3.2 ms a trial instead of 1.9.
+    A rule and no timing, for the two ways round differently, and a study should give its numbers again.
+    """
+    if device.type != "cpu":
+        return None
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            return f"{_named(module, path)}: on a CPU, convolutions are faster one trial after another"
+    return None
+
+
+def _move_apart(modules: Sequence[RegularizedModule]) -> None:
+    """Give each trial weights of its own, so that no trial's numbers can pass for another's."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in modules:
+            for value in module.parameters():
+                noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+                value.add_((0.05 * noise).to(value))
+
+
+def _in_double(modules: Sequence[RegularizedModule], batch: Batch) -> tuple[list[RegularizedModule], Batch]:
+    """The same in float64 if the network can be computed in it, for there rounding hides nothing."""
+    wider = [copy.deepcopy(module).double() for module in modules]
+    doubled = apply_to_collection(batch, Tensor, lambda x: x.double() if x.is_floating_point() else x)
+    try:
+        step_alone(copy.deepcopy(wider[0]), doubled)
+    except Exception:  # a type written into the network
+        return list(modules), batch
+    return wider, doubled
+
+
+def _tolerance(module: RegularizedModule) -> float:
+    return TOLERANCES.get(next(module.parameters()).dtype, 1e-1)
+
+
+# -- one step ----------------------------------------------------------------------------------------------------
+
+
+def step_alone(module: RegularizedModule, batch: Batch, index: int = 0) -> Found:
+    """Objective, gradients, buffers after it, and evaluation of one trial alone."""
+    module.train()
+    module.rewind_noise(0, index)
+    objective = module.objective(batch)
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(objective, parameters, allow_unused=True)
+    with torch.no_grad():
+        sums = module.eval().evaluation(batch)
+    found = {"objective": objective.detach()} | {f"evaluation of {name}": value for name, value in sums.items()}
+    found |= {f"buffer {name}": value.clone() for name, value in module.named_buffers()}
+    return found | {
+        f"gradient {name}": value for name, value in zip(names, gradients, strict=True) if value is not None
+    }
+
+
+def _fused_step(modules: Sequence[RegularizedModule], batch: Batch) -> list[Found]:
+    """The same of all trials in one call."""
+    cohort = FusedCohort(dict(enumerate(copy.deepcopy(list(modules)))), 1, modules[0].device, len(modules))
+    rows = slice(0, len(modules))
+    objective, gradients = cohort.gradients(rows, batch, 0)
+    columns = {"objective": objective} | {f"evaluation of {k}": value for k, value in cohort.evaluate(batch).items()}
+    columns |= {f"buffer {name}": value for name, value in cohort.buffers.items()}
+    named = zip(cohort.params, gradients, strict=True)
+    columns |= {f"gradient {name}": value for name, value in named if value is not None}
+    return [{name: value[row] for name, value in columns.items()} for row in range(len(modules))]
+
+
+def _distance(alone: Sequence[Found], fused: Sequence[Found]) -> float:
+    """Largest difference, relative to the largest number of its kind in its trial; infinite if something is missing."""
+    largest = 0.0
+    for one, other in zip(alone, fused, strict=True):
+        if one.keys() != other.keys():
+            return float("inf")
+        scales = {kind: max(_size(v) for k, v in one.items() if k.startswith(kind)) for kind in _kinds(one)}
+        for name, value in one.items():
+            scale = scales[name.partition(" ")[0]]
+            largest = max(largest, _size(value.double() - other[name].double()) / max(scale, 1e-30))
+    return largest
+
+
+def _kinds(found: Found) -> set[str]:
+    return {name.partition(" ")[0] for name in found}
+
+
+def _size(value: Tensor) -> float:
+    """Largest absolute entry; infinite for NaN."""
+    if not value.numel():
+        return 0.0
+    return float(value.detach().double().abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max())
+
+
+# -- what a network keeps ----------------------------------------------------------------------------------------
+
+_PLAIN = (int, float, str, list, tuple, dict, set, Tensor, type(None))
+_OF_TORCH = set(vars(nn.Module())) | {"training"}
+
+
+def _kept_between_batches(module: RegularizedModule, batch: Batch) -> str | None:
+    """Path of a plain attribute that each batch changes; what the first alone sets, as a cache, is none."""
+    step_alone(module, batch)
+    before = _plain_attributes(module)
+    step_alone(module, batch, 1)
+    changed = (path for path, value in _plain_attributes(module).items() if not _same(value, before.get(path)))
+    return next(changed, None)
+
+
+def _plain_attributes(module: RegularizedModule) -> dict[str, Any]:
+    """Plain attributes of a module and all its parts, by path."""
+    return {
+        f"{path}.{name}": copy.copy(value)
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, _PLAIN) and name not in _OF_TORCH and not (part is module and name.startswith("_"))
+    }
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
+        return isinstance(first, Tensor) and isinstance(second, Tensor) and first.equal(second)
+    try:
+        return bool(first == second)
+    except Exception:  # values that cannot be compared
+        return first is second
+
+
+# -- which layer -------------------------------------------------------------------------------------------------
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _culprit(modules: Sequence[RegularizedModule], batch: Batch) -> str | None:
+    """The first layer, innermost first, that is other when fused, and why."""
+    calls = [_calls(copy.deepcopy(module), batch) for module in modules]
+    for path in calls[0]:
+        layers = [copy.deepcopy(module.get_submodule(path)).train() for module in modules]
+        of_trials = [found.get(path) for found in calls]
+        if any(call is None for call in of_trials):
+            return f"{_named(modules[0], path)} is called for some trials only"
+
+        def rewind(module: RegularizedModule = modules[0]) -> None:
+            module.rewind_noise(0, 0)
+
+        reason = _why_not_lifted(
+            layers, [call for call in of_trials if call is not None], rewind, _tolerance(modules[0])
+        )
+        if reason:
+            return f"{_named(modules[0], path)}: {reason}"
+    return None
+
+
+def _calls(module: RegularizedModule, batch: Batch) -> dict[str, Call]:
+    """What each layer is first called with in a training step, in the order in which they finish."""
+    began: dict[str, Call] = {}
+    finished: dict[str, Call] = {}
+    with _hooked(module.network, began, finished):
+        step_alone(module, batch)
+    return finished
+
+
+@contextmanager
+def _hooked(network: nn.Module, began: dict[str, Call], finished: dict[str, Call]) -> Iterator[None]:
+    handles = []
+    for path, layer in network.named_modules(prefix="network"):
+
+        def begin(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+            began.setdefault(path, apply_to_collection((args, kwargs), Tensor, lambda x: x.detach().clone()))
+
+        def end(_: nn.Module, args: Any, outputs: Any, path: str = path) -> None:
+            finished.setdefault(path, began[path])
+
+        handles += [layer.register_forward_pre_hook(begin, with_kwargs=True), layer.register_forward_hook(end)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _why_not_lifted(
+    layers: Sequence[nn.Module], calls: Sequence[Call], rewind: Callable[[], None], tolerance: float
+) -> str | None:
+    """Why a layer is not the same under vmap as alone, on what it was called with; None if it is."""
+    alone = []
+    for layer, call in zip(copy.deepcopy(list(layers)), calls, strict=True):
+        rewind()
+        args, kwargs = copy.deepcopy(call)
+        alone.append(_tensors(layer(*args, **kwargs)))
+    given = [torch.stack(of_trials) for of_trials in zip(*map(_tensors, calls), strict=True)]
+    params, buffers = stack_module_state(copy.deepcopy(list(layers)))
+
+    def of_one(params: Params, buffers: Params, given: list[Tensor]) -> list[Tensor]:
+        args, kwargs = _with_tensors(calls[0], given)
+        return _tensors(functional_call(layers[0], (params, buffers), args, kwargs))
+
+    rewind()
+    try:
+        fused = vmap(of_one, randomness="same")(params, buffers, given)
+    except Exception as error:  # whatever vmap cannot do
+        return _first_line(error)
+    pairs = [(one, other[row]) for row, found in enumerate(alone) for one, other in zip(found, fused, strict=True)]
+    difference = max((_size(one.double() - other.double()) for one, other in pairs), default=0.0)
+    scale = max((_size(one) for one, _ in pairs), default=1.0)
+    return _other_numbers(difference) if difference > tolerance * scale else None
+
+
+def _other_numbers(difference: float) -> str:
+    return f"it gives other numbers when fused (they differ by {difference:.0e})"
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    """All tensors in a collection, in order."""
+    found: list[Tensor] = []
+    apply_to_collection(values, Tensor, found.append)
+    return found
+
+
+def _with_tensors(call: Call, tensors: Sequence[Tensor]) -> Call:
+    """A call with other tensors."""
+    left = iter(tensors)
+    return apply_to_collection(call, Tensor, lambda _: next(left))
+
+
+def _named(module: RegularizedModule, path: str) -> str:
+    """A layer as a person finds it: its path in the network and its type."""
+    short = path.removeprefix("network").removeprefix(".")
+    kind = type(module.get_submodule(path)).__name__ if path else type(module).__name__
+    return f"{short} ({kind})" if short else f"the network ({kind})"
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 160 else f"{line[:157]}..."

@@ -87,11 +87,12 @@ def train_fused(
     ends: Ends | None = None,
     places: int = 32,
     precision: str = "64-true",
+    fuse: bool = True,
 ) -> Ends:
     """Train trials as one population."""
     ends = ends or Ends()
     population = Population(data, epochs, places)
-    population.admit(trials)
+    population.admit(trials, fuse=fuse)
     quiet_trainer(-1, precision, callbacks=[ends]).fit(population)
     return ends
 

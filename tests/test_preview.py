@@ -154,7 +154,7 @@ class Small(nn.Module):
         ),
         (
             {"model": lambda: linear(32)},
-            r"fails on a batch of inputs and targets of shapes \(360, 64\) and \(360,\): Runtime",
+            r"fails on a batch of shapes \(64, 64\) and \(64,\): Runtime",
         ),
         ({"model": lambda: nn.Linear(64, 3)}, r"the network fails on a batch"),
         (

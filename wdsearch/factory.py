@@ -9,9 +9,10 @@ import lightning as L
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from wdsearch.assembly import BuildError, build_recipe, build_task, built, text_of
-from wdsearch.batches import Batch, rows_of, shapes_of
+from wdsearch.batches import Batch, rows_of, shapes_of, split_batch
 from wdsearch.fusing import slow_when_fused, step_alone, why_alone
 from wdsearch.memory import device_of
 from wdsearch.module import RegularizedModule
@@ -47,7 +48,20 @@ class TrialFactory:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.config.seed, "weights"))
             made = self._network(configuration.model, own)
+            if any(isinstance(value, UninitializedParameter) for value in made.parameters()):
+                self._initialize(made)
             return made if isinstance(made, RegularizedModule) else RegularizedModule(made, **own)  # type: ignore[arg-type]
+
+    def _initialize(self, network: nn.Module) -> None:
+        """Let lazy layers see a batch, by which they choose their sizes."""
+        batch = self._some_rows()
+        inputs, _ = split_batch(batch)
+        try:
+            with torch.no_grad():
+                network.eval()(*inputs.args, **inputs.kwargs)
+        except Exception as error:  # whatever a user's network raises
+            raise BuildError(f"model: the network fails on a batch of {shapes_of(batch)}: {text_of(error)}") from error
+        network.train()
 
     def _network(self, arguments: Mapping[str, Any], own: Mapping[str, Any]) -> nn.Module:
         """The network; of a subclass of RegularizedModule the whole trial, which takes what such a module takes as well."""

@@ -59,7 +59,9 @@ class FusedCohort(Cohort):
         super().__init__(trials, modules[0].task)
         self.places, self.template, recipe = max(1, places), copy.deepcopy(modules[0]), modules[0].recipe
         params, self.buffers = stack_module_state(modules)
-        self.params = {name: value.detach().requires_grad_() for name, value in params.items()}
+        trained = {name for name, value in self.template.named_parameters() if value.requires_grad}
+        self.params = {name: params[name].detach().requires_grad_() for name in params if name in trained}
+        self.buffers |= {name: params[name].detach() for name in params if name not in trained}  # frozen ones
         decayed = set(self.template.decayed)
         groups: list[dict[str, Any]] = [
             {
@@ -74,6 +76,7 @@ class FusedCohort(Cohort):
         self.optimizer = OPTIMIZERS[recipe.optimizer](groups, rates, decay, recipe)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.factor(step, steps))
         self.best_state: Params = {}
+        self._names = _names_of_state(self.template)
         self._vmapped = {method: _lift(self.template, method) for method in ("objective", "evaluation")}
         self._train(True)
 
@@ -176,7 +179,7 @@ class FusedCohort(Cohort):
     def state(self, number: int) -> Params:
         row = self.numbers.index(number)
         source = self.best_state if self.patience[row] < math.inf else self.params | self.buffers
-        return {name: source[name][row].detach().clone().cpu() for name in self.template.state_dict()}
+        return {name: source[own][row].detach().clone().cpu() for name, own in self._names.items()}
 
     def _keep_rows(self, rows: list[int]) -> None:
         kept = torch.tensor(rows, dtype=torch.int64)
@@ -207,6 +210,12 @@ class FusedCohort(Cohort):
         self.schedule.load_state_dict(saved["schedule"])
         for group, factor in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = factor
+
+
+def _names_of_state(module: RegularizedModule) -> dict[str, str]:
+    """For each name in a state dict that of its tensor in the stacks: a tied weight is stacked once."""
+    names = {id(value): name for name, value in chain(module.named_parameters(), module.named_buffers())}
+    return {name: names[id(value)] for name, value in module.state_dict(keep_vars=True).items()}
 
 
 def _joined(parts: Sequence[Float[Tensor, "_ *shape"]]) -> Float[Tensor, "K *shape"] | None:

@@ -1,7 +1,9 @@
 """Whether a network may be fused: one step of a few unequal trials, fused and one after another, compared."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import re
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +19,8 @@ from wdsearch.types import Params
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest difference, relative to the largest number of its kind, that rounding explains in one step."""
+
+_SLOW_WAY = "There is a performance drop"
 
 Found = dict[str, Tensor]
 """Numbers of one trial's step, by what they are."""
@@ -35,7 +39,8 @@ def why_alone(modules: Sequence[RegularizedModule], batch: Batch) -> str | None:
         path, _, name = kept.rpartition(".")
         return f"{_named(modules[0], path)} keeps {name} from one batch to the next, and not in a buffer"
     try:
-        fused = _fused_step(modules, batch)
+        with _no_slow_ways():
+            fused = _fused_step(modules, batch)
     except Exception as error:  # whatever vmap cannot do
         return _culprit(modules, batch) or f"the network: {_first_line(error)}"
     distance = _distance(alone, fused)
@@ -91,7 +96,8 @@ def step_alone(module: RegularizedModule, batch: Batch, index: int = 0) -> Found
     module.train()
     module.rewind_noise(0, index)
     objective = module.objective(batch)
-    names, parameters = zip(*module.named_parameters(), strict=True)
+    trained = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+    names, parameters = zip(*trained, strict=True)
     gradients = torch.autograd.grad(objective, parameters, allow_unused=True)
     with torch.no_grad():
         sums = module.eval().evaluation(batch)
@@ -108,7 +114,7 @@ def _fused_step(modules: Sequence[RegularizedModule], batch: Batch) -> list[Foun
     rows = slice(0, len(modules))
     objective, gradients = cohort.gradients(rows, batch, 0)
     columns = {"objective": objective} | {f"evaluation of {k}": value for k, value in cohort.evaluate(batch).items()}
-    columns |= {f"buffer {name}": value for name, value in cohort.buffers.items()}
+    columns |= {f"buffer {name}": cohort.buffers[name] for name, _ in cohort.template.named_buffers()}
     named = zip(cohort.params, gradients, strict=True)
     columns |= {f"gradient {name}": value for name, value in named if value is not None}
     return [{name: value[row] for name, value in columns.items()} for row in range(len(modules))]
@@ -181,17 +187,10 @@ def _culprit(modules: Sequence[RegularizedModule], batch: Batch) -> str | None:
     """The first layer, innermost first, that is other when fused, and why."""
     calls = [_calls(copy.deepcopy(module), batch) for module in modules]
     for path in calls[0]:
-        layers = [copy.deepcopy(module.get_submodule(path)).train() for module in modules]
-        of_trials = [found.get(path) for found in calls]
-        if any(call is None for call in of_trials):
-            return f"{_named(modules[0], path)} is called for some trials only"
-
-        def rewind(module: RegularizedModule = modules[0]) -> None:
-            module.rewind_noise(0, 0)
-
-        reason = _why_not_lifted(
-            layers, [call for call in of_trials if call is not None], rewind, _tolerance(modules[0])
-        )
+        given = [found[path] for found in calls if path in found]
+        if len(given) < len(modules):
+            return f"{_named(modules[0], path)}: it is called in some trials only"
+        reason = _why_not_lifted(copy.deepcopy(list(modules)), path, given)
         if reason:
             return f"{_named(modules[0], path)}: {reason}"
     return None
@@ -225,31 +224,42 @@ def _hooked(network: nn.Module, began: dict[str, Call], finished: dict[str, Call
             handle.remove()
 
 
-def _why_not_lifted(
-    layers: Sequence[nn.Module], calls: Sequence[Call], rewind: Callable[[], None], tolerance: float
-) -> str | None:
+def _why_not_lifted(modules: Sequence[RegularizedModule], path: str, calls: Sequence[Call]) -> str | None:
     """Why a layer is not the same under vmap as alone, on what it was called with; None if it is."""
-    alone = []
-    for layer, call in zip(copy.deepcopy(list(layers)), calls, strict=True):
-        rewind()
-        args, kwargs = copy.deepcopy(call)
-        alone.append(_tensors(layer(*args, **kwargs)))
-    given = [torch.stack(of_trials) for of_trials in zip(*map(_tensors, calls), strict=True)]
-    params, buffers = stack_module_state(copy.deepcopy(list(layers)))
+    layers = [module.train().get_submodule(path) for module in modules]
+    params, buffers = stack_module_state(copy.deepcopy(layers))
 
     def of_one(params: Params, buffers: Params, given: list[Tensor]) -> list[Tensor]:
         args, kwargs = _with_tensors(calls[0], given)
         return _tensors(functional_call(layers[0], (params, buffers), args, kwargs))
 
-    rewind()
     try:
-        fused = vmap(of_one, randomness="same")(params, buffers, given)
+        given = [torch.stack(of_trials) for of_trials in zip(*map(_tensors, calls), strict=True)]
+        modules[0].rewind_noise(0, 0)
+        with _no_slow_ways():
+            fused = vmap(of_one, randomness="same")(params, buffers, given)
     except Exception as error:  # whatever vmap cannot do
         return _first_line(error)
-    pairs = [(one, other[row]) for row, found in enumerate(alone) for one, other in zip(found, fused, strict=True)]
-    difference = max((_size(one.double() - other.double()) for one, other in pairs), default=0.0)
-    scale = max((_size(one) for one, _ in pairs), default=1.0)
-    return _other_numbers(difference) if difference > tolerance * scale else None
+    tolerance = _tolerance(modules[0])
+    for row, (module, layer, (args, kwargs)) in enumerate(zip(modules, layers, calls, strict=True)):
+        module.rewind_noise(0, 0)
+        alone = _tensors(layer(*args, **kwargs))
+        for one, other in zip(alone, fused, strict=True):
+            difference = _size(one.double() - other[row].double())
+            if difference > tolerance * max(_size(one), 1e-30):
+                return _other_numbers(difference)
+        for name, value in layer.named_buffers():
+            if _size(value.double() - buffers[name][row].double()) > tolerance * max(_size(value), 1e-30):
+                return f"its buffer {name} is assigned anew; it can be fused if the buffer is changed in place (copy_, mul_)"
+    return None
+
+
+@contextmanager
+def _no_slow_ways() -> Iterator[None]:
+    """An error where vmap would loop over the trials, for want of a rule for an operation."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=_SLOW_WAY)
+        yield
 
 
 def _other_numbers(difference: float) -> str:
@@ -277,5 +287,7 @@ def _named(module: RegularizedModule, path: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UserWarning):
+        return f"vmap cannot batch {re.search(r'aten::[a-z_0-9]+|$', str(error))[0] or 'it'}"  # type: ignore[index]
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= 160 else f"{line[:157]}..."

@@ -53,7 +53,7 @@ def decayed_parameters(network: nn.Module, rule: str = "weights") -> list[str]:
     no biases. He et al. 1812.01187 decay weights only; Kadra et al. 2021 decayed `all`.
     """
     if rule == "all":
-        return [name for name, _ in network.named_parameters()]
+        return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     return [name for name, parameter in _weights(network) if parameter.requires_grad]
 
 

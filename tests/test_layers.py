@@ -30,6 +30,7 @@ LAYERS = [
     "assembly",
     "factory",
     "objective preview",
+    "solo",
     "storage spool",
     "results",
     "status",

@@ -1,19 +1,27 @@
 """What no single key can say: whether the keys of a study fit each other, the regularizers, models, data and optuna."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import lightning as L
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from wdsearch.dimensions import check_space
 from wdsearch.kinds import allowed, fits
 from wdsearch.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler, options_of
-from wdsearch.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig
-from wdsearch.sources import Faults, attribute_of_data, check_data, check_model
+from wdsearch.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig, TrainerConfig
+from wdsearch.sources import Faults, attribute_of_data, check_data, check_model, is_solo
 from wdsearch.studyfile import Location, as_written, nearest, shown
 from wdsearch.tasks import LOSSES, METRICS
 
+TAKEN = {
+    "accelerator", "barebones", "callbacks", "devices", "enable_checkpointing", "enable_model_summary",
+    "enable_progress_bar", "fast_dev_run", "logger", "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps",
+    "model_registry", "num_nodes", "num_sanity_val_steps", "precision", "profiler",
+}  # fmt: skip
+"""Arguments of lightning's Trainer that are not for `trainer.options`."""
 ONLY = {"adamw": ("betas", "eps"), "sgd": ("momentum", "nesterov")}
 
 
@@ -31,7 +39,9 @@ def check(sections: Mapping[str, Any]) -> Faults:
         yield from _optimizer(sections["optimizer"])
     if "space" in sections:
         yield from check_space(sections["space"], model, task)
-    if "objective" in sections:
+    if "trainer" in sections:
+        yield from _trainer(sections["trainer"], is_solo(model))
+    if "objective" in sections and not is_solo(model):
         own_metric = attribute_of_data(data, "metric") if task == own_task else None
         yield from _objective(sections["objective"], metric or own_metric, task)
     if metric and task and METRICS[metric].task != task:
@@ -66,6 +76,24 @@ def _objective(objective: ObjectiveConfig, metric: str | None, task: str | None)
             yield place, f"{as_written(place)} needs max or min, as in {{max: 0.1}}"
         elif limit.max is not None and limit.min is not None and limit.max < limit.min:
             yield place, f"{as_written(place)} allows at most {limit.max:g} and at least {limit.min:g}: nothing at all"
+
+
+def _trainer(trainer: TrainerConfig, solo: bool) -> Faults:
+    """Several devices and further arguments are for modules with a Trainer of their own."""
+    if trainer.devices > 1 and not solo:
+        text = "a population trains on one device; several are for an own LightningModule"
+        yield ("trainer", "devices"), f"trainer.devices is {trainer.devices}; {text} (or start several workers)"
+    for name in trainer.options if not solo else ():
+        yield (
+            ("trainer", "options", name),
+            f"trainer.options.{name}: options are for an own LightningModule; leave it out",
+        )
+    known = set(inspect.signature(L.Trainer).parameters) - TAKEN
+    for name in sorted(trainer.options.keys() - known) if solo else ():
+        why = (
+            "wdsearch sets it itself" if name in TAKEN else f"no argument of lightning's Trainer{nearest(name, known)}"
+        )
+        yield ("trainer", "options", name), f"trainer.options.{name}: {why}"
 
 
 def _named(objective: ObjectiveConfig) -> list[tuple[Location, str]]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.schema import Dimension, Source
-from wdsearch.sources import Faults, arguments_of, builder_of, misfit, refused
+from wdsearch.sources import Faults, arguments_of, builder_of, is_solo, misfit, refused
 from wdsearch.space import encoded, is_integer
 from wdsearch.studyfile import Location, as_written, nearest, shown
 
@@ -23,7 +23,9 @@ def check_space(space: Mapping[str, Dimension], model: Any, task: str | None) ->
     for key, dimension in space.items():
         path = ("space", key)
         yield from _form(path, dimension)
-        if key in REGULARIZERS:
+        if is_solo(model):
+            yield from _own_argument(path, dimension, model, task)
+        elif key in REGULARIZERS:
             yield from _strength(path, REGULARIZERS[key], dimension, task)
         elif key == "lr":
             yield from _rate(path, dimension)
@@ -175,6 +177,22 @@ def _argument(path: Location, dimension: Dimension, model: Any) -> Faults:
     yield from faults or _repeated(path, dimension)
     if model is not None and not faults:
         yield from _unfit(path, dimension, model)
+
+
+def _own_argument(path: Location, dimension: Dimension, model: Any, task: str | None) -> Faults:
+    """An own LightningModule is searched by its constructor's arguments, whatever they are called."""
+    key = str(path[1])
+    if dimension.timescale is not None:
+        text = "a timescale needs to know the steps and the schedule, which an own LightningModule keeps to itself"
+        yield (*path, "timescale"), f"{as_written(path)}.timescale: {text}; give low and high"
+    elif key in REGULARIZERS:
+        yield from _strength(path, REGULARIZERS[key], dimension, task)
+        yield from _unfit(path, dimension, model)
+    elif key == "lr":
+        yield from _rate(path, dimension)
+        yield from _unfit(path, dimension, model)
+    else:
+        yield from _argument(path, dimension, model)
 
 
 def _can_be_stored(value: Any) -> bool:

@@ -19,7 +19,7 @@ from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
 from wdsearch.regularizers import REGULARIZERS, torch_equivalents
 from wdsearch.schema import Source, StudyConfig
-from wdsearch.sources import SHAPE, builder_of, is_regularized_module, parameters_of
+from wdsearch.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of
 from wdsearch.space import Configuration, baseline
 
 PROBED_ROWS = 64
@@ -36,8 +36,31 @@ class TrialFactory:
         self.rate_sum, self.largest_factor = sum(factors), max(factors)
         self._reasons: dict[str, str | None] = {}
 
-    def module(self, configuration: Configuration) -> RegularizedModule:
+    @property
+    def solo(self) -> bool:
+        """Whether trials are LightningModules of the user's, each with a Trainer of its own."""
+        return is_solo(self.config.model)
+
+    @property
+    def metric(self) -> str:
+        """What is reported beside the loss; `` if the user's own module says."""
+        return "" if self.solo else self.task.metric.name
+
+    def trial(self, configuration: Configuration) -> L.LightningModule:
         """One trial of age 0. Raises BuildError."""
+        return self._own_module(configuration) if self.solo else self.module(configuration)
+
+    def _own_module(self, configuration: Configuration) -> L.LightningModule:
+        """A user's LightningModule, with its arguments from the space."""
+        rate = {"lr": configuration.lr} if "lr" in self.config.space else {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.config.seed, "weights"))
+            made = self._network(configuration.model | configuration.strengths | rate, {})
+        assert isinstance(made, L.LightningModule)
+        return made
+
+    def module(self, configuration: Configuration) -> RegularizedModule:
+        """One trial of a network, or of a subclass of ours. Raises BuildError."""
         own = {
             "strengths": configuration.strengths,
             "lr": configuration.lr,
@@ -85,6 +108,8 @@ class TrialFactory:
 
         Raises BuildError if their network does not take a batch of the data.
         """
+        if self.solo:
+            return "the model is a LightningModule with a Trainer of its own"
         key = repr(sorted(arguments.items()))
         if key not in self._reasons:
             self._reasons[key] = self._try(arguments)
@@ -125,8 +150,11 @@ class TrialFactory:
 
     def params(self, configuration: Configuration) -> dict[str, float | int | str]:
         """What identifies a trial to people: strengths and rate, with log10 where it exists, timescale, torch's words."""
-        params: dict[str, Any] = {"lr": configuration.lr} | configuration.strengths
+        rate = {} if self.solo and "lr" not in self.config.space else {"lr": configuration.lr}
+        params: dict[str, Any] = rate | configuration.strengths
         params |= {f"log10_{key}": math.log10(value) for key, value in params.items() if 0 < value < math.inf}
+        if self.solo:  # what it makes of its arguments is its own
+            return params | {key: str(value) for key, value in configuration.model.items()}
         if configuration.strengths.get("weight_decay"):
             decay = configuration.strengths["weight_decay"]
             params["weight_decay.timescale"] = 1.0 / (configuration.lr * self.rate_sum * decay)

@@ -22,9 +22,8 @@ from wdsearch.checkpoint import write_checkpoint
 from wdsearch.cohort import DIVERGED, TrialEpoch
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import Memory, device_of
-from wdsearch.module import RegularizedModule
 from wdsearch.objective import Result, flat, values, violations
-from wdsearch.population import Population
+from wdsearch.population import Training
 from wdsearch.provenance import provenance
 from wdsearch.pruners import HalvingPruner, rungs
 from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
@@ -70,8 +69,7 @@ class SearchLoop(L.Callback):
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------
 
-    def on_fit_start(self, trainer: L.Trainer, population: L.LightningModule) -> None:
-        assert isinstance(population, Population)
+    def on_fit_start(self, trainer: Any, population: Any) -> None:
         self.refresh()
         self._admit(population)
         self._show()
@@ -84,9 +82,8 @@ class SearchLoop(L.Callback):
         if self.stopping:
             raise StoppedError
 
-    def on_train_epoch_end(self, trainer: L.Trainer, population: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, population: Any) -> None:
         """Report, judge, settle, tell, and ask for new trials, in an order that does not depend on how trials were fused."""
-        assert isinstance(population, Population)
         self.work.tick += 1
         epochs = [population.trial_epochs[number] for number in sorted(population.trial_epochs)]
         for epoch in epochs:
@@ -107,19 +104,19 @@ class SearchLoop(L.Callback):
         self.tracker.flush()
         self._show()
 
-    def _admit(self, population: Population) -> None:
+    def _admit(self, population: Training) -> None:
         """Let those begin whose time it is, and those of a checkpoint go on."""
         for saved in self.work.saved:
             held = {
                 number: self.work.running[number].settings for number in saved["numbers"] if number in self.work.running
             }
-            modules = {number: self.factory.module(settings) for number, settings in held.items()}
+            modules = {number: self.factory.trial(settings) for number, settings in held.items()}
             population.admit(modules, saved, fuse=all(self._fuse(settings) for settings in held.values()))
             for number, settings in held.items():
                 self._start_tracking(number, settings)
         self.work.saved = []
         numbers = self.work.waiting.pop(self.work.tick, [])
-        networks: dict[str, dict[int, RegularizedModule]] = {}
+        networks: dict[str, dict[int, L.LightningModule]] = {}
         for number in numbers:
             settings = self.work.running[number].settings
             module = self._build(number, settings)
@@ -139,9 +136,9 @@ class SearchLoop(L.Callback):
             self.progress.note(f"trials are trained one after another, for {reason}")
         return reason is None
 
-    def _build(self, number: int, settings: Configuration) -> RegularizedModule | None:
+    def _build(self, number: int, settings: Configuration) -> L.LightningModule | None:
         try:
-            module = self.factory.module(settings)
+            module = self.factory.trial(settings)
             self.factory.why_alone(settings.model)  # the network is tried
             return module
         except BuildError as error:
@@ -152,10 +149,10 @@ class SearchLoop(L.Callback):
             self.work.fail(trial, self._last_error)
             return None
 
-    def _save_now_and_then(self, population: Population) -> None:
+    def _save_now_and_then(self, population: Training) -> None:
         """A checkpoint once a minute; where writing takes longer, seldom enough to cost a twentieth of the time."""
         began = time.monotonic()
-        if self.work.running and began >= self._next_checkpoint:
+        if population.cohorts and began >= self._next_checkpoint:
             try:
                 write_checkpoint(self.work.checkpoint, self.work.tick, population.cohorts)
             except OSError as error:
@@ -190,7 +187,7 @@ class SearchLoop(L.Callback):
         metrics = {name: value for name, value in flat(epoch.result).items() if math.isfinite(value)}
         return Result(epoch.end or PRUNED, epoch.age, metrics, settings.lr, settings.strengths, settings.model)
 
-    def _conclude(self, results: Mapping[int, Result], population: Population) -> None:
+    def _conclude(self, results: Mapping[int, Result], population: Training) -> None:
         """Write down what became of the leaving trials, settle it, and tell Optuna."""
         for number, result in results.items():
             tags = {"wdsearch.end": result.end, "wdsearch.diverged": str(result.end == DIVERGED).lower()}
@@ -211,7 +208,7 @@ class SearchLoop(L.Callback):
                 self.work.tell(trial, results[number])
         self.refresh()
 
-    def _keep_best_weights(self, results: Mapping[int, Result], population: Population) -> None:
+    def _keep_best_weights(self, results: Mapping[int, Result], population: Training) -> None:
         """Before anything is settled, so that no crash can lose them."""
         best = self.best.values if self.best else None
         for number, result in results.items():

@@ -9,11 +9,13 @@ Metrics = dict[str, float]
 
 def flat(metrics: Mapping[str, float]) -> Metrics:
     """`loss/val` → `val_loss`, `loss/gap` → `gap`, `accuracy/gap` → `gap_accuracy`: names for tables and objectives."""
-    result = {}
-    for name, value in metrics.items():
-        quantity, _, side = name.partition("/")
-        result["gap" if name == "loss/gap" else f"{side}_{quantity}"] = value
-    return result
+    return {flat_name(name): value for name, value in metrics.items()}
+
+
+def flat_name(name: str) -> str:
+    """What an objective calls a metric; one of a user's own without sides keeps its name."""
+    quantity, _, side = name.partition("/")
+    return "gap" if name == "loss/gap" else f"{side}_{quantity}" if side else name
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import torch
@@ -14,6 +14,24 @@ from wdsearch.looped import LoopedCohort
 from wdsearch.module import RegularizedModule
 from wdsearch.tasks import Sums, total
 from wdsearch.types import Params
+
+
+@runtime_checkable
+class Training(Protocol):
+    """Trials in training, as a search sees them: `trial_epochs` is what the last epoch showed of each."""
+
+    trial_epochs: dict[int, TrialEpoch]
+    cohorts: list[Cohort]
+
+    def admit(self, trials: Mapping[int, Any], saved: Saved | None = None, fuse: bool = True) -> None:
+        """Let trials of one network join at the next epoch."""
+
+    def prune(self, numbers: set[int]) -> None:
+        """Let trials leave now."""
+
+    def state(self, number: int) -> Params:
+        """State dict of a live trial's judged weights."""
+        ...
 
 
 class CohortBatches:

@@ -56,9 +56,9 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
     with _quiet_libraries():
         check_trainer(config)
         factory = TrialFactory(config, build_data(config))
-        notes = examine(factory.data, factory.task.name)
+        notes = [] if factory.solo else examine(factory.data, factory.task.name)
         check_timescales(config, factory.rate_sum, factory.largest_factor)
-        module = factory.module(baseline(config))
+        module = factory.trial(baseline(config))
         alone = factory.why_alone(baseline(config).model)
     batches = len(factory.data.train_dataloader())
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
@@ -70,7 +70,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         inputs=getattr(factory.data, "inputs", None),
         outputs=getattr(factory.data, "outputs", None),
         parameters=sum(sizes.values()),
-        decayed=sum(sizes[name] for name in module.decayed),
+        decayed=sum(sizes[name] for name in getattr(module, "decayed", ())),
         steps=batches * config.budget.epochs,
         rate_sum=factory.rate_sum,
         rungs=tuple(rungs(build_pruner(config), config.budget.epochs, 0)),

@@ -246,6 +246,8 @@ class TrainerConfig(_Section):
     """CPU threads; changes the speed, and no result."""
     population: Literal["auto"] | Count = "auto"
     """Most trials in one fused call; changes the speed, and no result."""
+    options: dict[str, Any] = {}
+    """Further arguments of lightning's Trainer, for an own LightningModule: accumulate_grad_batches, strategy and so on."""
 
 
 class StudyConfig(_Section):

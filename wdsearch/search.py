@@ -28,6 +28,7 @@ from wdsearch.population import Population
 from wdsearch.provenance import provenance
 from wdsearch.results import LINK, MEMORY, StudyResult, load_result, spent
 from wdsearch.samplers import build_pruner
+from wdsearch.solo import Soloists
 from wdsearch.space import baseline, check_timescales
 from wdsearch.storage import Home, clear_storage_errors, open_study
 from wdsearch.terminal import SearchProgress
@@ -68,7 +69,7 @@ def run(
     with SearchProgress(progress) as bar, _quiet_libraries(), clear_storage_errors(place, storage):
         factory = _prepare(config, bar)
         digest = describe_data(config, factory.data)["digest"]
-        study, engine = open_study(config, place, storage, build_pruner(config), factory.task.metric.name, digest)
+        study, engine = open_study(config, place, storage, build_pruner(config), factory.metric, digest)
         leases = Leases(engine, study._study_id, place.folder(config.study) / "workers")
         tracker = tracker or Tracker(place.path, config.study)
         loop = SearchLoop(Work(config, study, leases, factory.rate_sum), factory, tracker, bar, place)
@@ -91,7 +92,7 @@ def _prepare(config: StudyConfig, bar: SearchProgress) -> TrialFactory:
     if config.trainer.threads != "auto":
         torch.set_num_threads(int(config.trainer.threads))
     factory = TrialFactory(config, build_data(config))
-    for text in examine(factory.data, factory.task.name):
+    for text in [] if factory.solo else examine(factory.data, factory.task.name):
         bar.note(f"[yellow]warning[/yellow] data: {text}")
     check_timescales(config, factory.rate_sum, factory.largest_factor)
     return factory
@@ -123,6 +124,9 @@ def _train(loop: SearchLoop, places: int) -> int:
 
     What a population is cut off at is taken up as after a crash: how many share a call changes no number.
     """
+    if loop.factory.solo:
+        _train_alone(loop)
+        return places
     trainer = loop.config.trainer
     try:
         L.Trainer(
@@ -149,9 +153,21 @@ def _train(loop: SearchLoop, places: int) -> int:
     return fewer
 
 
+def _train_alone(loop: SearchLoop) -> None:
+    """Train what was gathered of a user's LightningModules, each by a Trainer of its own."""
+    config, goals = loop.config, loop.config.objective
+    trainer = config.trainer.model_dump(include={"accelerator", "devices", "precision"}) | config.trainer.options
+    if config.trainer.devices > 1:  # a launcher that starts this program again would start the search again
+        trainer = {"strategy": "ddp_spawn"} | trainer
+    needed = {*goals.goals, *goals.limits}
+    Soloists(loop.factory.data, config.budget.epochs, trainer, config.seed, needed, set(goals.maximize)).fit(loop)
+
+
 def _places(loop: SearchLoop) -> int:
     """How many trials share a call: as the study says, or all that train; fewer, and a line, where memory is short."""
     config, factory = loop.config, loop.factory
+    if factory.solo:
+        return 1
     trials = 2 * config.batch + 1
     wanted = trials if config.trainer.population == "auto" else min(trials, int(config.trainer.population))
     wanted = 1 if factory.why_alone(baseline(config).model) else wanted

@@ -33,6 +33,12 @@ def is_regularized_module(builder: Any) -> bool:
     return inspect.isclass(builder) and any(base.__qualname__ == "RegularizedModule" for base in builder.__mro__[1:])
 
 
+def is_solo(model: Any) -> bool:
+    """Whether it builds a LightningModule of the user's, which is trained by a Trainer of its own."""
+    builder = builder_of(model)
+    return inspect.isclass(builder) and issubclass(builder, L.LightningModule) and not is_regularized_module(builder)
+
+
 def _made(source: Source, table: Mapping[str, Any]) -> Any:
     """What a source names; None if that is unknown, not importable, or nothing that can be called."""
     try:

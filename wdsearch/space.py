@@ -127,9 +127,9 @@ def baseline(config: StudyConfig) -> Configuration:
     rate = config.space.get("lr")
     strengths = {key: REGULARIZERS[key].neutral for key in config.space if key in REGULARIZERS}
     model = {
-        name: _unsearched(config.model, name, dimension)
+        (name := key.removeprefix("model.")): _unsearched(config.model, name, dimension)
         for key, dimension in config.space.items()
-        if (name := key.removeprefix("model.")) != key
+        if key != "lr" and key not in REGULARIZERS
     }
     return Configuration(float(rate.value if rate and rate.form == "fixed" else config.optimizer.lr), strengths, model)
 

@@ -189,7 +189,9 @@ def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tup
     settings = [(_settings(side) if side else {}) for side in sides]
     keys = list(dict.fromkeys([*settings[0], *settings[1]]))
     rows: list[tuple[str, ...]] = [(key, *(number(side.get(key, "")) for side in settings)) for key in keys]
-    names = ("train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}")
+    names = ["train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}"]
+    if not metric:  # what an own module logs
+        names = list(dict.fromkeys(name for side in sides if side for name in side.metrics))
     rows += [(name, *(number(side.metrics.get(name, "")) if side else "" for side in sides)) for name in names]
     return [*rows, ("epochs", *(str(side.epochs) if side else "" for side in sides))]
 

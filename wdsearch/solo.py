@@ -1,0 +1,248 @@
+"""Own LightningModules in a study: each trains by a Trainer of its own, with all that one can do, an epoch at a time in turn."""
+
+import copy
+import io
+import logging
+import os
+import random
+import re
+import threading
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from wdsearch.cohort import DIVERGED, FINISHED, STOPPED_EARLY, Cohort, TrialEpoch
+from wdsearch.noise import derive_seed
+from wdsearch.objective import flat_name
+from wdsearch.types import Params
+
+GO, END, STATE = "go", "end", "state"
+SIDES = re.compile(r"^(?:validation|valid|val)[_/ ]")
+SMALLER_IS_BETTER = re.compile(r"loss|err|mse|mae|nll|perplexity|ppl|entropy|distance", re.IGNORECASE)
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+RandomState = tuple[Any, ...]
+
+
+class NotLoggedError(Exception):
+    """An objective that a LightningModule does not log in validation."""
+
+
+class AbandonedError(Exception):
+    """A training that nobody waits for any more."""
+
+
+class Reporter(L.Callback):
+    """After each epoch sends what was logged in validation, on validation and on training rows, and waits for a word.
+
+    With several processes the first sends, and the word reaches all of them. The training rows are evaluated on a copy, so
+    that training goes on as if nobody had looked.
+    """
+
+    def __init__(self, connection: Connection, options: Mapping[str, Any]) -> None:
+        self.connection, self.options = connection, options
+        self.abandoned = False
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.abandoned:
+            raise AbandonedError
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+        train = self._on_training_rows(trainer, module)
+        word = ""
+        if trainer.is_global_zero:
+            self.connection.send((logged, train, trainer.should_stop))
+            while (word := self.connection.recv()) == STATE:
+                self.connection.send_bytes(_packed(module.state_dict()))
+        trainer.should_stop |= trainer.strategy.broadcast(word) == END
+
+    def _on_training_rows(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
+        attached, module._trainer = module._trainer, None
+        try:
+            twin = copy.deepcopy(module)
+        finally:
+            module._trainer = attached
+        devices: Any = 1 if module.device.index is None else [module.device.index]
+        evaluator = L.Trainer(**self.options, **QUIET, devices=devices)
+        before = _random_state()
+        (logged,) = evaluator.validate(twin, trainer.datamodule.train_eval_dataloader(), verbose=False)  # type: ignore[attr-defined]
+        _set_random_state(before)
+        return {name: float(value) for name, value in logged.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a process of its own, Lightning's notes are as little for those who search as in this one."""
+        self.__dict__.update(state)
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+
+
+class Solo:
+    """One trial's training, in a thread that stands still between epochs; several devices have processes of their own."""
+
+    def __init__(
+        self, module: L.LightningModule, data: L.LightningDataModule, epochs: int, options: Mapping[str, Any], seed: int
+    ) -> None:
+        self.module, self.data, self.epochs, self.options, self.seed = module, data, epochs, options, seed
+        self.age = 0
+        self._error: BaseException | None = None
+        self._random: RandomState | None = None
+        self._ours, theirs = Pipe()
+        own = {name: options[name] for name in ("accelerator", "precision") if name in options}
+        self._reporter = Reporter(theirs, own)
+        self._thread = threading.Thread(target=self._train, daemon=True)
+
+    def _train(self) -> None:
+        try:
+            L.seed_everything(self.seed, verbose=False)
+            trainer = L.Trainer(
+                max_epochs=self.epochs, callbacks=[self._reporter], num_sanity_val_steps=0, **QUIET, **self.options
+            )
+            trainer.fit(self.module, datamodule=self.data)
+        except AbandonedError:
+            pass
+        except BaseException as error:  # raised again by the thread that waits
+            self._error = error
+
+    def epoch(self, look: Callable[[], None]) -> tuple[dict[str, float], dict[str, float], bool]:
+        """Train one epoch: what was logged, the same on training rows, and whether it ends; `look` is called all the time."""
+        if self._random is None:
+            os.environ.pop("MASTER_PORT", None)  # Lightning's choice for another trial's processes
+            self._thread.start()
+        else:
+            _set_random_state(self._random)
+            self._ours.send(GO)
+        while not self._ours.poll(0.05):
+            look()
+            if not self._thread.is_alive() and not self._ours.poll():
+                raise self._error or RuntimeError("training ended without a validation epoch")
+        found = self._ours.recv()
+        self._random, self.age = _random_state(), self.age + 1
+        return found
+
+    def state(self) -> Params:
+        """Its weights, as they are between two epochs."""
+        self._ours.send(STATE)
+        return torch.load(io.BytesIO(self._ours.recv_bytes()), map_location="cpu", weights_only=True)
+
+    def end(self) -> None:
+        """Let it stop, now or as soon as it notices."""
+        self._reporter.abandoned = True
+        if self._thread.is_alive():
+            self._ours.send(END)
+            self._thread.join(timeout=60.0)
+        self._ours.close()
+
+
+class Soloists:
+    """LightningModules of a user in training, as a SearchLoop sees a population; `fit` trains all that are admitted.
+
+    `goals` are names of logged values that are needed, `maximized` those of which a larger one is better.
+    """
+
+    def __init__(
+        self,
+        data: L.LightningDataModule,
+        epochs: int,
+        options: Mapping[str, Any],
+        seed: int = 0,
+        goals: Collection[str] = (),
+        maximized: Collection[str] = (),
+    ) -> None:
+        self.data, self.epochs, self.options, self.seed = data, epochs, options, seed
+        self.goals, self.maximized = goals, maximized
+        self.cohorts: list[Cohort] = []
+        self.trial_epochs: dict[int, TrialEpoch] = {}
+        self._solos: dict[int, Solo] = {}
+
+    def admit(self, trials: Mapping[int, L.LightningModule], saved: object = None, fuse: bool = False) -> None:
+        """Let trials join at the next epoch."""
+        seed = derive_seed(self.seed, "solo") % 2**32
+        for number, module in trials.items():
+            self._solos[number] = Solo(module, self.data, self.epochs, self.options, seed)
+
+    def prune(self, numbers: set[int]) -> None:
+        """Let trials leave now."""
+        for number in numbers & self._solos.keys():
+            self._solos.pop(number).end()
+
+    def state(self, number: int) -> Params:
+        """State dict of a trial in training."""
+        return self._solos[number].state()
+
+    def fit(self, loop: Any) -> None:
+        """Train; after each epoch of all the loop judges, prunes and admits."""
+        try:
+            loop.on_fit_start(None, self)
+            while self._solos:
+                self.trial_epochs = {number: self._epoch(number, loop.check_stopping) for number in self._solos}
+                loop.on_train_epoch_end(None, self)
+                self.prune({number for number, epoch in self.trial_epochs.items() if epoch.end})
+        finally:
+            self.prune(set(self._solos))
+
+    def _epoch(self, number: int, look: Callable[[], None]) -> TrialEpoch:
+        solo = self._solos[number]
+        logged, train, stops = solo.epoch(look)
+        metrics = self._metrics(logged, train)
+        end = None
+        if not all(np.isfinite(logged[name]) for name in self.goals if name in logged):
+            end = DIVERGED
+        elif solo.age >= self.epochs:
+            end = FINISHED
+        elif stops:
+            end = STOPPED_EARLY
+        return TrialEpoch(number, solo.age, metrics, metrics, end)
+
+    def _metrics(self, logged: Mapping[str, float], train: Mapping[str, float]) -> dict[str, float]:
+        """`loss/train`, `loss/val`, `loss/gap` and so on of all that validation logs, and what else is logged by its name."""
+        found: dict[str, float] = {}
+        for name, on_training_rows in train.items():
+            quantity, sign = SIDES.sub("", name), 1.0 if self._smaller_is_better(name) else -1.0
+            gap = sign * (logged[name] - on_training_rows)
+            found |= {f"{quantity}/train": on_training_rows, f"{quantity}/val": logged[name], f"{quantity}/gap": gap}
+        named = {flat_name(name) for name in found}
+        found |= {name: value for name, value in logged.items() if name not in named}
+        missing = [goal for goal in self.goals if goal not in named | found.keys()]
+        if missing:
+            text = f"objective names {' and '.join(missing)}, which the module does not log in validation"
+            raise NotLoggedError(f"{text}; it logs {', '.join(sorted(named | logged.keys())) or 'nothing'}")
+        return found
+
+    def _smaller_is_better(self, name: str) -> bool:
+        if name in self.maximized:
+            return False
+        return bool(SMALLER_IS_BETTER.search(name))
+
+
+def _packed(state: Params) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({name: value.detach().cpu() for name, value in state.items()}, buffer)
+    return buffer.getvalue()
+
+
+def _random_state() -> RandomState:
+    """Where the generators stand from which a network may draw: Python's, NumPy's and torch's."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def _set_random_state(state: RandomState) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])
+    if state[3]:
+        torch.cuda.set_rng_state_all(state[3])

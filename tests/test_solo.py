@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from zoo import ZooData
 
 import wdsearch
-from wdsearch.config import StudyFileError
+from wdsearch.config import StudyFileError, load_study
 from wdsearch.noise import derive_seed
 from wdsearch.objective import Result
 from wdsearch.solo import NotLoggedError
@@ -134,6 +134,22 @@ def test_several_devices_and_options_of_the_trainer_reach_it(tmp_path: Path) -> 
     alone = trained_alone(study.best.result, ZooData(), devices=2, strategy="ddp_spawn", accumulate_grad_batches=2)[1]
     for name in ("val_loss", "val_acc"):
         assert study.best.result.metrics[name] == float(alone.callback_metrics[name]), name
+
+
+def test_its_arguments_are_recommended(done: wdsearch.StudyResult) -> None:
+    found = wdsearch.recommendation(done)
+    assert done.best is not None
+    result = done.best.result
+    assert found["init_args"] == {"lr": result.lr} | result.strengths | result.model
+    assert found["gap"] == result.metrics["gap"]
+    assert found["init_seed"] == derive_seed(0, "weights")
+
+
+def test_trials_come_one_at_a_time_unless_the_study_says_otherwise() -> None:
+    given = {**STUDY, "data": ZooData(), "model": Own, "search": {"pruner": "none"}}
+    assert load_study(given).batch == 1
+    assert load_study(given | {"search": {"batch": 3}}).batch == 3
+    assert load_study(given | {"model": "mlp", "space": {"dropout": {"low": 0.0, "high": 0.5}}}).batch == 16
 
 
 @pytest.mark.parametrize(

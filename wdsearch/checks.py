@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from wdsearch.dimensions import check_space
 from wdsearch.kinds import allowed, fits
 from wdsearch.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler, options_of
-from wdsearch.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig, TrainerConfig
+from wdsearch.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig, StudyConfig, TrainerConfig
 from wdsearch.sources import Faults, attribute_of_data, check_data, check_model, is_solo
 from wdsearch.studyfile import Location, as_written, nearest, shown
 from wdsearch.tasks import LOSSES, METRICS
@@ -49,6 +49,13 @@ def check(sections: Mapping[str, Any]) -> Faults:
         yield ("metric",), f"metric is {metric!r}, which is for {METRICS[metric].task}; for {task}: {fitting}"
     if "search" in sections:
         yield from _search(sections["search"], sections.get("objective"))
+
+
+def settled(config: StudyConfig) -> StudyConfig:
+    """With what no section can say alone: own LightningModules are asked one at a time, for each takes memory of its own."""
+    if config.search.batch is not None or not is_solo(config.model):
+        return config
+    return config.model_copy(update={"search": config.search.model_copy(update={"batch": 1})})
 
 
 def _optimizer(optimizer: OptimizerConfig) -> Faults:

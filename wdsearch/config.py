@@ -28,12 +28,13 @@ def load_study(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: 
         given.override(text)
     sections, faults = _validated(given)
 
-    from wdsearch.checks import check  # torch, lightning and optuna: a file that cannot be read does not wait for them
+    # torch, lightning and optuna: a file that cannot be read does not wait for them
+    from wdsearch.checks import check, settled
 
     faults += [*given.faults, *(given.fault(location, text) for location, text in check(sections))]
     if faults:
         raise StudyFileError(faults)
-    return StudyConfig.model_construct(_fields_set=set(sections) & set(given.content), **sections)
+    return settled(StudyConfig.model_construct(_fields_set=set(sections) & set(given.content), **sections))
 
 
 def _source(source: str | Path | Mapping[str, Any] | StudyConfig) -> StudySource:

@@ -228,7 +228,7 @@ class SearchLoop(L.Callback):
             sum(held.age for number, held in self.work.running.items() if number != UNREGULARIZED) / budget.epochs
         )
         value = best.values[0] if best else None
-        gap = best.user_attrs[RESULT]["metrics"]["gap"] if best else None
+        gap = best.user_attrs[RESULT]["metrics"].get("gap") if best else None
         work = min(1.0, (spent(self.counts) + training) / budget.trials)
         self.progress.update(Snapshot(budget.trials, self.counts, work, self.goals[0], value, gap))
 

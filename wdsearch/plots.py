@@ -31,7 +31,8 @@ def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = No
     figure = Figure(figsize=(8.0, 5.6))
     figure.subplots_adjust(left=0.11, right=0.97, bottom=0.1, top=0.93, hspace=0.1)  # at half the cost of "constrained"
     upper, lower = figure.subplots(2, 1, sharex=True)
-    points = [trial for trial in result.trials if key in trial.result.strengths and "val_loss" in trial.result.metrics]
+    measured = [trial for trial in result.trials if {"val_loss", "gap"} <= trial.result.metrics.keys()]
+    points = [trial for trial in measured if key in trial.result.strengths]
     positive = [value for trial in points if 0 < (value := trial.result.strengths[key]) < math.inf]
     logarithmic = bool(positive) and max(positive) > 30 * min(positive)
     left = min(positive, default=1.0) / 2 if logarithmic else 0.0

@@ -116,21 +116,27 @@ def _record(trial: FrozenTrial) -> TrialRecord:
 def recommendation(result: StudyResult) -> dict[str, Any]:
     """What to put into one's own training: rate and strengths by key, the network's arguments, what to pass to torch.
 
+    `torch.manual_seed(init_seed)` before the network is built gives the trial's initial weights. An own LightningModule is
+    recommended its arguments.
     Raises StudyNotFoundError while no trial is complete.
     """
     if result.best is None:
         raise StudyNotFoundError(f"study {result.study!r} has no complete trial yet; go on with: wdsearch run FILE")
+    from wdsearch.noise import derive_seed
     from wdsearch.regularizers import REGULARIZERS, torch_equivalents
 
     found, optimizer = result.best.result, result.config.get("optimizer", {})
     name = optimizer.get("name", "adamw")
     acting = {key: value for key, value in found.strengths.items() if value != REGULARIZERS[key].neutral}
+    reached = dict(zip(result.goals, result.best.values, strict=True))
+    reached |= {name: found.metrics[name] for name in ("gap",) if name in found.metrics}
+    head = {"study": result.study, "trial": result.best.number, **reached, "epochs": found.epochs}
+    head["init_seed"] = derive_seed(result.config.get("seed", 0), "weights")
+    if not result.metric:
+        rate = {"lr": found.lr} if "lr" in result.config["space"] else {}
+        return head | {"init_args": rate | found.strengths | found.model}
     return {
-        "study": result.study,
-        "trial": result.best.number,
-        **dict(zip(result.goals, result.best.values, strict=True)),
-        "gap": found.metrics["gap"],
-        "epochs": found.epochs,
+        **head,
         "optimizer": {"name": name} | optimizer | {"lr": found.lr},
         "strengths": acting,
         "off": sorted(found.strengths.keys() - acting.keys()),

@@ -226,7 +226,7 @@ class SearchConfig(_Section):
     """How configurations are chosen; `batch` trials are asked at a time, whatever runs them."""
 
     batch: Count | None = None
-    """Trials asked at a time; 16 by default, 4 with gp. Part of the study: it changes what is asked."""
+    """Trials asked at a time, part of what makes the study; 16 by default, 4 with gp, 1 for an own LightningModule."""
     sampler: Annotated[Any, OwnOr(Choice)] = None
     """What chooses configurations, tpe by default; a name, or a name with its options beside it."""
     pruner: Annotated[Any, OwnOr(Choice)] = None

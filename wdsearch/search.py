@@ -186,7 +186,7 @@ def _places(loop: SearchLoop) -> int:
 def _conclude(result: StudyResult, tracker: Tracker, step: int) -> None:
     """The best trial and the picture on the parent run."""
     found: dict[str, float] = {}
-    if result.trials and result.trials[0].result.strengths:
+    if any(trial.result.strengths and "gap" in trial.result.metrics for trial in result.trials):
         picture = result.folder / "gap.png"
         plot_gap(result, picture)
         tracker.log_artifact(picture)

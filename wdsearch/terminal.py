@@ -208,6 +208,10 @@ def recommendation_table(found: dict[str, Any]) -> Table:
     table.add_column("key")
     table.add_column("value", justify="right", style="bold green")
     table.add_column("in torch")
+    if "init_args" in found:
+        for key, value in found["init_args"].items():
+            table.add_row(key, number(value), "argument of the LightningModule")
+        return table
     optimizer = found["optimizer"]
     kind = {"adamw": "AdamW", "sgd": "SGD"}[optimizer["name"]]
     table.add_row(

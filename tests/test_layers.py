@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types noise leases provenance examine kinds completion batches",
+    "types noise leases provenance examine kinds completion batches attributes",
     "tasks dropouts",
     "regularizers",
     "recipe models datasets",

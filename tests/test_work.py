@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import create_engine
 from test_search import STUDY, told
+from zoo import Counting, Recurrent, ZooData
 
 from wdsearch.config import load_study
 from wdsearch.leases import MOST_TAKEOVERS, Leases
@@ -121,6 +122,16 @@ def test_a_study_killed_again_and_again_is_bitwise_the_undisturbed_one(
     assert all(torch.equal(value, expected["state_dict"][name]) for name, value in saved["state_dict"].items())
     assert statuses(home, "small") == {"FINISHED": 16}
     assert list((study.folder / "workers").iterdir()) == []
+
+
+@pytest.mark.parametrize("model", [Recurrent, Counting], ids=["GRU", "plain attribute"])
+def test_trials_trained_one_after_another_go_on_from_their_checkpoint(tmp_path: Path, model: type) -> None:
+    space = {key: STUDY["space"][key] for key in ("lr", "dropout", "early_stopping")}
+    study = STUDY | {"study": "looped", "data": ZooData(), "model": model, "space": space}
+    expected = searched(tmp_path / "calm", study=study)
+    study_again = searched(tmp_path / "home", [61] * 12, study, constants=EVERY_EPOCH)
+    assert told(study_again) == told(expected)
+    assert study_again.baseline == expected.baseline
 
 
 def test_a_checkpoint_that_cannot_be_read_costs_only_time(calm: StudyResult, tmp_path: Path) -> None:

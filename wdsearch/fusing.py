@@ -12,6 +12,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from wdsearch.attributes import changed_attribute, plain_attributes
 from wdsearch.batches import Batch
 from wdsearch.fused import FusedCohort
 from wdsearch.module import RegularizedModule
@@ -144,38 +145,12 @@ def _size(value: Tensor) -> float:
     return float(value.detach().double().abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max())
 
 
-# -- what a network keeps ----------------------------------------------------------------------------------------
-
-_PLAIN = (int, float, str, list, tuple, dict, set, Tensor, type(None))
-_OF_TORCH = set(vars(nn.Module())) | {"training"}
-
-
 def _kept_between_batches(module: RegularizedModule, batch: Batch) -> str | None:
     """Path of a plain attribute that each batch changes; what the first alone sets, as a cache, is none."""
     step_alone(module, batch)
-    before = _plain_attributes(module)
+    before = plain_attributes(module)
     step_alone(module, batch, 1)
-    changed = (path for path, value in _plain_attributes(module).items() if not _same(value, before.get(path)))
-    return next(changed, None)
-
-
-def _plain_attributes(module: RegularizedModule) -> dict[str, Any]:
-    """Plain attributes of a module and all its parts, by path."""
-    return {
-        f"{path}.{name}": copy.copy(value)
-        for path, part in module.named_modules()
-        for name, value in vars(part).items()
-        if isinstance(value, _PLAIN) and name not in _OF_TORCH and not (part is module and name.startswith("_"))
-    }
-
-
-def _same(first: Any, second: Any) -> bool:
-    if isinstance(first, Tensor) or isinstance(second, Tensor):
-        return isinstance(first, Tensor) and isinstance(second, Tensor) and first.equal(second)
-    try:
-        return bool(first == second)
-    except Exception:  # values that cannot be compared
-        return first is second
+    return changed_attribute(before, plain_attributes(module))
 
 
 # -- which layer -------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from wdsearch.attributes import plain_attributes, restore_attributes
 from wdsearch.batches import Batch
 from wdsearch.cohort import Cohort, Saved
 from wdsearch.module import RegularizedModule
@@ -61,6 +62,7 @@ class LoopedCohort(Cohort):
 
     def saved(self) -> Saved:
         return self._columns() | {
+            "attributes": [plain_attributes(module) for module in self.modules],
             "states": [module.state_dict() for module in self.modules],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
@@ -69,6 +71,7 @@ class LoopedCohort(Cohort):
 
     def restore(self, saved: Saved) -> None:
         for row, place in enumerate(self._restore_columns(saved)):
+            restore_attributes(self.modules[row], saved["attributes"][place])
             self.modules[row].load_state_dict(saved["states"][place])
             self.optimizers[row].load_state_dict(saved["optimizers"][place])
             self.schedules[row].load_state_dict(saved["schedules"][place])

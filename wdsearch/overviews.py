@@ -46,18 +46,30 @@ def _parts(found: Preview) -> list[tuple[str, str]]:
     config, optimizer = found.config, found.config.optimizer
     goals = [f"{way} {name}" for way, name in zip(config.objective.directions, config.objective.goals, strict=True)]
     warmup = f" after a warm-up of {optimizer.warmup:.0%} of the steps" if optimizer.warmup else ""
-    return [
-        ("data", _data(found)),
-        ("network", f"{_name(config.model)}: {found.parameters:,} parameters, {found.decayed:,} of them decay"),
+    decay = f", {found.decayed:,} of them decay" if found.decayed is not None else ""
+    own = [
         ("task", f"{found.task.name}, with {found.task.metric.name} beside the loss"),
         (
             "optimizer",
             f"{optimizer.name}, {optimizer.schedule} rate{warmup}, {found.steps:,} steps; the baseline at lr {optimizer.lr:g}",
         ),
+    ]
+    return [
+        ("data", _data(found)),
+        ("network", f"{_name(config.model)}: {found.parameters:,} parameters{decay}"),
+        *(own if found.decayed is not None else []),
+        ("training", _training(found)),
         ("goal", "; ".join([", ".join(goals), *_limits(config)])),
         ("sampler", f"{_chosen(config.search.sampler, 'tpe')}, {config.batch} trials asked at a time"),
         ("pruner", _pruner(found)),
     ]
+
+
+def _training(found: Preview) -> str:
+    trainer = found.config.trainer
+    devices = f"{trainer.devices} × {found.device}" if trainer.devices > 1 else found.device
+    way = f"one trial after another, for {found.alone}" if found.alone else "fused, many trials in one call"
+    return f"on {devices}, in {trainer.precision} bits; {way}".replace("bf16-mixed bits", "bf16-mixed")
 
 
 def _data(found: Preview) -> str:

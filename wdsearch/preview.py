@@ -14,6 +14,8 @@ from wdsearch.assembly import build_data, check_trainer
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.examine import examine
 from wdsearch.factory import TrialFactory
+from wdsearch.memory import device_of
+from wdsearch.module import RegularizedModule
 from wdsearch.pruners import rungs
 from wdsearch.samplers import build_pruner
 from wdsearch.space import baseline, check_timescales
@@ -24,8 +26,9 @@ from wdsearch.tasks import Task
 class Preview:
     """A sound study and what was built of it.
 
-    `rows` are those of each part, `parameters` and `decayed` counts of the baseline's network, `rungs` the epochs after
-    which trials are judged, `rate_sum` the sum of the schedule's factors over all `steps`.
+    `rows` are those of each part, `parameters` and `decayed` counts of the baseline's network (None of a user's
+    LightningModule, which decays as it likes), `rungs` the epochs after which trials are judged, `rate_sum` the sum of the
+    schedule's factors over all `steps`, `device` where they train, `alone` why one after another, None if they are fused.
     """
 
     config: StudyConfig
@@ -35,10 +38,11 @@ class Preview:
     inputs: int | None
     outputs: int | None
     parameters: int
-    decayed: int
+    decayed: int | None
     steps: int
     rate_sum: float
     rungs: tuple[int, ...]
+    device: str
     alone: str | None
     warnings: tuple[str, ...]
 
@@ -70,10 +74,11 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         inputs=getattr(factory.data, "inputs", None),
         outputs=getattr(factory.data, "outputs", None),
         parameters=sum(sizes.values()),
-        decayed=sum(sizes[name] for name in getattr(module, "decayed", ())),
+        decayed=sum(sizes[name] for name in module.decayed) if isinstance(module, RegularizedModule) else None,
         steps=batches * config.budget.epochs,
         rate_sum=factory.rate_sum,
         rungs=tuple(rungs(build_pruner(config), config.budget.epochs, 0)),
+        device=device_of(config.trainer.accelerator).type,
         alone=alone,
         warnings=tuple(notes),
     )

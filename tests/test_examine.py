@@ -84,7 +84,7 @@ def test_rows_in_both_parts_are_a_warning_that_counts_them() -> None:
 
 
 def test_rows_that_differ_in_two_signs_alone_are_different() -> None:
-    first, second = _digests(torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, -1.0, 1.0, -1.0]]))
+    first, second = _digests([torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, -1.0, 1.0, -1.0]])])
     assert first != second
 
 

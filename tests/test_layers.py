@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types noise leases provenance examine kinds completion batches attributes",
-    "tasks dropouts",
+    "types noise leases provenance kinds completion batches attributes",
+    "tasks dropouts loaders examine",
     "regularizers",
     "recipe models datasets",
     "studyfile",

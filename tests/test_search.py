@@ -203,7 +203,7 @@ def test_own_objects_stand_for_import_paths(tmp_path: Path) -> None:
 def test_when_no_trial_can_be_built_the_error_says_why(tmp_path: Path) -> None:
     def broken(**_: object) -> torch.nn.Module:
         calls.append(1)
-        if len(calls) > 2:  # for the estimate of memory, and the baseline
+        if len(calls) > 5:  # three to try the network, one for the estimate of memory, and the baseline
             raise RuntimeError("no such layer")
         return torch.nn.Linear(64, 10)
 

@@ -9,6 +9,7 @@ import lightning as L
 
 from wdsearch.datasets import DATASETS
 from wdsearch.importing import import_path
+from wdsearch.loaders import train_eval_loader
 from wdsearch.recipe import Recipe
 from wdsearch.schema import Source, StudyConfig
 from wdsearch.sources import parameters_of
@@ -52,21 +53,29 @@ def built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[s
 
 def _check_loaders(data: L.LightningDataModule) -> None:
     """Raise BuildError if the data lack what a population asks of them."""
-    name, hint = type(data).__name__, "; a subclass of wdsearch.ArrayDataModule has it"
-    for method in ("train_dataloader", "val_dataloader", "train_eval_dataloader"):
-        if not hasattr(data, method):
-            raise BuildError(f"data: {name} has no {method}(): training rows in a fixed order, for the gap{hint}")
+    name = type(data).__name__
+    for method in ("train_dataloader", "val_dataloader"):
         try:
             loader = getattr(data, method)()
             len(loader)
         except Exception as error:  # whatever a user's module raises
             raise BuildError(f"data: {name}.{method}() fails: {text_of(error)}") from error
-        sampler = getattr(loader, "sampler", None)
-        if method == "train_dataloader" and not hasattr(sampler, "set_epoch"):
-            text = (
-                f"the sampler of {name}.train_dataloader() has no set_epoch(epoch), by which all trials see one order"
-            )
-            raise BuildError(f"data: {text}{hint}")
+        if isinstance(loader, Mapping | list | tuple):
+            raise BuildError(f"data: {name}.{method}() gives {len(loader)} loaders; it must give one")
+    try:
+        train_eval_loader(data)
+    except ValueError as error:
+        raise BuildError(f"data: {error}") from error
+    except Exception as error:  # whatever a user's module raises
+        raise BuildError(f"data: {name}.train_eval_dataloader() fails: {text_of(error)}") from error
+
+
+def check_hooks(data: L.LightningDataModule) -> None:
+    """Raise BuildError if data change batches in a hook that Lightning calls for one module, and nobody for a population."""
+    for hook in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
+        if getattr(type(data), hook) is not getattr(L.LightningDataModule, hook):
+            text = f"{type(data).__name__}.{hook}() is not called where trials share their batches"
+            raise BuildError(f"data: {text}; change batches in the data set, or in the loader's collate_fn")
 
 
 def text_of(error: Exception) -> str:

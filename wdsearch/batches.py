@@ -7,8 +7,8 @@ from jaxtyping import Shaped
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-Batch = Sequence[Any] | Mapping[str, Any]
-"""`(inputs, targets)`, `(first, second, ..., targets)`, or a mapping of which one key holds the targets."""
+Batch = Any
+"""`(inputs, targets)`, `(first, second, ..., targets)`, a mapping of which one key holds the targets, or what a user splits."""
 
 TARGETS = ("targets", "target", "labels", "label", "y")
 """Keys under which a mapping may hold its targets."""
@@ -55,8 +55,10 @@ def rows_of(batch: Batch) -> int:
         return 0
 
 
-def shapes_of(batch: Batch) -> str:
+def shapes_of(batch: Any) -> str:
     """The shapes of a batch's parts, in words."""
+    if isinstance(batch, Tensor):
+        return f"shape {tuple(batch.shape)}"
     named = batch.items() if isinstance(batch, Mapping) else enumerate(batch)
     shapes = [(key, tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__) for key, part in named]
     if isinstance(batch, Mapping):

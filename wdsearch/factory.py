@@ -11,9 +11,10 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from wdsearch.assembly import BuildError, build_recipe, build_task, built, text_of
+from wdsearch.assembly import BuildError, build_recipe, build_task, built, check_hooks, text_of
 from wdsearch.batches import Batch, rows_of, shapes_of, split_batch
 from wdsearch.fusing import slow_when_fused, step_alone, why_alone
+from wdsearch.loaders import augments_itself
 from wdsearch.memory import device_of
 from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
@@ -34,7 +35,10 @@ class TrialFactory:
         self.recipe, self.task = build_recipe(config), build_task(config, data)
         factors = self.recipe.factors(len(data.train_dataloader()) * config.budget.epochs)
         self.rate_sum, self.largest_factor = sum(factors), max(factors)
+        self.augmented = augments_itself(data)
         self._reasons: dict[str, str | None] = {}
+        if not self.solo:
+            check_hooks(data)
 
     @property
     def solo(self) -> bool:

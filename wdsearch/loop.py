@@ -162,6 +162,7 @@ class SearchLoop(L.Callback):
     def _start_tracking(self, number: int, settings: Configuration) -> None:
         kind = "baseline" if number == UNREGULARIZED else "trial"
         tags = {"wdsearch.kind": kind, "wdsearch.study": self.config.study, "seed": str(self.config.seed)}
+        tags |= {"wdsearch.gap": "augmented"} if self.factory.augmented else {}
         self.tracker.start_trial(_key(number), self.factory.params(settings), tags | provenance(), self.dataset)
 
     # -- judging and telling -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wdsearch.batches import Batch, Inputs, split_batch
 from wdsearch.dropouts import replace_dropout
+from wdsearch.loaders import train_eval_loader
 from wdsearch.noise import NoiseStream, derive_seed, seed_torch
 from wdsearch.recipe import Recipe, decayed_parameters, torch_step_size
 from wdsearch.regularizers import REGULARIZERS, Regularizer
@@ -234,7 +235,7 @@ class RegularizedModule(L.LightningModule):
         self.trainer.should_stop |= self.current_epoch - self._best_epoch >= patience
 
     def _training_sums(self) -> Sums:
-        loader = self.trainer.datamodule.train_eval_dataloader()  # type: ignore[attr-defined]
+        loader = train_eval_loader(self.trainer.datamodule)  # type: ignore[attr-defined]
         convert, move = self.trainer.precision_plugin.convert_input, self.trainer.strategy.batch_to_device
         return total(self.evaluation(move(convert(batch))) for batch in loader)
 

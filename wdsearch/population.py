@@ -10,6 +10,7 @@ import torch
 from wdsearch.batches import Batch
 from wdsearch.cohort import Cohort, Saved, TrialEpoch
 from wdsearch.fused import FusedCohort
+from wdsearch.loaders import batches_of, train_eval_loader
 from wdsearch.looped import LoopedCohort
 from wdsearch.module import RegularizedModule
 from wdsearch.tasks import Sums, total
@@ -42,33 +43,30 @@ class CohortBatches:
 
     STEPS = 8
 
-    def __init__(self, loader: Any, cohorts: Callable[[], list[Cohort]]) -> None:
-        self.loader, self.cohorts = loader, cohorts
+    def __init__(self, loader: Any, cohorts: Callable[[], list[Cohort]], seed: int = 0) -> None:
+        self.loader, self.cohorts, self.seed = loader, cohorts, seed
 
     def __len__(self) -> int:
         return -(-len(self.loader) // self.STEPS)
 
     def __iter__(self) -> Iterator[dict[int, tuple[Batch, ...]]]:
         ages = sorted({cohort.age for cohort in self.cohorts()})
-        streams = [self._of_epoch(age) for age in ages]
+        streams = [batches_of(self.loader, self.seed, age) for age in ages]
         for _ in range(len(self)):
             yield {age: tuple(islice(stream, self.STEPS)) for age, stream in zip(ages, streams, strict=True)}
-
-    def _of_epoch(self, epoch: int) -> Iterator[Batch]:
-        self.loader.sampler.set_epoch(epoch)
-        return iter(self.loader)
 
 
 class Population(L.LightningModule):
     """Trains the trials that are admitted for `epochs` epochs each: `L.Trainer(max_epochs=-1).fit(population)`.
 
-    Fused ones share calls of at most `places` trials; others are trained one after another.
+    Fused ones share calls of at most `places` trials; others are trained one after another. `seed` orders the rows of
+    loaders that have no order of their own.
 
     After each epoch of the Trainer `trial_epochs` holds what it showed of each trial. A callback's `on_train_epoch_end`
     may then call `prune` and `admit`; trials that end by themselves leave after it, and training stops when none is left.
     """
 
-    def __init__(self, datamodule: L.LightningDataModule, epochs: int, places: int = 32) -> None:
+    def __init__(self, datamodule: L.LightningDataModule, epochs: int, places: int = 32, seed: int = 0) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.datamodule, self.epochs, self.places = datamodule, epochs, places
@@ -77,7 +75,7 @@ class Population(L.LightningModule):
         self.trial_epochs: dict[int, TrialEpoch] = {}
         datamodule.prepare_data()
         datamodule.setup("fit")
-        self.batches = CohortBatches(datamodule.train_dataloader(), lambda: self.cohorts)
+        self.batches = CohortBatches(datamodule.train_dataloader(), lambda: self.cohorts, seed)
 
     @property
     def live(self) -> list[int]:
@@ -124,7 +122,7 @@ class Population(L.LightningModule):
         return self.batches
 
     def val_dataloader(self) -> list[Any]:
-        return [self.datamodule.val_dataloader(), self.datamodule.train_eval_dataloader()]  # type: ignore[attr-defined]
+        return [self.datamodule.val_dataloader(), train_eval_loader(self.datamodule)]
 
     def training_step(self, batch: dict[int, tuple[Batch, ...]], batch_idx: int) -> None:
         for cohort in self.cohorts:

@@ -12,7 +12,7 @@ import lightning as L
 
 from wdsearch.assembly import build_data, check_trainer
 from wdsearch.config import StudyConfig, load_study
-from wdsearch.examine import examine
+from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import device_of
 from wdsearch.module import RegularizedModule
@@ -61,6 +61,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         check_trainer(config)
         factory = TrialFactory(config, build_data(config))
         notes = [] if factory.solo else examine(factory.data, factory.task.name)
+        notes += [AUGMENTED] if factory.augmented else []
         check_timescales(config, factory.rate_sum, factory.largest_factor)
         module = factory.trial(baseline(config))
         alone = factory.why_alone(baseline(config).model)

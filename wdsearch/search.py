@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wdsearch.assembly import build_data, check_trainer, describe_data
 from wdsearch.config import StudyConfig, load_study
-from wdsearch.examine import examine
+from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
 from wdsearch.leases import Leases
 from wdsearch.loop import SearchLoop, StoppedError
@@ -92,6 +92,8 @@ def _prepare(config: StudyConfig, bar: SearchProgress) -> TrialFactory:
     if config.trainer.threads != "auto":
         torch.set_num_threads(int(config.trainer.threads))
     factory = TrialFactory(config, build_data(config))
+    if factory.augmented:
+        bar.note(f"[yellow]warning[/yellow] data: {AUGMENTED}")
     for text in [] if factory.solo else examine(factory.data, factory.task.name):
         bar.note(f"[yellow]warning[/yellow] data: {text}")
     check_timescales(config, factory.rate_sum, factory.largest_factor)
@@ -140,7 +142,7 @@ def _train(loop: SearchLoop, places: int) -> int:
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-        ).fit(Population(loop.factory.data, loop.config.budget.epochs, places))
+        ).fit(Population(loop.factory.data, loop.config.budget.epochs, places, loop.config.seed))
         loop.study.set_user_attr(MEMORY, loop.memory.as_dict())
         return places
     except Exception as error:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from wdsearch.cohort import DIVERGED, FINISHED, STOPPED_EARLY, Cohort, TrialEpoch
+from wdsearch.loaders import train_eval_loader
 from wdsearch.noise import derive_seed
 from wdsearch.objective import flat_name
 from wdsearch.types import Params
@@ -78,7 +79,7 @@ class Reporter(L.Callback):
         devices: Any = 1 if module.device.index is None else [module.device.index]
         evaluator = L.Trainer(**self.options, **QUIET, devices=devices)
         before = _random_state()
-        (logged,) = evaluator.validate(twin, trainer.datamodule.train_eval_dataloader(), verbose=False)  # type: ignore[attr-defined]
+        (logged,) = evaluator.validate(twin, train_eval_loader(trainer.datamodule), verbose=False)  # type: ignore[attr-defined]
         _set_random_state(before)
         return {name: float(value) for name, value in logged.items()}
 

@@ -1,0 +1,108 @@
+"""A user's data loaders: an order that depends on (seed, epoch) alone, and training rows on which the gap is measured."""
+
+import random
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+
+from wdsearch.noise import derive_seed
+
+MOST_EVALUATED = 10_000
+"""Most training rows on which the gap of data without `train_eval_dataloader` is measured."""
+
+
+def batches_of(loader: Any, seed: int, epoch: int) -> Iterator[Any]:
+    """The loader's batches in the order of this epoch, drawn alike whenever and beside whatever they are drawn.
+
+    A sampler with `set_epoch` is told the epoch; all others draw from generators that are seeded before each batch.
+    """
+    samplers = [getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)]
+    for sampler in samplers:
+        if sampler is not None and hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+    for owner in (loader, *samplers):
+        generator = getattr(owner, "generator", None)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(derive_seed(seed, "order", epoch))
+    _seed(seed, epoch, 0)
+    found = iter(loader)
+    for index in range(len(loader)):
+        _seed(seed, epoch, index)
+        try:
+            batch = next(found)
+        except StopIteration:
+            return
+        yield batch
+
+
+def _seed(seed: int, epoch: int, index: int) -> None:
+    """Seed what augmentation draws from: Python's, NumPy's and torch's own generators."""
+    number = derive_seed(seed, "data", epoch, index)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.default_generator.manual_seed(number)
+
+
+def train_eval_loader(data: L.LightningDataModule) -> Any:
+    """Training rows in a fixed order, for the gap: the data's own, or a random subset as large as the validation set.
+
+    Raises ValueError if the data have none and a subset cannot be drawn.
+    """
+    if hasattr(data, "train_eval_dataloader"):
+        return data.train_eval_dataloader()
+    train, validation = data.train_dataloader(), data.val_dataloader()
+    rows = getattr(train, "dataset", None)
+    if not isinstance(train, DataLoader) or isinstance(rows, IterableDataset) or not isinstance(rows, Sized):
+        text = "needs a train_eval_dataloader(): training rows in a fixed order, for the gap, cannot be drawn from a stream"
+        raise ValueError(f"{type(data).__name__} {text}")
+    most = len(getattr(validation, "dataset", ())) or MOST_EVALUATED
+    generator = torch.Generator().manual_seed(derive_seed("train_eval"))
+    chosen = torch.randperm(len(rows), generator=generator)[: min(most, MOST_EVALUATED)]
+    size = getattr(validation, "batch_size", None) or 512
+    fixed = _Fixed(rows)
+    if _takes_batches(train):
+        return DataLoader(fixed, sampler=list(chosen.split(size)), batch_size=None)
+    subset: Subset[Any] = Subset(fixed, chosen.tolist())
+    return DataLoader(subset, batch_size=size, collate_fn=train.collate_fn, num_workers=train.num_workers)
+
+
+def augments_itself(data: L.LightningDataModule) -> bool:
+    """Whether the gap is measured on rows that are other each time they are drawn for training."""
+    if hasattr(data, "train_eval_dataloader"):
+        return False
+    train = data.train_dataloader()
+    index = torch.tensor([0]) if _takes_batches(train) else 0
+    first, second = (_tensors(train.dataset[index]) for _ in range(2))
+    return any(not one.equal(other) for one, other in zip(first, second, strict=True))
+
+
+def _takes_batches(loader: DataLoader) -> bool:
+    """Whether its data set is asked for the row numbers of a whole batch at once."""
+    return loader.batch_size is None and loader.batch_sampler is None
+
+
+class _Fixed(Dataset):
+    """Rows that augment themselves by the same draws each time."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        first = int(index.reshape(-1)[0]) if isinstance(index, Tensor) else int(index)
+        _seed(0, 0, first)
+        return self.rows[index]
+
+
+def _tensors(batch: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    apply_to_collection(batch, Tensor, found.append)
+    return found

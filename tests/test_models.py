@@ -1,11 +1,131 @@
-"""Our layers against torch's own."""
+"""Our layers against torch's own, and each network we ship: fused as alone, whatever lies beside it."""
+
+from typing import Any
 
 import pytest
 import torch
+from conftest import Ends, largest_difference, train_alone, train_fused
+from test_population import RECIPES, STRENGTHS
 from torch import nn
 
+from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
-from wdsearch.models.layers import BatchNorm, SiLU
+from wdsearch.models.layers import BatchNorm, LayerNorm, SiLU
+from wdsearch.module import RegularizedModule
+from wdsearch.recipe import decayed_parameters
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mlp": {"inputs": 64, "hidden": (23, 13), "batch_norm": True},
+    "residual_mlp": {"inputs": 64, "width": 13, "blocks": 2},
+    "convnet": {"shape": (1, 8, 8), "channels": (5, 7)},
+    "resnet": {"shape": (1, 8, 8), "width": 4, "blocks": (1, 1)},
+    "transformer": {"shape": (1, 64), "patch": 8, "width": 10, "heads": 2, "blocks": 1},
+}
+VARIANTS = SMALL | {
+    "residual_mlp layer": {"inputs": 64, "width": 13, "blocks": 1, "norm": "layer"},
+    "convnet 1d": {"shape": (1, 64), "channels": (5,), "batch_norm": False},
+    "transformer table": {"shape": (64,), "width": 4, "heads": 2, "blocks": 1},
+}
+BITWISE = [name for name in VARIANTS if name.split()[0] not in ("convnet", "resnet")]
+
+
+def data(batch_size: int) -> Any:
+    return DATASETS["digits"](batch_size=batch_size, seed=3)
+
+
+def trial(name: str, number: int, scale: float = 1.0) -> RegularizedModule:
+    torch.manual_seed(0)
+    network = MODELS[name.split()[0]](outputs=10, **VARIANTS[name])
+    strengths = {key: values[number] for key, values in STRENGTHS.items()}
+    return RegularizedModule(network, strengths, scale * 1e-4 * (number + 1), RECIPES["adamw"], seed=3)
+
+
+def test_every_network_is_tested_here() -> None:
+    assert SMALL.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_fused_trial_of_each_network_equals_training_it_alone(name: str) -> None:
+    ends = train_fused({number: trial(name, number) for number in range(4)}, data(240), 3)
+    for number, state in ends.states.items():
+        module = trial(name, number)
+        trainer = train_alone(module, data(240), 3)
+        assert largest_difference(module.state_dict(), state) < 1e-9, number
+        for key, value in ends.epochs[number][-1].metrics.items():
+            assert value == pytest.approx(float(trainer.callback_metrics[key]), abs=1e-9), (number, key)
+    assert largest_difference(ends.states[1], ends.states[2]) > 1e-5
+
+
+@pytest.mark.parametrize("name", BITWISE)
+def test_neighbours_change_no_bit_of_any_network(name: str) -> None:
+    def run(numbers: tuple[int, ...], places: int) -> Ends:
+        trials = {number: trial(name, number, 10.0) for number in numbers}
+        return train_fused(trials, data(101), 1, places=places, precision="32-true")
+
+    together = run(tuple(range(7)), 32)
+    for other in (run(tuple(range(7)), 3), run((5, 2), 32), run((5,), 32)):
+        for number, state in other.states.items():
+            assert largest_difference(together.states[number], state) == 0.0, number
+            assert together.epochs[number] == other.epochs[number]
+
+
+def test_categories_are_embedded() -> None:
+    numbers, codes = torch.randn(5, 3), torch.tensor([[0, 1], [1, 3], [0, 2], [1, 0], [0, 0]])
+    for network in (
+        MODELS["residual_mlp"](3, 2, categories=(2, 4), width=8, blocks=1),
+        MODELS["transformer"]((3,), 2, categories=(2, 4), width=8, heads=2, blocks=1),
+    ):
+        network.eval()
+        outputs = network(numbers, codes)
+        assert outputs.shape == (5, 2)
+        assert not torch.equal(outputs, network(numbers, codes.flip(0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "not_decayed"),
+    [
+        ("residual_mlp", {"embeddings.columns.0.weight", "steps.1.steps.0.weight"}),
+        ("convnet", {"2.weight"}),
+        ("resnet", {"2.before.0.weight"}),
+        ("transformer", {"tokens.1.places.weight", "blocks.0.steps.0.weight"}),
+        ("transformer table", {"tokens.1.weight"}),
+    ],
+)
+def test_norms_embeddings_and_biases_do_not_decay(name: str, not_decayed: set[str]) -> None:
+    options = VARIANTS[name] | ({"categories": (3,)} if name == "residual_mlp" else {})
+    network = MODELS[name.split()[0]](outputs=10, **options)
+    decayed = set(decayed_parameters(network))
+    others = {parameter for parameter, _ in network.named_parameters()} - decayed
+    assert not_decayed <= others
+    for parameter in decayed:
+        assert parameter.endswith("weight")
+        kind = type(network.get_submodule(parameter.rpartition(".")[0]))
+        assert issubclass(kind, nn.Linear | nn.modules.conv._ConvNd | nn.MultiheadAttention), parameter
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("convnet", {"shape": (64,)}, r"rows of shape \(64,\) cannot be convolved"),
+        ("transformer", {"shape": (1, 8, 8)}, "are no sequence"),
+        ("transformer", {"shape": (1, 40), "patch": 3}, "patch is 3, which does not divide a length of 40"),
+        ("transformer", {"shape": (1, 40), "heads": 3}, "heads is 3, which does not divide a width of 32"),
+        ("residual_mlp", {"inputs": 4, "norm": "bach"}, "norm is 'bach'; allowed are batch, layer, or nothing"),
+    ],
+)
+def test_what_a_network_does_not_take_is_said(name: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        MODELS[name](outputs=10, **options)
+
+
+def test_layer_norm_is_that_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    theirs, ours = nn.LayerNorm(7).double(), LayerNorm(7).double()
+    with torch.no_grad():
+        theirs.weight.uniform_(generator=generator), theirs.bias.uniform_(generator=generator)
+    ours.load_state_dict(theirs.state_dict())
+    inputs = torch.randn(4, 5, 7, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(ours(inputs), theirs(inputs), rtol=1e-12, atol=1e-12)
 
 
 def test_batch_norm_is_that_of_torch() -> None:

@@ -1,6 +1,7 @@
 """What builds a study's trials, and finds out how their network can be trained."""
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -145,12 +146,15 @@ class TrialFactory:
         rows = rows_of(batch)
         return apply_to_collection(batch, Tensor, lambda x: x[:PROBED_ROWS] if x.ndim and len(x) == rows else x)
 
-    def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, int]:
-        names = [name for name in SHAPE if name in parameters_of(builder)]
+    def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
+        """What the builder takes from the data; what it can do without only if they say it."""
+        parameters = parameters_of(builder)
+        needed = [name for name in SHAPE if name in parameters and parameters[name].default is inspect.Parameter.empty]
+        wanted = [name for name in SHAPE if name in parameters and (name in needed or hasattr(self.data, name))]
         try:
-            return {name: getattr(self.data, name) for name in names}
+            return {name: getattr(self.data, name) for name in wanted}
         except AttributeError as error:
-            raise BuildError(f"model: it takes {' and '.join(names)} from the data, but {text_of(error)}") from error
+            raise BuildError(f"model: it takes {' and '.join(needed)} from the data, but {text_of(error)}") from error
 
     def params(self, configuration: Configuration) -> dict[str, float | int | str]:
         """What identifies a trial to people: strengths and rate, with log10 where it exists, timescale, torch's words."""

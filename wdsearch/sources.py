@@ -18,7 +18,10 @@ from wdsearch.studyfile import Location, nearest, shown
 from wdsearch.tasks import LOSSES, METRICS
 
 Faults = Iterator[tuple[Location, str]]
-SHAPE = ("inputs", "outputs")
+SHAPE = ("inputs", "outputs", "shape", "categories")
+"""Arguments of networks that come from the data."""
+_SHAPES = ((1, 8, 8), (1, 27720), (27720,))
+"""Rows on which networks are tried: images, and sequences of a length that most numbers divide."""
 
 
 def builder_of(model: Any) -> Callable[..., Any] | None:
@@ -96,10 +99,20 @@ def refused(model: Any, arguments: Mapping[str, Any]) -> str | None:
     builder = MODELS.get(model.name or "") if isinstance(model, Source) else None
     if builder is None:
         return None
+    refusals = [_refusal(builder, shape, model.init_args | dict(arguments)) for shape in _SHAPES]
+    if None in refusals:
+        return None
+    return next((text for text in refusals if text and not text.startswith("rows of shape")), refusals[0])
+
+
+def _refusal(builder: Callable[..., Any], shape: tuple[int, ...], arguments: Mapping[str, Any]) -> str | None:
+    """What a builder says against its arguments, for rows of a shape."""
+    taken = {"inputs": 2, "outputs": 2, "shape": shape, "categories": ()}
+    own = {name: value for name, value in taken.items() if name in parameters_of(builder)}
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            builder(**dict.fromkeys(SHAPE, 2), **model.init_args | dict(arguments))
+            builder(**own, **arguments)
     except Exception as error:  # a builder may refuse by any error
         return str(error).splitlines()[0]
     return None

@@ -51,6 +51,7 @@ class ArrayDataModule(L.LightningDataModule):
 
     task: str = "classification"
     metric: str = "accuracy"
+    row_shape: tuple[int, ...] | None = None
     validation: float = 0.2
     test: float = 0.2
 
@@ -98,6 +99,11 @@ class ArrayDataModule(L.LightningDataModule):
         """Number of features of a row."""
         self.setup()
         return self.parts["train"].tensors[0].shape[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a row, which is stored flat: (features,), (channels, length) or (channels, height, width)."""
+        return self.row_shape or (self.inputs,)
 
     @property
     def outputs(self) -> int:

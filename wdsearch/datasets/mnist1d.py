@@ -24,6 +24,8 @@ def _generated() -> tuple[Arrays, Arrays]:
 class MNIST1D(ArrayDataModule):
     """40 features, 10 classes; 3,200 training, 800 validation and the published 1,000 test rows."""
 
+    row_shape = (1, 40)
+
     def splits(self) -> dict[str, Arrays]:
         rest, test = _generated()
         train, validation = _split(rest, self.validation, self.split_seed, self.task)

@@ -4,8 +4,10 @@ torch's own take a trial's rows together with its neighbours' (batch norm, at tw
 entries that do not fill a vector register differently (the sigmoid in SiLU).
 """
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -45,3 +47,90 @@ class SiLU(nn.Module):
     def forward(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         half = 0.5 * inputs
         return half + half * torch.tanh(half)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalization (Ba et al. 1607.06450) over the last axis, with the state of `nn.LayerNorm`."""
+
+    def __init__(self, features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight, self.bias = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
+
+    def forward(self, inputs: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
+        centred = inputs - inputs.mean(-1, keepdim=True)
+        variance = centred.square().mean(-1, keepdim=True)
+        return centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+
+class Residual(nn.Module):
+    """x + f(x), with f in steps."""
+
+    def __init__(self, *steps: nn.Module) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(*steps)
+
+    def forward(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return inputs + self.steps(inputs)
+
+
+class Shaped(nn.Sequential):
+    """Rows, flat or not, in their own shape."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(nn.Flatten(), nn.Unflatten(1, tuple(shape)))
+
+
+class Mean(nn.Module):
+    """The mean over the last axis."""
+
+    def forward(self, inputs: Float[Tensor, "*shape places"]) -> Float[Tensor, "*shape"]:
+        return inputs.mean(-1)
+
+
+class NumberTokens(nn.Embedding):
+    """A token for each number of a row: x_j·W_j + b_j (FT-Transformer, Gorishniy et al. 2106.11959, section 3.3)."""
+
+    def __init__(self, numbers: int, width: int) -> None:
+        super().__init__(numbers, width)
+        self.bias = nn.Parameter(torch.zeros(numbers, width))
+
+    def forward(self, numbers: Float[Tensor, "batch numbers"]) -> Float[Tensor, "batch numbers width"]:
+        return numbers.unsqueeze(-1) * self.weight + self.bias
+
+
+class PatchTokens(nn.Module):
+    """A token for each patch of a sequence, with its place (Dosovitskiy et al. 2010.11929, section 3.1)."""
+
+    def __init__(self, channels: int, length: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.channels, self.patch = channels, patch
+        self.project = nn.Linear(channels * patch, width)
+        self.places = nn.Embedding(length // patch, width)
+
+    def forward(self, sequence: Float[Tensor, "batch channels length"]) -> Float[Tensor, "batch tokens width"]:
+        patches = sequence.unflatten(2, (-1, self.patch)).transpose(1, 2).flatten(2)
+        return self.project(patches) + self.places.weight
+
+
+class Embeddings(nn.Module):
+    """An embedding for each column of category codes."""
+
+    def __init__(self, categories: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.columns = nn.ModuleList(nn.Embedding(count, width) for count in categories)
+
+    def forward(self, codes: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns width"]:
+        return torch.stack([column(codes[:, place]) for place, column in enumerate(self.columns)], dim=1)
+
+
+NORMS: dict[str, type[nn.Module]] = {"batch": BatchNorm, "layer": LayerNorm}
+
+
+def normalization(name: str | None, features: int) -> list[nn.Module]:
+    """A normalization of features by name, none for None. Raises ValueError."""
+    if name is None:
+        return []
+    if name not in NORMS:
+        raise ValueError(f"norm is {name!r}; allowed are {', '.join(NORMS)}, or nothing")
+    return [NORMS[name](features)]

@@ -1,0 +1,51 @@
+"""A residual multilayer perceptron for tables."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from wdsearch.models.layers import Embeddings, Residual, normalization
+
+
+class ResidualMLP(nn.Module):
+    """Blocks x + dropout(W₂ dropout(relu(W₁ norm(x)))) over numbers and embedded categories (Gorishniy et al. 2106.11959)."""
+
+    def __init__(self, embeddings: Embeddings | None, steps: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.embeddings, self.steps = embeddings, nn.Sequential(*steps)
+
+    def forward(
+        self, numbers: Float[Tensor, "batch ..."], codes: Int[Tensor, "batch columns"] | None = None
+    ) -> Float[Tensor, "batch outputs"]:
+        given = [numbers.flatten(1)]
+        if self.embeddings is not None and codes is not None:
+            given.append(self.embeddings(codes).flatten(1))
+        return self.steps(torch.cat(given, dim=1))
+
+
+def residual_mlp(
+    inputs: int,
+    outputs: int,
+    categories: Sequence[int] = (),
+    width: int = 128,
+    blocks: int = 3,
+    expansion: int = 2,
+    embedding: int = 8,
+    norm: str | None = "batch",
+    dropout: float = 0.0,
+) -> nn.Module:
+    """The ResNet for tables of Gorishniy et al. 2106.11959, section 3.2, with an embedding for each column of categories.
+
+    `norm` is batch, layer or nothing; `dropout` acts twice in each block.
+    """
+
+    def block() -> nn.Module:
+        wide = expansion * width
+        inner = [nn.Linear(width, wide), nn.ReLU(), nn.Dropout(dropout), nn.Linear(wide, width), nn.Dropout(dropout)]
+        return Residual(*normalization(norm, width), *inner)
+
+    embeddings = Embeddings(categories, embedding) if categories else None
+    steps = [nn.Linear(inputs + len(categories) * embedding, width), *(block() for _ in range(blocks))]
+    return ResidualMLP(embeddings, [*steps, *normalization(norm, width), nn.ReLU(), nn.Linear(width, outputs)])

@@ -268,7 +268,7 @@ def test_list_names_all_that_there_is_with_what_it_takes() -> None:
     for entry in found["regularizers"]:
         assert entry["unit"]
         assert float(entry["off"]) == REGULARIZERS[entry["name"]].neutral
-    (mlp,) = found["models"]
+    mlp = found["models"][0]
     assert {"name": "hidden", "takes": "a list of whole numbers", "default": [256, 256]} in mlp["arguments"]
     text = called("list").stdout
     for entries in found.values():

@@ -7,6 +7,7 @@ import torch
 from conftest import largest_difference, train_alone, train_fused
 from zoo import ZOO, ZooData
 
+from wdsearch import fusing
 from wdsearch.fusing import slow_when_fused, step_alone, why_alone
 from wdsearch.module import RegularizedModule
 
@@ -57,11 +58,15 @@ def test_trials_differ_so_that_the_tests_above_can_fail() -> None:
     assert largest_difference(ends.states[0], ends.states[1]) > 1e-3
 
 
-def test_convolutions_are_trained_one_after_another_on_a_cpu_alone() -> None:
-    module = trial("group norm", 0)
-    assert "0 (Conv1d)" in str(slow_when_fused(module, torch.device("cpu")))
-    assert slow_when_fused(module, torch.device("cuda")) is None
-    assert slow_when_fused(trial("residual", 0), torch.device("cpu")) is None
+def test_large_convolutions_are_trained_one_after_another_on_a_cpu_alone() -> None:
+    batch = next(iter(ZooData().train_dataloader()))
+    each = 6 * 8 * 5 * 3  # multiplications of a row: channels out, places, channels in, kernel
+    few, many = fusing.MOST_CONVOLVED // each, fusing.MOST_CONVOLVED // each + 1
+    for rows, device, slow in ((few, "cpu", False), (many, "cpu", True), (many, "cuda", False)):
+        reason = slow_when_fused(trial("group norm", 0), batch, rows, torch.device(device))
+        assert (reason is not None) is slow
+        assert "0 (Conv1d)" in str(reason) or not slow
+    assert slow_when_fused(trial("residual", 0), batch, 10**9, torch.device("cpu")) is None
 
 
 def test_what_a_network_draws_itself_depends_on_epoch_and_batch_alone() -> None:

@@ -130,11 +130,6 @@ class Small(nn.Module):
 @pytest.mark.parametrize(
     ("sections", "text"),
     [
-        (
-            {"data": Plain(ordered)},
-            r"data: Plain has no train_eval_dataloader\(\).*a subclass of wdsearch.ArrayDataModule has it",
-        ),
-        ({"data": Plain(evaluation=True)}, r"the sampler of Plain.train_dataloader\(\) has no set_epoch"),
         ({"data": Plain(broken, True)}, r"data: Plain.train_dataloader\(\) fails: OSError: the disk is gone"),
         (
             {"data": {"class_path": "torch.nn.Identity"}},

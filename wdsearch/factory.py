@@ -82,7 +82,7 @@ class TrialFactory:
 
     def _initialize(self, network: nn.Module) -> None:
         """Let lazy layers see a batch, by which they choose their sizes."""
-        batch = self._some_rows()
+        batch = _first_rows(self._batch())
         inputs, _ = split_batch(batch)
         try:
             with torch.no_grad():
@@ -121,14 +121,15 @@ class TrialFactory:
         return self._reasons[key]
 
     def _try(self, arguments: Mapping[str, Any]) -> str | None:
-        modules, batch = [self.module(unequal) for unequal in self._unequal(arguments)], self._some_rows()
+        modules, whole = [self.module(unequal) for unequal in self._unequal(arguments)], self._batch()
+        batch, rows = _first_rows(whole), rows_of(whole)
         try:
             step_alone(copy.deepcopy(modules[0]), batch)
         except Exception as error:  # whatever a user's network raises
             text = f"model: the network fails on a batch of {shapes_of(batch)}"
             raise BuildError(f"{text}: {text_of(error)}") from error
-        slow = slow_when_fused(modules[0], device_of(self.config.trainer.accelerator))
-        return slow or why_alone(modules, batch)
+        device = device_of(self.config.trainer.accelerator)
+        return slow_when_fused(copy.deepcopy(modules[0]), batch, rows, device) or why_alone(modules, batch)
 
     def _unequal(self, arguments: Mapping[str, Any]) -> list[Configuration]:
         """Three trials that share no strength."""
@@ -140,11 +141,8 @@ class TrialFactory:
             found.append(Configuration(neutral.lr, whole, dict(arguments)))
         return found
 
-    def _some_rows(self) -> Batch:
-        """A batch of the training data, in eval order, of few rows."""
-        batch = next(iter(self.data.train_dataloader()))
-        rows = rows_of(batch)
-        return apply_to_collection(batch, Tensor, lambda x: x[:PROBED_ROWS] if x.ndim and len(x) == rows else x)
+    def _batch(self) -> Batch:
+        return next(iter(self.data.train_dataloader()))
 
     def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
         """What the builder takes from the data; what it can do without only if they say it."""
@@ -169,3 +167,9 @@ class TrialFactory:
         equivalents = torch_equivalents(configuration.strengths, self.recipe.optimizer)
         params |= {f"torch.{key}": text for key, text in equivalents.items()}
         return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}
+
+
+def _first_rows(batch: Batch) -> Batch:
+    """A batch of few rows."""
+    rows = rows_of(batch)
+    return apply_to_collection(batch, Tensor, lambda x: x[:PROBED_ROWS] if x.ndim and len(x) == rows else x)

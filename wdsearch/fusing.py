@@ -5,7 +5,8 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -21,6 +22,8 @@ from wdsearch.types import Params
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest difference, relative to the largest number of its kind, that rounding explains in one step."""
 
+MOST_CONVOLVED = 50_000_000
+"""Multiplications of convolutions in a trial's step up to which a CPU is faster when trials are fused."""
 _SLOW_WAY = "There is a performance drop"
 
 Found = dict[str, Tensor]
@@ -50,18 +53,38 @@ def why_alone(modules: Sequence[RegularizedModule], batch: Batch) -> str | None:
     return _culprit(modules, batch) or f"the network: {_other_numbers(distance)}"
 
 
-def slow_when_fused(module: RegularizedModule, device: torch.device) -> str | None:
-    """Which layers make one call for many trials slower than a call for each; None if none does.
+def slow_when_fused(module: RegularizedModule, batch: Batch, rows: int, device: torch.device) -> str | None:
+    """Which convolution makes one call for many trials, of batches of so many rows, slower than one for each; None if none does.
 
-    vmap turns convolutions into grouped ones, for which CPUs have no quick kernels: 2.3 to 3.2 ms a trial instead of 1.9.
+    vmap turns convolutions into grouped ones, for which CPUs have no quick kernels: below 40 million multiplications a trial
+    and step fusing is faster (1.1 to 2.8 times), above 65 million slower (0.3 to 0.8 times; `tests/benchmarks/networks.py`).
     A rule and no timing, for the two ways round differently, and a study should give its numbers again.
     """
     if device.type != "cpu":
         return None
-    for path, layer in module.named_modules():
-        if isinstance(layer, nn.modules.conv._ConvNd):
-            return f"{_named(module, path)}: on a CPU, convolutions are faster one trial after another"
-    return None
+    counts: dict[str, int] = {}
+    handles = [
+        layer.register_forward_hook(partial(_count, counts, path))
+        for path, layer in module.named_modules()
+        if isinstance(layer, nn.modules.conv._ConvNd)
+    ]
+    if not handles:
+        return None
+    step_alone(module, batch)
+    for handle in handles:
+        handle.remove()
+    largest = max(counts, key=lambda path: counts[path], default="")
+    seen = max(1, module.rows(batch)) * 2  # a step and an evaluation
+    if sum(counts.values()) * rows / seen <= MOST_CONVOLVED:
+        return None
+    return f"{_named(module, largest)}: on a CPU, convolutions as large as these are faster one trial after another"
+
+
+def _count(counts: dict[str, int], path: str, layer: nn.Module, inputs: Any, outputs: Tensor) -> None:
+    """Add the multiplications of a call: each output's, or of a transposed convolution each input's, with a kernel."""
+    weight = cast(Tensor, layer.weight)
+    places = inputs[0] if getattr(layer, "transposed", False) else outputs
+    counts[path] = counts.get(path, 0) + places.numel() * weight[0].numel()
 
 
 def _move_apart(modules: Sequence[RegularizedModule]) -> None:

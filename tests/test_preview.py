@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from wdsearch.assembly import BuildError
 from wdsearch.config import load_study
 from wdsearch.datasets import DATASETS
-from wdsearch.datasets._base import ShuffledBatches
 from wdsearch.overviews import study_overview
 from wdsearch.preview import Preview, preview
 from wdsearch.recipe import Recipe
@@ -108,11 +107,6 @@ class Plain(L.LightningDataModule):
 
 def broken() -> Any:
     raise OSError("the disk is gone")
-
-
-def ordered() -> Any:
-    rows = TensorDataset(torch.randn(60, 5), torch.arange(60) % 3)
-    return DataLoader(rows, sampler=ShuffledBatches(60, 20, seed=0), batch_size=None)
 
 
 def linear(width: int = 64) -> nn.Module:

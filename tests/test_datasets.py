@@ -97,7 +97,7 @@ def test_metrics_are_scikit_learns_however_batched(metric: str, sklearns) -> Non
         expected = sklearns(targets, outputs)
     task = Task(METRICS[metric].task, metric)
     batches = [
-        {"loss": task.loss(o, t) * len(t), "count": torch.tensor(float(len(t)))} | task.metric.sums(o, t)
+        {"loss": task.loss(o, t) * len(t), "size": torch.tensor(float(len(t)))} | task.metric.sums(o, t)
         for o, t in zip(outputs.split(64), targets.split(64), strict=True)
     ]
     found = losses_and_gaps(task, total(batches), total(batches))
@@ -106,6 +106,17 @@ def test_metrics_are_scikit_learns_however_batched(metric: str, sklearns) -> Non
     assert float(found["loss/gap"]) == 0.0
 
 
-def test_cross_entropy_is_torchs() -> None:
+@pytest.mark.parametrize("weights", [None, (1.0, 0.2, 7.0, 0.0)])
+def test_cross_entropy_is_torchs_however_batched(weights: tuple[float, ...] | None) -> None:
     outputs, targets = torch.randn(30, 4, dtype=torch.float64), torch.randint(0, 4, (30,))
-    torch.testing.assert_close(Task().loss(outputs, targets), torch.nn.functional.cross_entropy(outputs, targets))
+    task, weight = Task(class_weights=weights), None if weights is None else torch.tensor(weights).double()
+    torchs = torch.nn.functional.cross_entropy(outputs, targets, weight)
+    torch.testing.assert_close(task.loss(outputs, targets), torchs)
+    parts = []
+    for some, theirs in zip(outputs.split(7), targets.split(7), strict=True):
+        loss = task.loss(some, theirs)
+        size = task.size(loss, theirs)
+        parts.append({"loss": loss * size, "size": size} | task.metric.sums(some, theirs))
+    found = losses_and_gaps(task, total(parts), total(parts))
+    torch.testing.assert_close(found["loss/val"], torchs)
+    assert float(found["accuracy/val"]) == pytest.approx(float((outputs.argmax(1) == targets).double().mean()))

@@ -82,7 +82,7 @@ def test_vmapped_equals_looped(regularizer: Regularizer) -> None:
 
     calls = {
         "augment": lambda row, s: regularizer.augment(row, s, stream),
-        "loss": lambda row, s: regularizer.loss(row.square().mean(), row, targets, s),
+        "loss": lambda row, s: regularizer.loss(row.square().mean(), row, targets, s, Task()),
         "penalty": lambda row, s: regularizer.penalty({"weight": row}, s),
         "gradients": lambda row, s: regularizer.gradients({"weight": row}, s)["weight"],
         "decay": lambda row, s: regularizer.decay(s),
@@ -117,12 +117,14 @@ def test_a_strength_outside_its_domain_is_refused() -> None:
         RegularizedModule(torch.nn.Linear(2, 1), {"label_smoothing": 0.1}, task=Task("regression"))
 
 
-def test_label_smoothing_is_torchs() -> None:
+@pytest.mark.parametrize("weights", [None, (1.0, 2.0, 0.5, 4.0, 0.0, 1.0, 3.0)])
+def test_label_smoothing_is_torchs(weights: tuple[float, ...] | None) -> None:
     outputs, targets = torch.randn(50, 7, dtype=torch.float64), torch.randint(0, 7, (50,))
+    task, weight = Task(class_weights=weights), None if weights is None else torch.tensor(weights).double()
     for strength in (0.0, 0.1, 0.9):
-        value = torch.nn.functional.cross_entropy(outputs, targets)
-        ours = REGULARIZERS["label_smoothing"].loss(value, outputs, targets, torch.tensor(strength).double())
-        torchs = torch.nn.functional.cross_entropy(outputs, targets, label_smoothing=float(torch.tensor(strength)))
+        value, given = task.loss(outputs, targets), torch.tensor(strength)
+        ours = REGULARIZERS["label_smoothing"].loss(value, outputs, targets, given.double(), task)
+        torchs = torch.nn.functional.cross_entropy(outputs, targets, weight, label_smoothing=float(given))
         torch.testing.assert_close(ours, torchs)
 
 

@@ -103,7 +103,7 @@ class RegularizedModule(L.LightningModule):
         outputs = self(*inputs.args, **inputs.kwargs)
         value = self.loss(outputs, targets)
         for key, changed in self.acting("loss"):
-            value = changed(value, outputs, targets, strengths[key])
+            value = changed(value, outputs, targets, strengths[key], self.task)
         for key, penalty in self.acting("penalty"):
             value = value + penalty(self.decayed_weights(), strengths[key])
         return value
@@ -113,8 +113,8 @@ class RegularizedModule(L.LightningModule):
         inputs, targets = self.split(batch)
         outputs = self(*inputs.args, **inputs.kwargs)
         value = self.loss(outputs, targets)
-        count = torch.tensor(len(targets), dtype=value.dtype, device=value.device)
-        return {"loss": value * count, "count": count} | self.task.metric.sums(outputs, targets)
+        size = self.task.size(value, targets)
+        return {"loss": value * size, "size": size} | self.task.metric.sums(outputs, targets)
 
     def changed_gradients(self, gradients: Params, strengths: Strengths) -> Params:
         """The gradients as the optimizer shall see them (clipped)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -26,6 +27,11 @@ class Metric:
     sums: Callable[[Tensor, Tensor], Sums]
     value: Callable[[Sums], Tensor]
     larger_is_better: bool = True
+
+
+def _hit_sums(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Sums:
+    hit = (outputs.argmax(dim=-1) == targets).to(outputs.dtype)
+    return {"hits": hit.sum(), "rows": torch.ones_like(hit).sum()}
 
 
 def _class_sums(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Sums:
@@ -60,8 +66,8 @@ METRICS: dict[str, Metric] = {
         Metric(
             "accuracy",
             "classification",
-            lambda outputs, targets: {"hits": (outputs.argmax(dim=-1) == targets).to(outputs.dtype).sum()},
-            lambda sums: sums["hits"] / sums["count"],
+            _hit_sums,
+            lambda sums: sums["hits"] / sums["rows"],
         ),
         Metric("balanced_accuracy", "classification", _class_sums, _balanced_accuracy),
         Metric("r2", "regression", _square_sums, _r2),
@@ -78,6 +84,11 @@ def _cross_entropy(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor,
     return -outputs.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).mean()
 
 
+@lru_cache(maxsize=8)
+def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "classification": _cross_entropy,
     "regression": _squared_error,
@@ -87,10 +98,14 @@ DEFAULT_METRIC = {"classification": "accuracy", "regression": "r2"}
 
 @dataclass(frozen=True)
 class Task:
-    """A loss (mean over rows; nats, or squared target units) and a metric."""
+    """A loss (mean over rows; nats, or squared target units) and a metric.
+
+    With `class_weights` the mean is weighted by those of the rows' classes, as by `torch.nn.CrossEntropyLoss(weight=...)`.
+    """
 
     name: str = "classification"
     metric_name: str | None = None
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def metric(self) -> Metric:
@@ -99,7 +114,22 @@ class Task:
 
     def loss(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Mean loss of a batch."""
-        return LOSSES[self.name](outputs, targets)
+        if self.class_weights is None:
+            return LOSSES[self.name](outputs, targets)
+        weights = self.weights_like(outputs)[targets]
+        nats = -outputs.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        return (weights * nats).sum() / weights.sum()
+
+    def size(self, loss: Scalar, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
+        """What a batch's mean loss was divided by: its rows, or the weights of their classes."""
+        if self.class_weights is None:
+            return torch.tensor(len(targets), dtype=loss.dtype, device=loss.device)
+        return self.weights_like(loss)[targets].sum()
+
+    def weights_like(self, values: Float[Tensor, "..."]) -> Float[Tensor, " classes"]:
+        """The classes' weights in the type of some values and where they are."""
+        assert self.class_weights is not None
+        return _tensor(self.class_weights, values.dtype, values.device)
 
 
 def total(sums: Iterable[Sums]) -> Sums:
@@ -115,9 +145,9 @@ def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Floa
     metric = task.metric
     sign = -1.0 if metric.larger_is_better else 1.0
     return {
-        "loss/train": train["loss"] / train["count"],
-        "loss/val": validation["loss"] / validation["count"],
-        "loss/gap": generalization_gap(train["loss"] / train["count"], validation["loss"] / validation["count"]),
+        "loss/train": train["loss"] / train["size"],
+        "loss/val": validation["loss"] / validation["size"],
+        "loss/gap": generalization_gap(train["loss"] / train["size"], validation["loss"] / validation["size"]),
         f"{metric.name}/train": metric.value(train),
         f"{metric.name}/val": metric.value(validation),
         f"{metric.name}/gap": sign * generalization_gap(metric.value(train), metric.value(validation)),

@@ -176,5 +176,5 @@ def fused_steps(setting: Setting, trials: int, steps: int) -> Measured:
     )
     trainer.fit(population)
     sums = population.cohorts[0].evaluate(data.parts["validation"].tensors)
-    loss = float((sums["loss"] / sums["count"]).mean())
+    loss = float((sums["loss"] / sums["size"]).mean())
     return Measured(trials, trials * epochs * of_epoch, ticks.ends[0], ticks.ends[-1], loss)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from wdsearch.noise import NoiseStream
+from wdsearch.tasks import Task
 from wdsearch.types import Interval, Params, Range
 
 
@@ -28,7 +29,7 @@ class Regularizer:
 
     - `augment(inputs, strength, noise) -> inputs`, once per tensor of floating point among the inputs
     - `buffer`: name of the 0-d buffers in the network that hold the strength
-    - `loss(value, outputs, targets, strength) -> value`, the batch's mean loss as this regularizer changes it
+    - `loss(value, outputs, targets, strength, task) -> value`, the batch's mean loss as this regularizer changes it
     - `penalty(weights, strength) -> value`, added to the loss; `weights` are the decayed parameters
     - `gradients(gradients, strength) -> gradients`
     - `decay(strength) -> λ` of the optimizer's decoupled decay
@@ -50,7 +51,7 @@ class Regularizer:
     tasks: tuple[str, ...] = ("classification", "regression")
     augment: Callable[[Tensor, Tensor, NoiseStream], Tensor] | None = None
     buffer: str | None = None
-    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor, Task], Tensor] | None = None
     penalty: Callable[[Params, Tensor], Tensor] | None = None
     gradients: Callable[[Params, Tensor], Params] | None = None
     decay: Callable[[Tensor], Tensor] | None = None

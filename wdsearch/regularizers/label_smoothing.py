@@ -4,14 +4,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wdsearch.regularizers._base import Regularizer
+from wdsearch.tasks import Task
 from wdsearch.types import Interval, Range, Scalar
 
 
 def _loss(
-    value: Scalar, outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"], strength: Scalar
+    value: Scalar, outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"], strength: Scalar, task: Task
 ) -> Scalar:
-    """(1 − ε)·CE + ε·mean over classes of −log p (Szegedy et al. 1512.00567, section 7), averaged over the batch."""
-    uniform = -outputs.log_softmax(dim=-1).mean()
+    """(1 − ε)·CE + ε·mean over classes of −log p (Szegedy et al. 1512.00567, section 7), averaged over the batch.
+
+    With class weights as torch does it: every class's −log p counts by its weight, also where it is spread evenly.
+    """
+    nats = -outputs.log_softmax(dim=-1)
+    if task.class_weights is None:
+        uniform = nats.mean()
+    else:
+        weights = task.weights_like(outputs)
+        uniform = (nats * weights).mean(dim=-1).sum() / weights[targets].sum()
     return (1.0 - strength) * value + strength * uniform
 
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import optuna
-import pandas as pd
 import pytest
 from jsonschema import Draft7Validator
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from samples import cancer
+from sklearn.datasets import load_diabetes
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -20,9 +20,9 @@ from wdsearch.assembly import build_data
 from wdsearch.catalog import catalog
 from wdsearch.cli import app
 from wdsearch.config import load_study
-from wdsearch.csv_table import TableError, read_table
 from wdsearch.datasets import DATASETS
 from wdsearch.editor_schema import study_schema
+from wdsearch.errors import DataError
 from wdsearch.models import MODELS
 from wdsearch.preview import preview
 from wdsearch.regularizers import REGULARIZERS
@@ -99,7 +99,10 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
             ["--from-csv", "table.csv"],
             "which column of table.csv is to be predicted? --target COLUMN; it has: a, b, kind",
         ),
-        (["--from-csv", "table.csv", "--target", "knd"], "table.csv has no column 'knd'; did you mean kind?"),
+        (
+            ["--from-csv", "table.csv", "--target", "knd"],
+            "--target, table.csv: the table has no column 'knd'; did you mean kind?",
+        ),
         (["file", "--from-csv", "table.csv", "--target", "kind"], "file is not a folder"),
         (["/proc/new"], "/proc/new cannot be written"),
     ],
@@ -114,18 +117,6 @@ def test_a_wrong_init_says_what_to_do(
     assert done.exit_code == 2
     assert text in done.stderr
     assert not (tmp_path / "study.yaml").exists()
-
-
-def cancer() -> pd.DataFrame:
-    """Classes, gaps, categories with gaps, and columns of no use."""
-    frame = load_breast_cancer(as_frame=True).frame
-    frame["diagnosis"] = frame.pop("target").map({0: "malignant", 1: "benign"})
-    frame.insert(0, "patient_id", range(1000, 1000 + len(frame)))
-    frame["ward"] = [["north", "south", None, 'it\'s "east"'][row % 4] for row in range(len(frame))]
-    frame["smoker"] = [row % 3 == 0 for row in range(len(frame))]
-    frame.loc[::17, "mean radius"] = None
-    frame.loc[5, "diagnosis"] = None
-    return frame.assign(note=[f"note {row}" for row in range(len(frame))], year=2020, nothing=None)
 
 
 @pytest.mark.parametrize("name", ["cancer", "diabetes"])
@@ -145,36 +136,25 @@ def test_a_study_of_a_table_runs_in_its_own_folder(tmp_path: Path, name: str) ->
     assert ("val_balanced_accuracy" if name == "cancer" else "val_r2") in done.stdout
 
 
-def test_the_tables_columns_are_read_as_what_they_are(tmp_path: Path) -> None:
-    cancer().to_csv(tmp_path / "table.csv", index=False)
-    table = read_table(tmp_path / "table.csv", "diagnosis")
-    assert (table.rows, table.task, table.metric, table.classes) == (568, "classification", "balanced_accuracy", 2)
-    assert len(table.numbers) == 30
-    assert table.categories == ("ward", "smoker")
-    assert table.left_out == {
-        "patient_id": "it numbers the rows",
-        "note": "text of 568 different values",
-        "year": "it has one value",
-        "nothing": "it is empty",
-    }
-
-
-def test_the_generated_module_fits_its_preprocessing_to_the_training_rows(tmp_path: Path) -> None:
-    frame = cancer()
-    frame.loc[frame.index[-1], "ward"] = "a ward of one"
-    frame.to_csv(tmp_path / "table.csv", index=False)
-    (path, *_) = begin_study(tmp_path, tmp_path / "table.csv", "diagnosis").files
-    data = build_data(load_study(path))
-    inputs, targets = data.parts["train"].tensors
-    assert inputs.isfinite().all()
-    numbers, categories = inputs[:, :30].double(), inputs[:, 30:]
-    assert numbers.mean(0).abs().max() < 1e-5
-    assert (numbers.std(0, unbiased=False) - 1).abs().max() < 1e-4
-    assert set(categories.unique().tolist()) == {0.0, 1.0}
-    assert categories.shape[1] in (6, 7), "three wards and the missing one, smoker, and the ward of one if it is here"
-    assert data.outputs == 2
-    names = frame.dropna(subset="diagnosis")["diagnosis"].astype("category").cat.categories
-    assert targets.double().mean() == pytest.approx((cancer()["diagnosis"] == names[1]).mean(), abs=0.01)
+def test_init_says_which_columns_are_left_out_and_the_study_file_names_them(tmp_path: Path) -> None:
+    cancer().to_parquet(tmp_path / "table.parquet")
+    begun = begin_study(tmp_path, tmp_path / "table.parquet", "diagnosis")
+    assert begun.notes == (
+        "diagnosis, one of 2 classes, from 30 numbers and 2 categories in each of 568 rows",
+        "left out: year (it has one value)",
+        "left out: nothing (it is empty)",
+        "left out: patient_id (it numbers the rows)",
+        "left out: note (text of 568 different values)",
+    )
+    (path, *_) = begun.files
+    config = load_study(path)
+    arguments = {"path": "table.parquet", "target": "diagnosis", "drop": ["patient_id", "note"], "batch_size": 20}
+    assert config.data.init_args == arguments
+    path.write_text(path.read_text().replace("# class_weight", "class_weight"))
+    assert load_study(path).data.init_args == arguments | {"class_weight": "balanced"}
+    weights = build_data(load_study(path)).class_weights
+    assert weights is not None
+    assert weights[0] < 1 < weights[1], "benign ones are more frequent"
 
 
 @pytest.mark.parametrize(
@@ -190,25 +170,13 @@ def test_the_generated_module_fits_its_preprocessing_to_the_training_rows(tmp_pa
 )
 def test_a_table_of_which_no_study_can_be_made_is_refused(tmp_path: Path, rows: str, text: str) -> None:
     (tmp_path / "t.csv").write_text(rows)
-    with pytest.raises(TableError, match=re.escape(text)):
+    with pytest.raises(DataError, match=re.escape(text)):
         begin_study(tmp_path, tmp_path / "t.csv", "y")
     (tmp_path / "t.csv").write_bytes(b"a,y\n\xe9,1\n")
-    with pytest.raises(TableError, match="it is not UTF-8 text"):
+    with pytest.raises(DataError, match="it is not UTF-8 text"):
         begin_study(tmp_path, tmp_path / "t.csv", "y")
     with pytest.raises(ScaffoldError, match="cannot be written"):
         begin_study(Path("/proc/new"))
-
-
-@pytest.mark.parametrize("target", ["whole", "share", "count"])
-def test_a_quantity_is_told_from_classes(tmp_path: Path, target: str) -> None:
-    rows = pd.DataFrame(
-        {"x": [row / 7 for row in range(60)], "whole": range(60), "share": [row / 60 for row in range(60)]}
-    )
-    rows["count"] = [row % 3 for row in range(60)]
-    rows.to_csv(tmp_path / "t.csv", index=False)
-    table = read_table(tmp_path / "t.csv", target)
-    assert table.classes == (3 if target == "count" else None)
-    assert table.metric == ("accuracy" if target == "count" else "r2")
 
 
 # -- validate ------------------------------------------------------------------------------------------------------

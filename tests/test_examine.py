@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from samples import dataset
 
 import wdsearch
 from wdsearch.assembly import BuildError
 from wdsearch.datasets import DATASETS
 from wdsearch.datasets._base import ArrayDataModule, Arrays
-from wdsearch.examine import DataError, _digests, examine
+from wdsearch.errors import DataError
+from wdsearch.examine import _digests, examine
 
 
 class Own(ArrayDataModule):
@@ -36,8 +38,7 @@ def examined(inputs: np.ndarray, targets: np.ndarray, task: str = "classificatio
 
 @pytest.mark.parametrize("name", sorted(DATASETS))
 def test_shipped_data_sets_are_flawless(name: str) -> None:
-    module = DATASETS[name]()
-    module.setup()
+    module = dataset(name)
     assert examine(module, module.task) == []
 
 

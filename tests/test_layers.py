@@ -7,16 +7,17 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types noise leases provenance kinds completion batches attributes",
+    "types errors noise leases provenance kinds completion batches attributes",
+    "studyfile",
+    "tables",
     "tasks dropouts loaders examine",
     "regularizers",
     "recipe models datasets",
-    "studyfile",
     "schema importing",
     "pruners",
     "samplers sources",
     "catalog",
-    "editor_schema csv_table",
+    "editor_schema",
     "scaffold",
     "space",
     "dimensions",

@@ -130,8 +130,8 @@ class Small(nn.Module):
             r"data: torch.nn.Identity gives Identity\(\); it must be a lightn",
         ),
         (
-            {"data": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 3}}},
-            r"Linear\(in_features=3\) cannot be b",
+            {"data": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 3, "out_features": -1}}},
+            r"Linear\(in_features=3, out_features=-1\) cannot be b",
         ),
         (
             {"model": {"class_path": "builtins.dict"}},
@@ -160,11 +160,11 @@ def test_what_would_fail_in_training_is_said_before(sections: dict[str, Any], te
 def test_a_network_that_takes_what_the_data_do_not_say_is_refused() -> None:
     class Shapeless(DATASETS["digits"]):  # type: ignore[name-defined,misc]
         @property
-        def inputs(self) -> int:
-            raise AttributeError("no inputs here")
+        def outputs(self) -> int:
+            raise AttributeError("no outputs here")
 
     with pytest.raises(
-        BuildError, match="model: it takes inputs and outputs from the data, but AttributeError: no inputs"
+        BuildError, match="model: it takes inputs and outputs from the data, but AttributeError: no outputs"
     ):
         previewed(data=Shapeless(), model=Small)
 

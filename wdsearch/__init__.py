@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wdsearch.config import StudyConfig, StudyFileError, load_study
-    from wdsearch.datasets import ArrayDataModule, Arrays
+    from wdsearch.datasets import ArrayDataModule, Arrays, ArraysData, ImageFolder, TableData
     from wdsearch.module import RegularizedModule
     from wdsearch.plots import plot_gap
     from wdsearch.population import Population
@@ -35,6 +35,9 @@ _HOMES = {
     "load_study": "config",
     "ArrayDataModule": "datasets",
     "Arrays": "datasets",
+    "ArraysData": "datasets",
+    "ImageFolder": "datasets",
+    "TableData": "datasets",
     "RegularizedModule": "module",
     "plot_gap": "plots",
     "Population": "population",

@@ -7,12 +7,14 @@ from typing import Any
 
 import lightning as L
 
+from wdsearch.checks import check
 from wdsearch.datasets import DATASETS
+from wdsearch.errors import DataError
 from wdsearch.importing import import_path
 from wdsearch.loaders import train_eval_loader
 from wdsearch.recipe import Recipe
 from wdsearch.schema import Source, StudyConfig
-from wdsearch.sources import parameters_of
+from wdsearch.sources import builder_of, from_study, is_solo, parameters_of
 from wdsearch.studyfile import shown
 from wdsearch.tasks import Task
 
@@ -30,14 +32,24 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
         builder = import_path(data.class_path, data.folder) if data.class_path else DATASETS[str(data.name)]
         seeds = {"split_seed": data.split_seed, "seed": config.seed}
         arguments = {name: seed for name, seed in seeds.items() if name in parameters_of(builder)} | data.init_args
+        arguments |= {name: value for name, value in _known(config).items() if name in from_study(builder)}
         module = built("data", str(data.class_path or data.name), builder, arguments, L.LightningDataModule)
     try:
         module.prepare_data()
         module.setup("fit")
+    except DataError as error:
+        raise BuildError(f"data: {error}") from error
     except Exception as error:  # whatever a user's module raises
         raise BuildError(f"data: {type(module).__name__} cannot be set up: {text_of(error)}") from error
     _check_loaders(module)
     return module
+
+
+def _known(config: StudyConfig) -> dict[str, Any]:
+    """What data may take from the rest of the study: its task, what its network is made for, and where its file is."""
+    network = builder_of(config.model)
+    embeds = network is not None and "categories" in parameters_of(network)
+    return {"task": config.task, "codes": embeds, "folder": config.data.folder}
 
 
 def built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[str, Any], wanted: type) -> Any:
@@ -93,10 +105,22 @@ def check_trainer(config: StudyConfig) -> None:
 
 
 def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
-    """What is learned: as the study says, else as the data say, else classification by accuracy."""
+    """What is learned: as the study says, else as the data say, else classification by accuracy.
+
+    Raises BuildError, also where the rest of the study does not fit a task that only the data's target tells.
+    """
     own: str = getattr(data, "task", "classification")
     fits = config.task in (None, own)
-    return Task(config.task or own, config.metric or (getattr(data, "metric", None) if fits else None))
+    metric = config.metric or (getattr(data, "metric", None) if fits else None)
+    try:
+        task = Task(config.task or own, metric, getattr(data, "class_weights", None))
+    except ValueError as error:
+        raise BuildError(f"data: {error}") from error
+    if config.task is None and not is_solo(config.model):
+        known = dict(config) | {"task": task.name, "metric": task.metric.name}
+        if faults := [text for _, text in check(known)]:
+            raise BuildError(f"the data make this a {task.name} with {task.metric.name}: {'; '.join(faults)}")
+    return task
 
 
 def build_recipe(config: StudyConfig) -> Recipe:
@@ -110,8 +134,8 @@ def describe_data(config: StudyConfig, data: L.LightningDataModule) -> dict[str,
     parts = getattr(data, "parts", {})
     digest = blake2b(digest_size=8)
     for part in parts.values():
-        for tensor in part.tensors:
-            digest.update(tensor.contiguous().numpy().tobytes())
+        for some in part.fingerprint():
+            digest.update(some)
     source = config.data if isinstance(config.data, Source) else None
     name = (source.name or source.class_path) if source else None
     profile = {"rows": {part: len(rows) for part, rows in parts.items()}}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wdsearch.completion import csv_files, study_files
+from wdsearch.completion import study_files, table_files
 
 StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", autocompletion=study_files)]
 Overrides = Annotated[
@@ -19,7 +19,8 @@ Overrides = Annotated[
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder, made if need be.", show_default="this one")] = Path(),
     csv: Annotated[
-        Path | None, typer.Option("--from-csv", help="Table to learn from.", autocompletion=csv_files)
+        Path | None,
+        typer.Option("--from-csv", help="Table to learn from; Parquet as well.", autocompletion=table_files),
     ] = None,
     target: Annotated[str | None, typer.Option("--target", help="Its column that is to be predicted.")] = None,
 ) -> None:

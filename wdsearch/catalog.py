@@ -12,7 +12,7 @@ from wdsearch.kinds import allowed, annotation_of
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.samplers import PRUNERS, SAMPLERS, options_of
-from wdsearch.sources import SHAPE, parameters_of
+from wdsearch.sources import given_to, parameters_of
 
 NEEDED = inspect.Parameter.empty
 # what wdsearch gives where Optuna's own default is another, or depends on the study
@@ -42,8 +42,8 @@ class Argument:
 
 def arguments(builder: Callable[..., Any]) -> list[Argument]:
     """The arguments of a model or data set that a study file may give."""
-    parameters = parameters_of(builder).items()
-    return [Argument(name, annotation_of(p), p.default) for name, p in parameters if name not in SHAPE]
+    parameters, given = parameters_of(builder).items(), given_to(builder)
+    return [Argument(name, annotation_of(p), p.default) for name, p in parameters if name not in given]
 
 
 def options(name: str, made: type) -> list[Argument]:

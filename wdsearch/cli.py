@@ -48,7 +48,6 @@ EXIT_CODES = {
     "BuildError": 2,
     "DataError": 2,
     "ScaffoldError": 2,
-    "TableError": 2,
     "StorageError": 1,
     "TrialsFailedError": 1,
     "UndeliveredError": 1,

@@ -31,9 +31,9 @@ def study_files(incomplete: str) -> list[str]:
     return _paths(incomplete, (".yaml", ".yml"))
 
 
-def csv_files(incomplete: str) -> list[str]:
-    """CSV files and folders that a path so far may become."""
-    return _paths(incomplete, (".csv", ".tsv", ".txt"))
+def table_files(incomplete: str) -> list[str]:
+    """CSV and Parquet files and folders that a path so far may become."""
+    return _paths(incomplete, (".csv", ".tsv", ".txt", ".csv.gz", ".parquet", ".pq"))
 
 
 def _paths(incomplete: str, endings: tuple[str, ...]) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from wdsearch.batches import BatchError, split_batch
+from wdsearch.errors import DataError
 
 MOST_COMPARED = 200_000
 """Rows of a part that are looked at; beyond that the look would cost more than it is worth."""
@@ -20,10 +21,6 @@ AUGMENTED = (
     "the training rows change each time they are drawn, so the gap is measured on augmented rows and too small; it is marked "
     "so. Give the data a train_eval_dataloader() without augmentation"
 )
-
-
-class DataError(Exception):
-    """Data from which nothing can be learned: not finite, empty, of one class, or with labels that are none."""
 
 
 def examine(data: L.LightningDataModule, task: str) -> list[str]:

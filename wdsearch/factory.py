@@ -78,7 +78,11 @@ class TrialFactory:
             made = self._network(configuration.model, own)
             if any(isinstance(value, UninitializedParameter) for value in made.parameters()):
                 self._initialize(made)
-            return made if isinstance(made, RegularizedModule) else RegularizedModule(made, **own)  # type: ignore[arg-type]
+        module = made if isinstance(made, RegularizedModule) else RegularizedModule(made, **own)  # type: ignore[arg-type]
+        if self.task.class_weights and type(module).loss is not RegularizedModule.loss:
+            text = f"{type(module).__name__} has a loss of its own, which would not know of them"
+            raise BuildError(f"data: class_weight weights the loss of wdsearch, but {text}; leave class_weight out")
+        return module
 
     def _initialize(self, network: nn.Module) -> None:
         """Let lazy layers see a batch, by which they choose their sizes."""

@@ -47,8 +47,9 @@ def _parts(found: Preview) -> list[tuple[str, str]]:
     goals = [f"{way} {name}" for way, name in zip(config.objective.directions, config.objective.goals, strict=True)]
     warmup = f" after a warm-up of {optimizer.warmup:.0%} of the steps" if optimizer.warmup else ""
     decay = f", {found.decayed:,} of them decay" if found.decayed is not None else ""
+    weighted = ", its classes weighted" if found.task.class_weights else ""
     own = [
-        ("task", f"{found.task.name}, with {found.task.metric.name} beside the loss"),
+        ("task", f"{found.task.name}, with {found.task.metric.name} beside the loss{weighted}"),
         (
             "optimizer",
             f"{optimizer.name}, {optimizer.schedule} rate{warmup}, {found.steps:,} steps; the baseline at lr {optimizer.lr:g}",
@@ -56,6 +57,7 @@ def _parts(found: Preview) -> list[tuple[str, str]]:
     ]
     return [
         ("data", _data(found)),
+        *([("", found.about)] if found.about else []),
         ("network", f"{_name(config.model)}: {found.parameters:,} parameters{decay}"),
         *(own if found.decayed is not None else []),
         ("training", _training(found)),

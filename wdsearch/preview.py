@@ -26,13 +26,15 @@ from wdsearch.tasks import Task
 class Preview:
     """A sound study and what was built of it.
 
-    `rows` are those of each part, `parameters` and `decayed` counts of the baseline's network (None of a user's
-    LightningModule, which decays as it likes), `rungs` the epochs after which trials are judged, `rate_sum` the sum of the
-    schedule's factors over all `steps`, `device` where they train, `alone` why one after another, None if they are fused.
+    `about` is what the data say of themselves, `rows` are those of each part, `parameters` and `decayed` counts of the
+    baseline's network (None of a user's LightningModule, which decays as it likes), `rungs` the epochs after which trials are
+    judged, `rate_sum` the sum of the schedule's factors over all `steps`, `device` where they train, `alone` why one after
+    another, None if they are fused.
     """
 
     config: StudyConfig
     task: Task
+    about: str
     rows: dict[str, int]
     batches: int
     inputs: int | None
@@ -70,6 +72,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
     return Preview(
         config=config,
         task=factory.task,
+        about=getattr(factory.data, "about", ""),
         rows=_rows(factory.data),
         batches=batches,
         inputs=getattr(factory.data, "inputs", None),

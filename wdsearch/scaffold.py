@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 
 from wdsearch.editor_schema import FILE, HEADER, study_schema
-
-if TYPE_CHECKING:  # pandas takes half a second
-    from wdsearch.csv_table import CsvTable
 
 
 class ScaffoldError(Exception):
@@ -29,22 +25,21 @@ class Scaffold:
 
 
 def begin_study(folder: Path, csv: Path | None = None, target: str | None = None) -> Scaffold:
-    """Write a study file, its schema, and for a CSV file the module that reads it; nothing that exists is overwritten.
+    """Write a study file, for the table in a CSV or Parquet file if one is given, and its schema; nothing is overwritten.
 
-    Raises ScaffoldError, and TableError for a CSV file of which no study can be made.
+    Raises ScaffoldError, and DataError for a table of which no study can be made.
     """
+    notes: tuple[str, ...] = ()
     if csv is None:
         if target is not None:
             raise ScaffoldError("--target goes with --from-csv FILE: it names the column that is to be predicted")
-        texts, notes = {"study.yaml": HEADER + _filled("study.yaml", name="mnist1d")}, []
+        text = HEADER + _filled("study.yaml", name="mnist1d")
     else:
-        from wdsearch.csv_table import read_table
-
-        table = read_table(csv, target)
-        texts, notes = _of_table(table, folder), _notes(table)
+        text, notes = _of_table(csv, target, folder)
+    texts = {"study.yaml": text}
     _check_free(folder, [*texts, FILE])
     texts[FILE] = schema_text() + "\n"
-    return Scaffold(_written(folder, texts), tuple(notes))
+    return Scaffold(_written(folder, texts), notes)
 
 
 def schema_text() -> str:
@@ -64,7 +59,6 @@ def write_schema(path: Path) -> str:
 
 _ABOUT = {
     "study.yaml": "the study, with a comment on each key",
-    "table_data.py": "how the table is read: its columns, what is done with them",
     FILE: "by which editors complete and check study files",
 }
 
@@ -97,43 +91,44 @@ def _written(folder: Path, texts: Mapping[str, str]) -> dict[Path, str]:
 # -- a study of a table --------------------------------------------------------------------------------------------
 
 
-def _of_table(table: "CsvTable", folder: Path) -> dict[str, str]:
-    name = re.sub(r"[^A-Za-z0-9_.\-]+", "-", table.path.stem).strip("-_.") or "table"
-    values = {
-        "name": name,
-        "csv": table.path.name,
-        "summary": _summary(table),
-        "batch_size": min(500, max(20, table.rows // 50)),
-    }
-    return {
-        "study.yaml": HEADER + _filled("table_study.yaml", **values),
-        "table_data.py": _filled("table_data.txt", **_code(table, folder)),
-    }
+def _of_table(path: Path, target: str | None, folder: Path) -> tuple[str, tuple[str, ...]]:
+    """The study file for a table, and what to know about the table."""
+    from wdsearch import tables  # pandas takes half a second
+
+    frame = tables.read_frame(path)
+    if target is None:
+        names = ", ".join(frame.columns)
+        raise ScaffoldError(f"which column of {path} is to be predicted? --target COLUMN; it has: {names}")
+    tables.check_names(frame, [target], f"--target, {path}")
+    frame = tables.rows_with_target(frame, target)
+    asked, columns = tables.target_of(frame[target]), tables.columns_of(frame.drop(columns=target))
+    tables.check_any(columns, target)
+    summary = tables.summary(target, asked, columns, len(frame))
+    left_out = [f"left out: {name} ({why})" for name, why in [*columns.useless.items(), *columns.doubtful.items()]]
+    text = _filled(
+        "table_study.yaml",
+        name=re.sub(r"[^A-Za-z0-9_.\-]+", "-", path.stem).strip("-_.") or "table",
+        table=path.name,
+        summary=summary,
+        path=_quoted(_seen_from(folder, path)),
+        target=_quoted(target),
+        drop=_dropped(columns.doubtful),
+        class_weight="" if asked.balanced else _CLASS_WEIGHT,
+        batch_size=min(500, max(20, len(frame) // 50)),
+    )
+    return HEADER + text, (summary, *left_out)
 
 
-def _code(table: "CsvTable", folder: Path) -> dict[str, str]:
-    """The placeholders of the module, as Python writes them."""
-    classes = 'rows[TARGET].astype(str).astype("category").cat.codes.to_numpy()'
-    return {
-        "csv": table.path.name,
-        "path": _quoted(_seen_from(folder, table.path)),
-        "target": _quoted(table.target),
-        "numbers": _listed(table.numbers),
-        "categories": _listed(table.categories),
-        "left_out": "".join(f"# left out {_quoted(name)}: {why}\n" for name, why in table.left_out.items()),
-        "task": _quoted(table.task),
-        "metric": _quoted(table.metric),
-        "separator": _quoted(table.separator),
-        "targets": classes if table.classes else "rows[TARGET].to_numpy(dtype=float)",
-    }
+_CLASS_WEIGHT = "    # class_weight: balanced   # a class counts as much as another, however rare\n"
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    return "[" + "".join(f"\n    {_quoted(name)}," for name in names) + ("\n]" if names else "]")
+def _dropped(columns: Mapping[str, str]) -> str:
+    lines = "".join(f"      - {_quoted(name)}   # {why}\n" for name, why in columns.items())
+    return f"    drop:\n{lines}" if lines else ""
 
 
 def _quoted(text: str) -> str:
-    """A text as Python, and most formatters, write it."""
+    """A text as YAML, which reads JSON."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -141,18 +136,3 @@ def _seen_from(folder: Path, path: Path) -> str:
     """A path as seen from a folder; absolute if it is far away."""
     relative = os.path.relpath(path.absolute(), folder.absolute())
     return str(path.absolute()) if relative.startswith(os.path.join("..", "..")) else relative
-
-
-def _summary(table: "CsvTable") -> str:
-    learned = "a quantity" if table.classes is None else f"one of {table.classes} classes"
-    counts = {"number": len(table.numbers), "category": len(table.categories)}
-    columns = " and ".join(f"{count} {_plural(kind, count)}" for kind, count in counts.items() if count)
-    return f"{table.target}, {learned}, from {columns} in each of {table.rows:,} rows"
-
-
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else {"category": "categories"}.get(noun, f"{noun}s")
-
-
-def _notes(table: "CsvTable") -> list[str]:
-    return [_summary(table), *(f"left out: {name} ({why})" for name, why in table.left_out.items())]

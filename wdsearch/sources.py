@@ -70,7 +70,28 @@ def arguments_of(builder: Callable[..., Any]) -> set[str] | None:
     """The names that a study may give; None if the builder takes any, or Python cannot tell."""
     parameters = parameters_of(builder)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return None if takes_any or not parameters else set(parameters) - set(SHAPE)
+    return None if takes_any or not parameters else set(parameters) - given_to(builder)
+
+
+def given_to(builder: Callable[..., Any]) -> set[str]:
+    """The arguments that are not the user's to give: of data those from the study, of a network the sizes of the data."""
+    is_data = isinstance(builder, type) and issubclass(builder, L.LightningDataModule)
+    return from_study(builder) if is_data else set(SHAPE)
+
+
+def from_study(builder: Callable[..., Any]) -> set[str]:
+    """The arguments that a data set takes from the rest of the study, as it says itself."""
+    return set(getattr(builder, "from_study", ()))
+
+
+def _lacking(builder: Callable[..., Any], source: Source) -> list[str]:
+    """The data's arguments that nobody gives."""
+    given = {"split_seed", "seed", *source.init_args, *from_study(builder)}
+    needed = (name for name, p in parameters_of(builder).items() if p.default is p.empty and p.kind not in _MANY)
+    return [name for name in needed if name not in given]
+
+
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def misfit(builder: Callable[..., Any], name: str, value: Any) -> str | None:
@@ -122,6 +143,10 @@ def check_data(data: Any) -> Faults:
     """Faults of the data's source."""
     if isinstance(data, DataConfig):
         yield from _check("data", data, DATASETS)
+        if (builder := _made(data, DATASETS)) is not None and (lacking := _lacking(builder, data)):
+            place = ("data", "init_args") if data.init_args else ("data",)
+            text = f"{data.name or data.class_path} needs {' and '.join(lacking)}"
+            yield place, f"data.init_args: {text}, as in init_args: {{{lacking[0]}: ...}}"
         taken = arguments_of(made) if data.class_path and (made := _made(data, DATASETS)) else None
         if "split_seed" in data.model_fields_set and taken is not None and "split_seed" not in taken:
             yield (

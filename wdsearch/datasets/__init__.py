@@ -1,16 +1,25 @@
 """The table of data sets: one file and one line each."""
 
 from wdsearch.datasets._base import ArrayDataModule, Arrays
+from wdsearch.datasets.arrays import ArraysData
 from wdsearch.datasets.breast_cancer import BreastCancer
 from wdsearch.datasets.diabetes import Diabetes
 from wdsearch.datasets.digits import Digits
+from wdsearch.datasets.images import ImageFolder
 from wdsearch.datasets.mnist1d import MNIST1D
+from wdsearch.datasets.openml import OpenMLData
+from wdsearch.datasets.table import TableData
+from wdsearch.datasets.torchvision import TorchvisionData
 
 DATASETS: dict[str, type[ArrayDataModule]] = {
     "mnist1d": MNIST1D,
     "digits": Digits,
     "breast_cancer": BreastCancer,
     "diabetes": Diabetes,
+    "table": TableData,
+    "images": ImageFolder,
+    "torchvision": TorchvisionData,
+    "openml": OpenMLData,
 }
 
-__all__ = ["DATASETS", "ArrayDataModule", "Arrays"]
+__all__ = ["DATASETS", "ArrayDataModule", "Arrays", "ArraysData", "ImageFolder", "TableData"]

@@ -1,6 +1,6 @@
 """Arrays as a LightningDataModule: split, standardised, and in an order that depends on (seed, epoch) alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -8,12 +8,16 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor
 from torch.utils.data import BatchSampler as InOrder
 from torch.utils.data import DataLoader, Sampler, SequentialSampler, TensorDataset
 
 from wdsearch.noise import derive_seed
 
-EVAL_BATCH = 1024
+EVAL_BATCH, EVAL_BYTES = 1024, 2**26
+MOST_EVALUATED = 10_000
+"""Most training rows on which the gap is measured where rows are read anew each time."""
 
 
 class Arrays(NamedTuple):
@@ -21,6 +25,23 @@ class Arrays(NamedTuple):
 
     inputs: Any
     targets: np.ndarray
+
+
+class Rows(TensorDataset):
+    """Rows of a part that lie in memory: inputs, and the targets last."""
+
+    @property
+    def targets(self) -> Tensor:
+        """Class numbers, or quantities."""
+        return self.tensors[-1]
+
+    def some(self, numbers: Tensor) -> "Rows":
+        """A part of them."""
+        return Rows(*self[numbers])
+
+    def fingerprint(self) -> Iterator[bytes]:
+        """What is another for other rows."""
+        return (tensor.contiguous().numpy().tobytes() for tensor in self.tensors)
 
 
 class ShuffledBatches(Sampler[torch.Tensor]):
@@ -47,11 +68,18 @@ class ArrayDataModule(L.LightningDataModule):
     `split_seed` draws the split and the rows on which the training loss is evaluated, `seed` the order of the batches.
     `validation` and `test` are shares of all rows. Classification is split with equal class shares. Inputs, and the
     target of a regression, are standardised by mean and standard deviation of the training rows.
+    `from_study` names arguments of a subclass that are not the user's to give: of `task`, `codes` and `folder`.
+    `about` is a line for people. `class_weight` is `balanced`, or a weight for each class by its name in `classes` or its number.
     """
 
     task: str = "classification"
     metric: str = "accuracy"
     row_shape: tuple[int, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    class_weight: str | Mapping[Any, float] | None = None
+    from_study: tuple[str, ...] = ()
+    about: str = ""
+    most_evaluated: int = 10**9
     validation: float = 0.2
     test: float = 0.2
 
@@ -60,7 +88,7 @@ class ArrayDataModule(L.LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it is a number of rows, 1 or more")
         self.split_seed, self.seed, self.batch_size = split_seed, seed, batch_size
-        self.parts: dict[str, TensorDataset] = {}
+        self.parts: dict[str, Any] = {}
 
     def arrays(self) -> Arrays:
         """All rows."""
@@ -82,17 +110,24 @@ class ArrayDataModule(L.LightningDataModule):
             return
         splits = self.splits()
         scaler = self.preprocessor().fit(splits["train"].inputs)
-        target_scaler = StandardScaler()
-        if self.task == "regression":
-            target_scaler.fit(splits["train"].targets.reshape(-1, 1))
+        target_scaler = self.target_scaler(splits["train"].targets)
         for name, part in splits.items():
-            inputs = torch.tensor(scaler.transform(part.inputs), dtype=torch.float32)
-            self.parts[name] = TensorDataset(inputs, self._targets(part.targets, target_scaler))
+            inputs = self.encoded(scaler.transform(part.inputs))
+            self.parts[name] = Rows(*inputs, self.scaled(part.targets, target_scaler))
 
-    def _targets(self, targets: np.ndarray, scaler: StandardScaler) -> torch.Tensor:
-        if self.task == "classification":
+    def encoded(self, inputs: np.ndarray) -> tuple[Tensor, ...]:
+        """Preprocessed inputs as the network takes them."""
+        return (torch.tensor(inputs, dtype=torch.float32),)
+
+    def target_scaler(self, targets: np.ndarray) -> StandardScaler | None:
+        """What standardises the quantities of a regression; None for classes."""
+        return StandardScaler().fit(targets.reshape(len(targets), -1)) if self.task == "regression" else None
+
+    def scaled(self, targets: np.ndarray, scaler: StandardScaler | None) -> Tensor:
+        """Class numbers, or standardised quantities: (rows, quantities)."""
+        if scaler is None:
             return torch.tensor(targets, dtype=torch.int64)
-        return torch.tensor(scaler.transform(targets.reshape(-1, 1)), dtype=torch.float32)
+        return torch.tensor(scaler.transform(targets.reshape(len(targets), -1)), dtype=torch.float32)
 
     @property
     def inputs(self) -> int:
@@ -109,8 +144,20 @@ class ArrayDataModule(L.LightningDataModule):
     def outputs(self) -> int:
         """Number of classes, or of targets."""
         self.setup()
-        targets = self.parts["train"].tensors[1]
+        targets = self.parts["train"].targets
+        if self.classes is not None:
+            return len(self.classes)
         return int(targets.max()) + 1 if self.task == "classification" else targets.shape[1]
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """Weight of each class in the loss; None if all count alike. Raises ValueError for a wrong `class_weight`."""
+        if self.class_weight is None:
+            return None
+        if self.task != "classification":
+            raise ValueError("class_weight is for classification; the target is a quantity")
+        names = self.classes or tuple(map(str, range(self.outputs)))
+        return _class_weights(self.class_weight, names, self.parts["train"].targets.numpy())
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of the training rows."""
@@ -118,24 +165,48 @@ class ArrayDataModule(L.LightningDataModule):
         return DataLoader(self.parts["train"], sampler=sampler, batch_size=None)
 
     def train_eval_dataloader(self) -> DataLoader:
-        """A fixed random subset of the training rows, as large as the validation set: the gap's training side."""
-        rows = min(len(self.parts["validation"]), len(self.parts["train"]))
+        """A fixed random subset of the training rows, as large as the validation set: the gap's training side.
+
+        Not more than `most_evaluated`.
+        """
+        rows = min(len(self.parts["validation"]), len(self.parts["train"]), self.most_evaluated)
         generator = torch.Generator().manual_seed(derive_seed(self.split_seed, "train_eval"))
         chosen = torch.randperm(len(self.parts["train"]), generator=generator)[:rows]
-        return _in_order(TensorDataset(*self.parts["train"][chosen]))
+        return self.in_order(self.parts["train"].some(chosen))
 
     def val_dataloader(self) -> DataLoader:
         """The validation rows."""
-        return _in_order(self.parts["validation"])
+        return self.in_order(self.parts["validation"])
 
     def test_dataloader(self) -> DataLoader:
         """The test rows."""
-        return _in_order(self.parts["test"])
+        return self.in_order(self.parts["test"])
+
+    def in_order(self, part: Any) -> DataLoader:
+        """A part's rows as they lie, in batches of at most 64 MiB."""
+        rows = max(1, min(EVAL_BATCH, EVAL_BYTES // (4 * self.inputs)))
+        sampler = InOrder(SequentialSampler(part), rows, drop_last=False)
+        return DataLoader(part, sampler=sampler, batch_size=None)
 
 
-def _in_order(part: TensorDataset) -> DataLoader:
-    sampler = InOrder(SequentialSampler(part), EVAL_BATCH, drop_last=False)
-    return DataLoader(part, sampler=sampler, batch_size=None)
+def _class_weights(given: str | Mapping[Any, float], names: tuple[str, ...], targets: np.ndarray) -> tuple[float, ...]:
+    """scikit-learn's `balanced` weights, rows / (classes · rows of the class), or given ones; 1 for a class not named."""
+    if given == "balanced":
+        missing = [name for number, name in enumerate(names) if number not in targets]
+        if missing:
+            raise ValueError(f"class_weight is balanced, but no training row is of class {', '.join(missing)}")
+        weights = compute_class_weight("balanced", classes=np.arange(len(names)), y=targets)
+    elif isinstance(given, Mapping):
+        by_name = {str(name): weight for name, weight in given.items()}
+        unknown = sorted(by_name.keys() - set(names))
+        if unknown:
+            raise ValueError(f"class_weight names {', '.join(unknown)}; the classes are {', '.join(names)}")
+        weights = np.array([by_name.get(name, 1.0) for name in names], dtype=float)
+    else:
+        raise ValueError(f"class_weight is {given!r}; it is balanced, or a weight for each class")
+    if not (np.isfinite(weights).all() and (weights > 0).all()):
+        raise ValueError(f"class_weight is {given!r}; a weight is a number above 0")
+    return tuple(weights.tolist())
 
 
 def _split(rows: Arrays, share: float, seed: int, task: str) -> tuple[Arrays, Arrays]:

@@ -1,0 +1,174 @@
+"""Rows that are read from where they lie: all at once if they fit into memory, else batch by batch."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import psutil
+import torch
+from rich.console import Console
+from rich.progress import track
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wdsearch.datasets._base import MOST_EVALUATED, ArrayDataModule, Rows
+from wdsearch.datasets._splits import check_shares, grouped, shuffled
+from wdsearch.noise import derive_seed
+
+MEASURED = 10_000
+"""Most training rows of which mean and standard deviation are taken."""
+READ_AT_ONCE, SHARE_OF_MEMORY = 500, 4
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Rows that can be read by their numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """Some rows, (rows, *shape), in the order of their numbers. Raises DataError."""
+
+    def fingerprint(self) -> Iterator[bytes]:
+        """What is another for other rows; it need not read them."""
+
+
+class Part(NamedTuple):
+    """Rows of a reader by their numbers, and their targets: class numbers, or quantities."""
+
+    reader: Reader
+    numbers: np.ndarray
+    targets: np.ndarray
+
+
+class StreamedRows(Dataset):
+    """A part's rows, flat and standardised, read each time that they are asked for."""
+
+    def __init__(self, part: Part, targets: Tensor, scaler: StandardScaler) -> None:
+        self.part, self.targets = part, targets
+        self.mean, self.scale = (
+            torch.tensor(x, dtype=torch.float32).unsqueeze(1) for x in (scaler.mean_, scaler.scale_)
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, numbers: Any) -> tuple[Tensor, Tensor]:
+        chosen = torch.as_tensor(numbers)
+        rows = torch.from_numpy(_by_channel(self.part.reader.read(self.part.numbers[chosen.numpy()]), np.float32))
+        return ((rows - self.mean) / self.scale).flatten(1), self.targets[chosen]
+
+    def some(self, numbers: Tensor) -> "StreamedRows":
+        """A part of them."""
+        found = object.__new__(StreamedRows)
+        part = self.part._replace(numbers=self.part.numbers[numbers.numpy()])
+        found.__dict__ = self.__dict__ | {"part": part, "targets": self.targets[numbers]}
+        return found
+
+    def fingerprint(self) -> Iterator[bytes]:
+        """What is another for other rows, as far as that can be said without reading them."""
+        yield from self.part.reader.fingerprint()
+        yield self.part.numbers.tobytes()
+        yield self.targets.numpy().tobytes()
+
+    def in_memory(self, what: str) -> Rows:
+        """All of them, read now; `what` they are is said beside a progress bar."""
+        inputs = torch.empty(len(self), int(np.prod(self.part.reader.shape)))
+        for block in _shown(torch.arange(len(self)).split(READ_AT_ONCE), what):
+            inputs[block], _ = self[block]
+        return Rows(inputs, self.targets)
+
+
+def _by_channel(rows: np.ndarray, dtype: type) -> np.ndarray:
+    """(rows, features, 1), or (rows, channels, entries): the second axis is standardised entry by entry."""
+    return rows.reshape(len(rows), rows.shape[1], -1).astype(dtype)
+
+
+def _shown(blocks: Sequence[Any], what: str) -> Iterable[Any]:
+    """A progress bar on stderr where there is a terminal, and more than a few blocks."""
+    console = Console(stderr=True)
+    few = len(blocks) < 4 or not console.is_terminal
+    return track(blocks, what, console=console, transient=True, disable=few)
+
+
+class StreamDataModule(ArrayDataModule):
+    """Rows of a subclass's readers, standardised: by feature, or by channel where rows have several axes.
+
+    Mean and standard deviation are those of up to 10,000 training rows. Rows are kept in memory if `in_memory`, by default if
+    they take less than a quarter of what is free; otherwise they are read for each batch, and the gap is measured on
+    up to 10,000 training rows. The numbers are the same either way.
+    """
+
+    in_memory: bool | None = None
+    groups: np.ndarray | None = None
+
+    def sources(self) -> dict[str, tuple[Reader, np.ndarray]]:
+        """Readers of all rows of `train`, and of those of `validation` and `test` that are given, with the targets."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split, take the scale, and read what fits into memory; once."""
+        if self.parts:
+            return
+        parts = self._parts(self.sources())
+        self.row_shape = parts["train"].reader.shape
+        scaler, target_scaler = self._scaler(parts["train"]), self.target_scaler(parts["train"].targets)
+        streams = {
+            name: StreamedRows(part, self.scaled(part.targets, target_scaler), scaler) for name, part in parts.items()
+        }
+        size = 4 * int(np.prod(self.row_shape)) * sum(map(len, streams.values()))
+        in_memory = (
+            size < psutil.virtual_memory().available / SHARE_OF_MEMORY if self.in_memory is None else self.in_memory
+        )
+        if in_memory:
+            self.parts = {name: stream.in_memory(f"reading {name} rows") for name, stream in streams.items()}
+        else:
+            self.parts, self.most_evaluated = streams, MOST_EVALUATED
+            self.about += "; read batch by batch"
+
+    @property
+    def inputs(self) -> int:
+        """Number of features of a row."""
+        return int(np.prod(self.shape))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a row, which is stored flat."""
+        self.setup()
+        assert self.row_shape is not None
+        return self.row_shape
+
+    def _parts(self, sources: dict[str, tuple[Reader, np.ndarray]]) -> dict[str, Part]:
+        """Those given, and the others split from the training rows."""
+        reader, targets = sources["train"]
+        strata = targets if self.task == "classification" else None
+        rest, seed, left = np.arange(len(reader)), self.split_seed % 2**32, 1.0
+        shares = {
+            name: share for name, share in (("test", self.test), ("validation", self.validation)) if name not in sources
+        }
+        check_shares(shares)
+        found = {name: Part(rows, np.arange(len(rows)), y) for name, (rows, y) in sources.items()}
+        for name, share in shares.items():
+            rest, chosen = (
+                shuffled(rest, strata, share / left, seed)
+                if self.groups is None
+                else grouped(rest, self.groups, share / left, seed)
+            )
+            found[name], left = Part(reader, chosen, targets[chosen]), left - share
+        found["train"] = Part(reader, rest, targets[rest])
+        return {name: found[name] for name in ("train", "validation", "test")}
+
+    def _scaler(self, part: Part) -> StandardScaler:
+        generator = torch.Generator().manual_seed(derive_seed(self.split_seed, "scale"))
+        chosen = torch.randperm(len(part.numbers), generator=generator)[:MEASURED].sort().values
+        scaler = StandardScaler()
+        blocks = chosen.split(READ_AT_ONCE)
+        for block in _shown(blocks, "measuring mean and deviation"):
+            rows = _by_channel(part.reader.read(part.numbers[block.numpy()]), np.float64)
+            scaler.partial_fit(rows.transpose(0, 2, 1).reshape(-1, rows.shape[1]))
+        return scaler

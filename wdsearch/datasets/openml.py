@@ -1,0 +1,75 @@
+"""Tables of openml.org by name or number."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wdsearch.datasets._base import Arrays
+from wdsearch.datasets.table import TableData
+from wdsearch.errors import DataError
+
+
+class OpenMLData(TableData):
+    """A table of openml.org by its name, or number: `credit-g`, `31`; downloaded once, into `root` or scikit-learn's folder.
+
+    `target` is the column that openml.org names unless given. All else is as for a table of one's own: see `TableData`.
+    """
+
+    def __init__(
+        self,
+        dataset: str | int,
+        version: int | None = None,
+        target: str | None = None,
+        root: str | Path | None = None,
+        drop: Sequence[str] = (),
+        numbers: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        split: Mapping[str, Any] | None = None,
+        validation: float = 0.2,
+        test: float = 0.2,
+        class_weight: str | Mapping[Any, float] | None = None,
+        min_frequency: int = 5,
+        batch_size: int = 100,
+        split_seed: int = 0,
+        seed: int = 0,
+        task: str | None = None,
+        codes: bool = False,
+        folder: Path | None = None,
+    ) -> None:
+        super().__init__(
+            "", target or "", drop, numbers, categories, None, split, validation, test, class_weight, min_frequency,
+            batch_size, split_seed, seed, task, codes,
+        )  # fmt: skip
+        self.dataset, self.version = dataset, version
+        self.root = None if root is None else str(Path(folder or "", root))
+
+    def splits(self) -> dict[str, Arrays]:
+        """Fetch the table, and split it."""
+        self.path, known = _fetched(self.dataset, self.version, self.root)
+        if not self.target and known is None:
+            columns = ", ".join(self.path.columns)
+            raise DataError(f"openml.org names no target of {self.dataset}; give one: it has {columns}")
+        self.target = self.target or str(known)
+        return super().splits()
+
+
+def _fetched(dataset: str | int, version: int | None, place: str | None) -> tuple[Any, str | None]:
+    """The whole table, and the name of its target."""
+    from sklearn.datasets import fetch_openml
+
+    number = int(dataset) if str(dataset).isdigit() else None
+    which = {"data_id": number} if number is not None else {"name": dataset, "version": version or "active"}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # several versions of a name; what is taken is the oldest active one
+            found = fetch_openml(**which, data_home=place, as_frame=True, parser="auto")
+    except OSError as error:  # URLError and HTTPError are OSErrors
+        text = f"cannot be downloaded from openml.org: {error}"
+        raise DataError(f"{dataset} {text}; run where there is a network, or give a root that holds it") from error
+    except ValueError as error:
+        raise DataError(f"openml.org: {error}") from error
+    names = found.target_names or []
+    return found.frame, names[0] if len(names) == 1 else None

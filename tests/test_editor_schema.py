@@ -22,7 +22,7 @@ from wdsearch.studyfile import StudyFileError, StudySource
 SCHEMA = study_schema()
 VALIDATORS = [Draft7Validator(SCHEMA), Draft202012Validator(SCHEMA)]
 SPACE = "{low: 1e-4, high: 10, log: true, off: true}"
-
+GROUPS = r"{groups: [{match: '^1\.', name: first, timescale: [0.01, 10], off: true}, {match: '.*', value: 0.1}]}"
 SOUND = {path.name: path.read_text() for path in STUDIES} | {
     "short forms": GOOD.replace("{name: digits}", "digits").replace("{name: mlp}", "mlp"),
     "every section": FULL,
@@ -40,6 +40,11 @@ SOUND = {path.name: path.read_text() for path in STUDIES} | {
     "an own class": GOOD.replace(
         "{name: mlp}", "{class_path: torch.nn.Bilinear, name: null, init_args: {in1_features: 3}}"
     ),
+    "strengths by group": GOOD.replace(SPACE, GROUPS),
+    "dropout by group": GOOD.replace("budget", "  dropout: {groups: [{match: a, low: 0, high: 0.5}]}\nbudget"),
+    "no groups": GOOD.replace(SPACE, "{low: 1e-4, high: 1, groups: null}"),
+    "what decays by exceptions": GOOD + "optimizer: {decay: {rule: all, exclude: ['norm'], include: []}}\n",
+    "what decays by a rule": GOOD + "optimizer: {decay: all}\n",
     "several goals": GOOD + "objective: {minimize: val_loss, maximize: [val_accuracy], constraints: {gap: {max: 1}}}\n",
 }
 BROKEN = {
@@ -66,6 +71,20 @@ BROKEN = {
     "yes for true": GOOD.replace("log: true", "log: yes"),
     "a timescale of dropout": GOOD.replace("budget", "  dropout: {timescale: [1, 2]}\nbudget"),
     "a timescale of one number": GOOD.replace(SPACE, "{timescale: [1]}"),
+    "an empty list of groups": GOOD.replace(SPACE, "{groups: []}"),
+    "a group without an expression": GOOD.replace(SPACE, "{groups: [{low: 1, high: 2}]}"),
+    "a group of no form": GOOD.replace(SPACE, "{groups: [{match: a}]}"),
+    "a group's timescale of dropout": GOOD.replace(
+        "budget", "  dropout: {groups: [{match: a, timescale: [1, 2]}]}\nbudget"
+    ),
+    "a group outside its domain": GOOD.replace(SPACE, "{groups: [{match: a, low: -1, high: 2}]}"),
+    "groups beside a range": GOOD.replace(SPACE, "{low: 1, high: 2, groups: [{match: a, low: 1, high: 2}]}"),
+    "groups of what acts on all": GOOD.replace(
+        "budget", "  label_smoothing: {groups: [{match: a, value: 0.1}]}\nbudget"
+    ),
+    "groups within a group": GOOD.replace(SPACE, "{groups: [{match: a, groups: [{match: a, low: 1, high: 2}]}]}"),
+    "an unknown rule of decay": GOOD + "optimizer: {decay: some}\n",
+    "an unknown exception of decay": GOOD + "optimizer: {decay: {but: [a]}}\n",
     "half a count": GOOD.replace("budget", "  early_stopping: {low: 1.5, high: 4}\nbudget"),
     "off for the learning rate": GOOD.replace("budget", "  lr: {low: 0.1, high: 1, off: true}\nbudget"),
     "an unknown result": GOOD + "objective: {minimize: val_los}\n",

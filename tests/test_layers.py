@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types errors noise leases provenance kinds completion batches attributes",
+    "types errors noise leases provenance kinds completion batches attributes groups fields",
     "studyfile",
     "tables",
     "tasks dropouts loaders examine",
@@ -29,6 +29,7 @@ LAYERS = [
     "fused looped checkpoint",
     "population fusing",
     "assembly",
+    "parameters",
     "factory",
     "objective preview",
     "solo",

@@ -12,18 +12,21 @@ from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.models.layers import BatchNorm, LayerNorm, SiLU
 from wdsearch.module import RegularizedModule
-from wdsearch.recipe import decayed_parameters
+from wdsearch.recipe import Recipe, decayed_parameters
 
 SMALL: dict[str, dict[str, Any]] = {
-    "mlp": {"inputs": 64, "hidden": (23, 13), "batch_norm": True},
+    "mlp": {"inputs": 64, "hidden": (23, 13), "norm": "batch"},
     "residual_mlp": {"inputs": 64, "width": 13, "blocks": 2},
     "convnet": {"shape": (1, 8, 8), "channels": (5, 7)},
     "resnet": {"shape": (1, 8, 8), "width": 4, "blocks": (1, 1)},
     "transformer": {"shape": (1, 64), "patch": 8, "width": 10, "heads": 2, "blocks": 1},
 }
 VARIANTS = SMALL | {
+    "mlp layer": {"inputs": 64, "hidden": (23, 13), "norm": "layer"},
+    "convnet layer": {"shape": (1, 8, 8), "channels": (5, 7), "norm": "layer"},
+    "resnet layer": {"shape": (1, 8, 8), "width": 4, "blocks": (1, 1), "norm": "layer"},
     "residual_mlp layer": {"inputs": 64, "width": 13, "blocks": 1, "norm": "layer"},
-    "convnet 1d": {"shape": (1, 64), "channels": (5,), "batch_norm": False},
+    "convnet 1d": {"shape": (1, 64), "channels": (5,), "norm": None},
     "transformer table": {"shape": (64,), "width": 4, "heads": 2, "blocks": 1},
 }
 BITWISE = list(VARIANTS)
@@ -84,9 +87,9 @@ def test_categories_are_embedded() -> None:
 @pytest.mark.parametrize(
     ("name", "not_decayed"),
     [
-        ("residual_mlp", {"embeddings.columns.0.weight", "steps.1.steps.0.weight"}),
-        ("convnet", {"2.weight"}),
-        ("resnet", {"2.before.0.weight"}),
+        ("residual_mlp", {"embeddings.columns.0.weight", "steps.block1.steps.0.weight"}),
+        ("convnet", {"norm1.weight"}),
+        ("resnet", {"stage1block1.before.0.weight"}),
         ("transformer", {"tokens.1.places.weight", "blocks.0.steps.0.weight"}),
         ("transformer table", {"tokens.1.weight"}),
     ],
@@ -94,7 +97,7 @@ def test_categories_are_embedded() -> None:
 def test_norms_embeddings_and_biases_do_not_decay(name: str, not_decayed: set[str]) -> None:
     options = VARIANTS[name] | ({"categories": (3,)} if name == "residual_mlp" else {})
     network = MODELS[name.split()[0]](outputs=10, **options)
-    decayed = set(decayed_parameters(network))
+    decayed = set(decayed_parameters(network, Recipe()))
     others = {parameter for parameter, _ in network.named_parameters()} - decayed
     assert not_decayed <= others
     for parameter in decayed:
@@ -155,7 +158,7 @@ def test_silu_is_that_of_torch() -> None:
 
 
 def test_mlp_has_the_layers_it_is_told_to() -> None:
-    network = MODELS["mlp"](5, 3, hidden=[4, 6], activation="gelu", batch_norm=True, dropout=0.2)
+    network = MODELS["mlp"](5, 3, hidden=[4, 6], activation="gelu", norm="batch", dropout=0.2)
     kinds = [type(layer).__name__ for layer in network]
     block = ["Linear", "BatchNorm", "GELU", "Dropout"]
     assert kinds == ["Flatten", *block, *block, "Linear"]

@@ -39,7 +39,7 @@ def data():
 
 def trial(number: int, recipe: Recipe, batch_norm: bool = True, **changes: float) -> RegularizedModule:
     torch.manual_seed(0)
-    network = MODELS["mlp"](64, 10, hidden=(24, 16), batch_norm=batch_norm)
+    network = MODELS["mlp"](64, 10, hidden=(24, 16), norm="batch" if batch_norm else None)
     strengths = {key: values[number] for key, values in STRENGTHS.items()}
     lr = changes.pop("lr", 1e-3 * (number + 1) / 10)
     return RegularizedModule(network, strengths | changes, lr, recipe, seed=3)
@@ -163,7 +163,7 @@ def test_neighbours_change_no_bit(name: str, batch_norm: bool, activation: str) 
 
     def build(number: int) -> RegularizedModule:
         torch.manual_seed(0)
-        network = MODELS["mlp"](64, 10, hidden=(23, 13), batch_norm=batch_norm, activation=activation)
+        network = MODELS["mlp"](64, 10, hidden=(23, 13), norm="batch" if batch_norm else None, activation=activation)
         strengths = {key: values[number] for key, values in STRENGTHS.items()}
         return RegularizedModule(network, strengths, 0.01 * (number + 1), RECIPES[name], seed=3)
 

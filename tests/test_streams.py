@@ -1,5 +1,6 @@
 """Arrays, images and named sets of the user's: read whole or batch by batch, the numbers are the same."""
 
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,7 @@ def test_a_study_file_names_a_folder_of_images_as_seen_from_itself(tmp_path: Pat
 def test_without_a_network_a_named_set_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "no_proxy"):
         monkeypatch.setenv(name, "" if name == "no_proxy" else "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
     with pytest.raises(
         DataError, match=r"credit-g cannot be downloaded from openml.org: .*; run where there is a netw"
     ):

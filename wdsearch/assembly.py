@@ -124,9 +124,13 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
 
 
 def build_recipe(config: StudyConfig) -> Recipe:
-    """The optimizer and schedule that all trials share."""
-    given = config.optimizer.model_dump(exclude={"name", "lr"}, exclude_none=True)
-    return Recipe(config.optimizer.name, **given)
+    """The optimizer, the schedule and which parameters decay, as all trials share them."""
+    given, decay = (
+        config.optimizer.model_dump(exclude={"name", "lr", "decay"}, exclude_none=True),
+        config.optimizer.decay,
+    )
+    given |= {"decay": decay.rule, "include": tuple(decay.include), "exclude": tuple(decay.exclude)}
+    return Recipe(config.optimizer.name, groups=config.groups, **given)
 
 
 def describe_data(config: StudyConfig, data: L.LightningDataModule) -> dict[str, str]:

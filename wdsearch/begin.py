@@ -33,18 +33,26 @@ def init(
     _show(begun)
 
 
-def validate(file: StudyFile, overrides: Overrides = None) -> None:
+def validate(
+    file: StudyFile,
+    overrides: Overrides = None,
+    params: Annotated[
+        bool, typer.Option("--params", help="Show each parameter, whether it decays, and which strengths act on it.")
+    ] = False,
+) -> None:
     """Check a study as `run` does before it trains, and show what it will do."""
     given = overrides or []
     with _waiting("checking the study"):
         from wdsearch.config import load_study
 
         config = load_study(file, given)  # what is no YAML does not wait for torch
-        from wdsearch.overviews import study_overview
+        from wdsearch.overviews import parameter_overview, study_overview
         from wdsearch.preview import preview
 
         found = preview(config)
     command = ["wdsearch", "run", str(file), *(word for text in given for word in ("--set", text))]
+    if params:
+        _show(parameter_overview(found))
     _show(study_overview(found, shlex.join(command)))
 
 

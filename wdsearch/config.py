@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from wdsearch.schema import SECTIONS, Dimension, Limit, Source, StudyConfig
+from wdsearch.schema import SECTIONS, Entry, Group, Limit, Source, StudyConfig
 from wdsearch.studyfile import Fault, Location, StudyFileError, StudySource, as_written, nearest, shown
 
 __all__ = ["StudyConfig", "StudyFileError", "load_study"]
@@ -127,7 +127,11 @@ _ALLOWED = {
     "too_short": "a list of at least {min_length}",
     "tuple_type": "a list",
 }
-_PATTERNS = {"study": "letters, digits and _ - . (not first)", "class_path": "package.module.Class"}
+_PATTERNS = {
+    "study": "letters, digits and _ - . (not first)",
+    "class_path": "package.module.Class",
+    "name": "letters, digits and _ -",
+}
 
 
 def _faults(given: StudySource, name: str, error: ValidationError) -> list[Fault]:
@@ -143,7 +147,7 @@ def _faults(given: StudySource, name: str, error: ValidationError) -> list[Fault
             problem = f"{as_written(location)} is {shown(item['input'])}"
             wrong.setdefault((location, problem), []).append(_allowed(location, item))
     for (location, problem), allowed in wrong.items():
-        verb = "are" if allowed[0] == _PATTERNS["study"] else "is"
+        verb = "are" if allowed[0].startswith("letters") else "is"
         faults.append(given.fault(location, f"{problem}; allowed {verb} {' or '.join(allowed)}"))
     return faults
 
@@ -167,7 +171,9 @@ def _allowed(location: Location, error: Any) -> str:
 
 
 def _known_beside(location: Location) -> set[str]:
-    """The keys that a section may hold; a fixed value is written as the value itself."""
-    section = Dimension if location[0] == "space" else SECTIONS.get(location[:-1], StudyConfig)
+    """The keys that a section may hold; a fixed value is written as the value itself, but not in a group."""
+    if location[0] == "space" and "groups" in location:
+        return set(Group.model_fields)
+    section = Entry if location[0] == "space" else SECTIONS.get(location[:-1], StudyConfig)
     section = Limit if location[:2] == ("objective", "constraints") else section
     return set(section.model_fields) - {"value"}

@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 
 from torch import nn
 
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.schema import Dimension, Source
+from wdsearch.schema import Dimension, Entry, Group, Source
 from wdsearch.sources import Faults, arguments_of, builder_of, is_solo, misfit, refused
 from wdsearch.space import encoded, is_integer
 from wdsearch.studyfile import Location, as_written, nearest, shown
@@ -18,12 +18,14 @@ SMALLEST, LARGEST, MOST_STEPS, MOST_COUNTED = 1e-100, 1e100, 10**9, 2**53
 _EXTREMES = "a range lies within ±1e100, and one in logarithms (a timescale too) above 1e-100"
 
 
-def check_space(space: Mapping[str, Dimension], model: Any, task: str | None) -> Faults:
+def check_space(space: Mapping[str, Entry], model: Any, task: str | None) -> Faults:
     """Faults of every key; of those that depend on a model or task only if it is known."""
     for key, dimension in space.items():
         path = ("space", key)
         yield from _form(path, dimension)
-        if is_solo(model):
+        if dimension.groups is not None:
+            yield from _groups(path, dimension.groups, is_solo(model), task)
+        elif is_solo(model):
             yield from _own_argument(path, dimension, model, task)
         elif key in REGULARIZERS:
             yield from _strength(path, REGULARIZERS[key], dimension, task)
@@ -38,13 +40,18 @@ def check_space(space: Mapping[str, Dimension], model: Any, task: str | None) ->
 # -- what holds for every key ------------------------------------------------------------------------------------
 
 
+FORMS: tuple[set[str], ...] = ({"value"}, {"low", "high"}, {"choices"}, {"timescale"}, {"groups"})
+
+
 def _form(path: Location, dimension: Dimension) -> Faults:
-    """Whether a dimension is one of: a fixed value, low and high, choices, timescale."""
+    """Whether a dimension is one of: a fixed value, low and high, choices, timescale, groups."""
     where, given = as_written(path), _given(dimension)
-    forms = [form for form in ({"value"}, {"low", "high"}, {"choices"}, {"timescale"}) if form & given]
-    if len(forms) != 1:
-        timescale = ", or timescale" if path[1] == "weight_decay" else ""
-        yield path, f"{where} takes a number, or low and high, or choices{timescale}"
+    if len([form for form in FORMS if form & given]) != 1:
+        regularizer, within = REGULARIZERS.get(str(path[1])), len(path) > 2
+        also = ["timescale"] if path[1] == "weight_decay" else []
+        also += ["groups"] if regularizer and regularizer.acts_on and not within else []
+        forms = ["a value: NUMBER" if within else "a number", "low and high", "choices", *also]
+        yield path, f"{where} takes {', or '.join(forms)}"
         return
     if dimension.form == "range":
         yield from _range(path, dimension)
@@ -117,6 +124,23 @@ def _repeated(path: Location, dimension: Dimension) -> Faults:
 
 
 # -- what each kind of key means -----------------------------------------------------------------------------------
+
+
+def _groups(path: Location, groups: Sequence[Group], solo: bool, task: str | None) -> Faults:
+    where, regularizer = as_written(path), REGULARIZERS.get(str(path[1]))
+    if solo:
+        yield (*path, "groups"), f"{where}.groups: an own LightningModule decides itself what a strength acts on"
+        return
+    if regularizer is None or regularizer.acts_on is None:
+        known = ", ".join(key for key, known in REGULARIZERS.items() if known.acts_on)
+        yield (*path, "groups"), f"{where}.groups: only those of {known} can differ from layer to layer"
+        return
+    for index, group in enumerate(groups):
+        place = (*path, "groups", index)
+        yield from _form(place, group)
+        yield from _strength(place, regularizer, group, task)
+        if group.label in [other.label for other in groups[:index]]:
+            yield place, f"{as_written(place)} is called {group.label}, as one before it; give it another name: ..."
 
 
 def _strength(path: Location, regularizer: Regularizer, dimension: Dimension, task: str | None) -> Faults:

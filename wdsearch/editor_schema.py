@@ -9,13 +9,15 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from wdsearch.catalog import Argument, arguments, options
 from wdsearch.datasets import DATASETS
 from wdsearch.kinds import allowed, as_json_schema
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.samplers import PRUNERS, SAMPLERS
-from wdsearch.schema import DataConfig, Dimension, Source, StudyConfig
+from wdsearch.schema import DataConfig, Dimension, Entry, Group, Source, StudyConfig
 from wdsearch.tasks import METRICS
 from wdsearch.types import Interval
 
@@ -45,7 +47,7 @@ def study_schema() -> Schema:
 # -- pydantic's schema, without references and in the words of all drafts ------------------------------------------
 
 
-def _plain(model: type[StudyConfig | Source | Dimension]) -> Schema:
+def _plain(model: type[BaseModel]) -> Schema:
     generated = model.model_json_schema()
     definitions = generated.pop("$defs", {})
     return _inlined(generated, definitions)
@@ -160,7 +162,24 @@ def _strength(regularizer: Regularizer) -> Schema:
     snippet = {word: value for word, value in snippet.items() if value is not False}
     numbers = _within(regularizer.domain, regularizer.integer)
     found = _dimension(numbers, {"type": "boolean"}, timescale, snippet)
+    if regularizer.acts_on is not None:
+        group = _mapping(numbers, numbers, {"type": "boolean"}, timescale, Group)
+        found["anyOf"].append(_groups(group))
     return {"description": "\n\n".join(lines), **found}
+
+
+def _groups(group: Schema) -> Schema:
+    """A mapping whose only key that counts is `groups`."""
+    described = _plain(Entry)["properties"]["groups"]["description"]
+    groups = {"description": described, "type": "array", "minItems": 1, "items": group}
+    others = {word: {"enum": [None, False]} for word in Dimension.model_fields if word != "value"}
+    return {
+        "type": "object",
+        "properties": {"groups": groups},
+        "patternProperties": {f"^{word}$": rule for word, rule in others.items()},
+        "required": ["groups"],
+        "additionalProperties": False,
+    }
 
 
 def _within(domain: Interval, integer: bool = False) -> Schema:
@@ -191,15 +210,16 @@ def _dimension(numbers: Schema, off: Schema, timescale: bool = False, snippet: S
     return found | ({"defaultSnippets": [{"label": "a range worth searching", "body": snippet}]} if snippet else {})
 
 
-def _mapping(bounds: Schema, values: Schema, off: Schema, timescale: bool) -> Schema:
+def _mapping(bounds: Schema, values: Schema, off: Schema, timescale: bool, kind: type[Dimension] = Dimension) -> Schema:
     """Keys of which only an empty or false value is allowed are patterns: editors do not offer them."""
-    mapping = _plain(Dimension)
+    mapping = _plain(kind)
     properties = mapping["properties"]
     for end in ("low", "high"):
         properties[end]["anyOf"] = [bounds, {"type": "null"}]
     properties["choices"]["anyOf"][0]["items"] = values
     properties["value"] |= values
     words = {"off": off} | ({} if timescale else {"timescale": {"type": "null"}})
+    words |= {} if kind is Group else {"groups": {"type": "null"}}
     unoffered = {word: rule for word, rule in words.items() if rule != {"type": "boolean"}}
     mapping["patternProperties"] = {f"^{word}$": rule for word, rule in unoffered.items()}
     mapping["properties"] = {word: rule for word, rule in properties.items() if word not in unoffered}

@@ -15,14 +15,16 @@ from torch.nn.parameter import UninitializedParameter
 from wdsearch.assembly import BuildError, build_recipe, build_task, built, check_hooks, text_of
 from wdsearch.batches import Batch, rows_of, shapes_of, split_batch
 from wdsearch.fusing import slow_when_fused, step_alone, why_alone
+from wdsearch.groups import split_key
 from wdsearch.loaders import augments_itself
 from wdsearch.memory import device_of
 from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
-from wdsearch.regularizers import REGULARIZERS, torch_equivalents
+from wdsearch.parameters import check_names
+from wdsearch.regularizers import regularizer_of, torch_equivalents
 from wdsearch.schema import Source, StudyConfig
 from wdsearch.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of
-from wdsearch.space import Configuration, baseline
+from wdsearch.space import Configuration, baseline, check_timescales
 
 PROBED_ROWS = 64
 """Rows of the batch on which a network is tried: enough to see what it does."""
@@ -54,6 +56,14 @@ class TrialFactory:
     def trial(self, configuration: Configuration) -> L.LightningModule:
         """One trial of age 0. Raises BuildError."""
         return self._own_module(configuration) if self.solo else self.module(configuration)
+
+    def checked_baseline(self) -> L.LightningModule:
+        """The baseline's trial; raises StudyFileError and BuildError if the space does not fit the schedule or the network."""
+        check_timescales(self.config, self.rate_sum, self.largest_factor)
+        made = self.trial(baseline(self.config))
+        if isinstance(made, RegularizedModule):
+            check_names(made)
+        return made
 
     def _own_module(self, configuration: Configuration) -> L.LightningModule:
         """A user's LightningModule, with its arguments from the space."""
@@ -140,8 +150,9 @@ class TrialFactory:
         neutral = baseline(self.config)
         found = []
         for share in (0.0, 0.5, 1.0):
-            usual = {key: REGULARIZERS[key].usual.at(share) for key in neutral.strengths}
-            whole = {key: round(value) if REGULARIZERS[key].integer else value for key, value in usual.items()}
+            known = {key: regularizer for key in neutral.strengths if (regularizer := regularizer_of(key))}
+            usual = {key: regularizer.usual.at(share) for key, regularizer in known.items()}
+            whole = {key: round(value) if known[key].integer else value for key, value in usual.items()}
             found.append(Configuration(neutral.lr, whole, dict(arguments)))
         return found
 
@@ -165,9 +176,9 @@ class TrialFactory:
         params |= {f"log10_{key}": math.log10(value) for key, value in params.items() if 0 < value < math.inf}
         if self.solo:  # what it makes of its arguments is its own
             return params | {key: str(value) for key, value in configuration.model.items()}
-        if configuration.strengths.get("weight_decay"):
-            decay = configuration.strengths["weight_decay"]
-            params["weight_decay.timescale"] = 1.0 / (configuration.lr * self.rate_sum * decay)
+        for key, value in configuration.strengths.items():
+            if split_key(key)[0] == "weight_decay" and value:
+                params[f"{key}.timescale"] = 1.0 / (configuration.lr * self.rate_sum * value)
         equivalents = torch_equivalents(configuration.strengths, self.recipe.optimizer)
         params |= {f"torch.{key}": text for key, text in equivalents.items()}
         return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -62,23 +63,22 @@ class FusedCohort(Cohort):
         trained = {name for name, value in self.template.named_parameters() if value.requires_grad}
         self.params = {name: params[name].detach().requires_grad_() for name in params if name in trained}
         self.buffers |= {name: params[name].detach() for name in params if name not in trained}  # frozen ones
-        decayed = set(self.template.decayed)
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [self.params[name] for name in self.template.decayed],
-                "decays": bool(self.template.acting("decay")),
-            },
-            {"params": [value for name, value in self.params.items() if name not in decayed]},
-        ]
+        groups = [group for group in self._groups(modules) if group["params"]]
         rates = torch.stack([module.rates.as_dict()["lr"] for module in modules]).cpu()
-        decay = torch.stack([module.decay(module.strengths.as_dict()) for module in modules]).cpu()
-        groups = [group for group in groups if group["params"]]
-        self.optimizer = OPTIMIZERS[recipe.optimizer](groups, rates, decay, recipe)
+        self.optimizer = OPTIMIZERS[recipe.optimizer](groups, rates, recipe)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.factor(step, steps))
         self.best_state: Params = {}
         self._names = _names_of_state(self.template)
         self._vmapped = {method: _lift(self.template, method) for method in ("objective", "evaluation")}
         self._train(True)
+
+    def _groups(self, modules: Sequence[RegularizedModule]) -> Iterator[dict[str, Any]]:
+        """The optimizer's groups: parameters with the same keys of decay share one, and what does not decay."""
+        for keys, names in self.template.decay_groups():
+            decay = torch.stack([module.decay(keys, module.strengths.as_dict()) for module in modules]).cpu()
+            yield {"params": [self.params[name] for name in names], "decay": decay if keys else None}
+        decayed = set(self.template.decayed)
+        yield {"params": [value for name, value in self.params.items() if name not in decayed]}
 
     @property
     def device(self) -> torch.device:
@@ -156,7 +156,8 @@ class FusedCohort(Cohort):
             if self.params[name].grad is None:
                 continue
             step_size = self.optimizer.step_size(group, self.params[name])
-            self.params[name].copy_(vmap(self.template.after_prox)(self.params[name], step_size, self._strengths()))
+            after_prox = vmap(partial(self.template.after_prox, name))
+            self.params[name].copy_(after_prox(self.params[name], step_size, self._strengths()))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Sums:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from wdsearch.batches import Batch, Inputs, split_batch
-from wdsearch.dropouts import replace_dropout
+from wdsearch.dropouts import Dropout, replace_dropout
+from wdsearch.groups import assigned, split_key
 from wdsearch.loaders import train_eval_loader
 from wdsearch.noise import NoiseStream, derive_seed, seed_torch
 from wdsearch.recipe import Recipe, decayed_parameters, torch_step_size
-from wdsearch.regularizers import REGULARIZERS, Regularizer
+from wdsearch.regularizers import REGULARIZERS, Regularizer, regularizer_of
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total
 from wdsearch.types import Params, Scalar, Strengths
 
@@ -37,7 +38,8 @@ class Scalars(nn.Module):
 class RegularizedModule(L.LightningModule):
     """A network with its learning rate and strengths.
 
-    `strengths` maps keys of `REGULARIZERS` to values; a regularizer that is not named does not act. torch's dropout
+    `strengths` maps keys of `REGULARIZERS` to values; a regularizer that is not named does not act. A key may name one of
+    the recipe's groups, as `weight_decay:head`: it then acts on the parameters (or layers) of that group alone. torch's dropout
     layers and attention in `network` are replaced by ones whose rate is data and whose noise depends on (`seed`, epoch,
     batch) alone. A subclass may override `forward`, `loss`, and `split` for batches of an own kind.
 
@@ -55,25 +57,43 @@ class RegularizedModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.recipe, self.task, self.seed = recipe or Recipe(), task or Task(), seed
-        self.regularizers = [_checked(key, value, self.task) for key, value in (strengths or {}).items()]
+        self.regularizers = {key: _checked(key, value, self.task) for key, value in (strengths or {}).items()}
         self.noise = {key: NoiseStream(seed, key) for key in (*(strengths or {}), "dropout")}
         self.network = replace_dropout(network, self.noise["dropout"])
-        self.decayed = [f"network.{name}" for name in decayed_parameters(self.network, self.recipe.decay)]
+        self.decayed = [f"network.{name}" for name in decayed_parameters(self.network, self.recipe)]
+        self.members = {key: self._members(key) for key, one in self.regularizers.items() if one.acts_on}
         self.strengths = Scalars(strengths or {})
         self.rates = Scalars({"lr": lr})
         self._write_buffers(strengths or {})
         self._best_loss, self._best_epoch = math.inf, 0
         self._best_state: dict[str, Any] | None = None
 
+    def _members(self, key: str) -> list[str]:
+        """Names of the parameters, or of the layers, that a key's regularizer acts on."""
+        regularizer, group = split_key(key)
+        names = self.layers(key) if REGULARIZERS[regularizer].acts_on == "layers" else self.decayed
+        if not group:
+            return names
+        patterns = self.recipe.groups.get(regularizer, {})
+        if group not in patterns:
+            raise ValueError(f"{key!r}: the recipe has no such group; it has: {', '.join(patterns) or 'none'}")
+        shown = {name.removeprefix("network."): name for name in names}
+        return [shown[name] for name in assigned(patterns, shown)[group]]
+
+    def layers(self, key: str) -> list[str]:
+        """Names of the layers that hold the strength of a key's regularizer."""
+        wanted = REGULARIZERS[split_key(key)[0]].buffer
+        named = self.network.named_modules(prefix="network")
+        return [name for name, layer in named if isinstance(layer, Dropout) and wanted in layer._buffers]
+
     def _write_buffers(self, strengths: Mapping[str, float]) -> None:
-        for key, wanted in self.acting("buffer"):
-            for name, buffer in self.network.named_buffers():
-                if name.rpartition(".")[2] == wanted:
-                    buffer.fill_(strengths[key])
+        for key, name in self.acting("buffer"):
+            for layer in self.members[key]:
+                self.get_buffer(f"{layer}.{name}").fill_(strengths[key])
 
     def acting(self, point: str) -> list[tuple[str, Any]]:
         """Key and function of each of the trial's regularizers that acts at a point of training (a field of theirs)."""
-        acts = [(regularizer.key, getattr(regularizer, point)) for regularizer in self.regularizers]
+        acts = [(key, getattr(regularizer, point)) for key, regularizer in self.regularizers.items()]
         return [(key, function) for key, function in acts if function is not None]
 
     # -- what a population lifts -------------------------------------------------------------------------------
@@ -105,7 +125,8 @@ class RegularizedModule(L.LightningModule):
         for key, changed in self.acting("loss"):
             value = changed(value, outputs, targets, strengths[key], self.task)
         for key, penalty in self.acting("penalty"):
-            value = value + penalty(self.decayed_weights(), strengths[key])
+            if weights := self.weights(self.members[key]):
+                value = value + penalty(weights, strengths[key])
         return value
 
     def evaluation(self, batch: Batch) -> Sums:
@@ -122,17 +143,26 @@ class RegularizedModule(L.LightningModule):
             gradients = change(gradients, strengths[key])
         return gradients
 
-    def decay(self, strengths: Strengths) -> Scalar:
-        """λ of the optimizer's decoupled decay."""
-        decays = [decay(strengths[key]) for key, decay in self.acting("decay")]
+    def decay_groups(self) -> list[tuple[tuple[str, ...], list[str]]]:
+        """The decayed parameters, those together whose decoupled decay is told by the same keys."""
+        found: dict[tuple[str, ...], list[str]] = {}
+        members = {key: set(self.members[key]) for key, _ in self.acting("decay")}
+        for name in self.decayed:
+            found.setdefault(tuple(key for key in members if name in members[key]), []).append(name)
+        return list(found.items())
+
+    def decay(self, keys: tuple[str, ...], strengths: Strengths) -> Scalar:
+        """λ of the optimizer's decoupled decay where these keys tell it."""
+        decays = [decay(strengths[key]) for key, decay in self.acting("decay") if key in keys]
         return sum(decays, torch.zeros((), dtype=torch.float64))
 
     def after_prox(
-        self, weight: Float[Tensor, "*shape"], step_size: Float[Tensor, "..."], strengths: Strengths
+        self, name: str, weight: Float[Tensor, "*shape"], step_size: Float[Tensor, "..."], strengths: Strengths
     ) -> Float[Tensor, "*shape"]:
-        """A decayed weight after the proximal steps that follow the optimizer's."""
+        """The decayed weight of this name after the proximal steps that follow the optimizer's."""
         for key, prox in self.acting("prox"):
-            weight = prox(weight, step_size, strengths[key])
+            if name in self.members[key]:
+                weight = prox(weight, step_size, strengths[key])
         return weight
 
     def current_strengths(self) -> Strengths:
@@ -144,10 +174,10 @@ class RegularizedModule(L.LightningModule):
         values = self.strengths.as_dict()
         return min((patience(float(values[key])) for key, patience in self.acting("patience")), default=math.inf)
 
-    def decayed_weights(self) -> Params:
-        """The parameters that decay, by name."""
+    def weights(self, names: Iterable[str]) -> Params:
+        """The parameters of these names."""
         parameters = dict(self.named_parameters())
-        return {name: parameters[name] for name in self.decayed}
+        return {name: parameters[name] for name in names}
 
     def rewind_noise(self, epoch: int, batch: int) -> None:
         """Make the next noise that of this batch of this epoch, and what a network itself draws from torch."""
@@ -159,15 +189,19 @@ class RegularizedModule(L.LightningModule):
 
     def optimizer_and_schedule(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """torch's optimizer with this trial's rate and decay, and the schedule of its factor over all steps."""
-        lr, decay = float(self.rates.as_dict()["lr"]), float(self.decay(self.strengths.as_dict()))
-        decayed = list(self.decayed_weights().values())
-        others = [parameter for name, parameter in self.named_parameters() if name not in set(self.decayed)]
+        lr, adamw = float(self.rates.as_dict()["lr"]), self.recipe.optimizer == "adamw"
+        word = "weight_decay" if adamw else "decoupled_decay"
+        groups: list[dict[str, Any]] = [
+            {"params": list(self.weights(names).values()), word: float(self.decay(keys, self.strengths.as_dict()))}
+            for keys, names in self.decay_groups()
+        ]
+        decayed = set(self.decayed)
+        others = [parameter for name, parameter in self.named_parameters() if name not in decayed]
+        groups.append({"params": others, word: 0.0})
         optimizer: torch.optim.Optimizer
-        if self.recipe.optimizer == "adamw":
-            groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        if adamw:
             optimizer = torch.optim.AdamW(groups, lr=lr, betas=self.recipe.betas, eps=self.recipe.eps)
         else:
-            groups = [{"params": decayed, "decoupled_decay": decay}, {"params": others, "decoupled_decay": 0.0}]
             optimizer = torch.optim.SGD(groups, lr=lr, momentum=self.recipe.momentum, nesterov=self.recipe.nesterov)
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.recipe.factor(step, steps))
 
@@ -190,10 +224,10 @@ class RegularizedModule(L.LightningModule):
         if not self.acting("prox"):
             return
         strengths, group = self.current_strengths(), optimizer.param_groups[0]
-        for weight in self.decayed_weights().values():
+        for name, weight in self.weights(self.decayed).items():
             if weight.grad is not None:
                 step_size = torch.as_tensor(torch_step_size(optimizer, group, weight), device=weight.device)
-                weight.copy_(self.after_prox(weight, step_size, strengths))
+                weight.copy_(self.after_prox(name, weight, step_size, strengths))
 
     # -- training alone by L.Trainer ---------------------------------------------------------------------------
 
@@ -246,9 +280,11 @@ class RegularizedModule(L.LightningModule):
 
 
 def _checked(key: str, value: float, task: Task) -> Regularizer:
-    if key not in REGULARIZERS:
+    regularizer = regularizer_of(key)
+    if regularizer is None:
         raise ValueError(f"there is no regularizer {key!r}; known: {', '.join(REGULARIZERS)}")
-    regularizer = REGULARIZERS[key]
+    if split_key(key)[1] and regularizer.acts_on is None:
+        raise ValueError(f"{key!r}: {regularizer.key} acts on the whole trial; it has no groups")
     if value not in regularizer.domain:
         raise ValueError(f"{key} is {value!r}; allowed is {regularizer.domain}")
     if task.name not in regularizer.tasks:

@@ -15,19 +15,18 @@ class PopulationOptimizer(torch.optim.Optimizer):
     """What both optimizers share: K rates, K decays, and trials that leave.
 
     `group["lr"]` is the schedule's common factor, which torch's own schedulers drive; the trials' learning rates are
-    `rates`, shape (K,), float64. Groups with `decays=True` get the decoupled decay `w ← w − η·λ·w`, λ being `decay`, (K,).
+    `rates`, shape (K,), float64. A group with a `decay`, (K,), gets the decoupled decay `w ← w − η·λ·w`, λ being that.
     """
 
-    def __init__(
-        self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], decay: Float[Tensor, " K"], **defaults: Any
-    ) -> None:
-        super().__init__(groups, {"lr": 1.0, "decays": False} | defaults)
-        self.rates, self.decay = rates, decay
+    def __init__(self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], **defaults: Any) -> None:
+        super().__init__(groups, {"lr": 1.0, "decay": None} | defaults)
+        self.rates = rates
 
     def keep(self, rows: Int[Tensor, " rows"]) -> None:
         """Drop all trials but these rows, from parameters and state."""
-        self.rates, self.decay = self.rates[rows], self.decay[rows]
+        self.rates = self.rates[rows]
         for group in self.param_groups:
+            group["decay"] = None if group["decay"] is None else group["decay"][rows]
             for parameter in group["params"]:
                 stays = rows.to(parameter.device)
                 parameter.data, parameter.grad = stack_rows(parameter.data, stays), None
@@ -55,8 +54,8 @@ class PopulationOptimizer(torch.optim.Optimizer):
                 continue
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             directions = self._directions(group, parameters, gradients)
-            if group["decays"]:
-                shrink = 1.0 - self.rates * group["lr"] * self.decay
+            if group["decay"] is not None:
+                shrink = 1.0 - self.rates * group["lr"] * group["decay"]
                 torch._foreach_mul_(parameters, [_along_trials(shrink, p) for p in parameters])
             # two roundings: addcmul rounds once or twice, by where an element lies in memory
             torch._foreach_mul_(directions, [self._rate(group, p) for p in parameters])
@@ -90,10 +89,8 @@ class PopulationAdamW(PopulationOptimizer):
     in one pass over memory; rates and decays of the trials are applied to it afterwards.
     """
 
-    def __init__(
-        self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], decay: Float[Tensor, " K"], recipe: Recipe
-    ) -> None:
-        super().__init__(groups, rates, decay, betas=recipe.betas, eps=recipe.eps)
+    def __init__(self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], recipe: Recipe) -> None:
+        super().__init__(groups, rates, betas=recipe.betas, eps=recipe.eps)
 
     def _directions(
         self, group: dict[str, Any], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
@@ -129,10 +126,8 @@ class PopulationAdamW(PopulationOptimizer):
 class PopulationSGD(PopulationOptimizer):
     """SGD with momentum and Nesterov's form as torch defines them, with decoupled decay (SGDW, 1711.05101, algorithm 1)."""
 
-    def __init__(
-        self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], decay: Float[Tensor, " K"], recipe: Recipe
-    ) -> None:
-        super().__init__(groups, rates, decay, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    def __init__(self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], recipe: Recipe) -> None:
+        super().__init__(groups, rates, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
     def _directions(
         self, group: dict[str, Any], parameters: Sequence[Tensor], gradients: Sequence[Tensor]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from wdsearch.catalog import first_sentence
 from wdsearch.preview import Preview
-from wdsearch.regularizers import REGULARIZERS
+from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.scaffold import Scaffold
 from wdsearch.schema import Choice, Dimension, Source, StudyConfig
 from wdsearch.terminal import number
@@ -125,7 +125,7 @@ def _space(found: Preview) -> Table:
     table.add_column("scale")
     table.add_column("off", justify="right")
     table.add_column("that is")
-    for key, dimension in found.config.space.items():
+    for key, dimension in found.config.dimensions.items():
         searched = escape(_range(dimension))
         table.add_row(key, searched, _scale(dimension), _off(key, dimension), _meaning(found, key, dimension))
     return table
@@ -154,27 +154,40 @@ def _scale(dimension: Dimension) -> str:
 
 
 def _off(key: str, dimension: Dimension) -> str:
-    if key not in REGULARIZERS or not dimension.off:
-        return ""
-    return f"at {_value(REGULARIZERS[key].neutral)}"
+    return f"at {_value(neutral(key))}" if regularizer_of(key) and dimension.off else ""
 
 
 def _meaning(found: Preview, key: str, dimension: Dimension) -> str:
     """A strength's unit; of a timescale the λ, and of a range of λ the timescale, at the study's learning rate."""
     if key == "lr":
         return "peak of the learning rate"
-    if key not in REGULARIZERS:
+    regularizer = regularizer_of(key)
+    if regularizer is None:
         return "argument of the network"
-    if key == "weight_decay" and dimension.form in ("timescale", "range"):
+    if regularizer.key == "weight_decay" and dimension.form in ("timescale", "range"):
         ends = [_inverse(found, end) for end in dimension.timescale or (dimension.low, dimension.high)]
         text = f"{' to '.join(ends)} at lr {found.config.optimizer.lr:g}"
         return f"in training lengths; λ {text}" if dimension.timescale else f"λ; timescale {text}"
-    return REGULARIZERS[key].unit.partition(";")[0]
+    return regularizer.unit.partition(";")[0]
 
 
 def _inverse(found: Preview, value: float | None) -> str:
     """The λ of a timescale, or the timescale of a λ: they are each other's inverse but for a factor."""
     return f"{found.decay_at(value):.3g}" if value else "∞"
+
+
+def parameter_overview(found: Preview) -> list[RenderableType]:
+    """The network's parameters and layers that drop, each with the strengths that act on it."""
+    if found.decayed is None:
+        return [Text("an own LightningModule decides itself which of its parameters decay"), ""]
+    parameters = Table("parameter", "shape", "decays", "strengths")
+    for name, shape, kept, strengths in found.table:
+        decays = Text(f"no: {kept}", "dim") if kept else Text("yes", "green")
+        parameters.add_row(escape(name), " × ".join(map(str, shape)), decays, ", ".join(strengths))
+    layers = Table("layer that drops", "strengths")
+    for name, _, _, strengths in found.dropout_layers:
+        layers.add_row(escape(name), ", ".join(strengths) or Text("none: it keeps its own rate", "dim"))
+    return [parameters, *([layers] if found.dropout_layers else []), ""]
 
 
 # -- init ----------------------------------------------------------------------------------------------------------

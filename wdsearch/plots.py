@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from wdsearch.groups import split_key
 from wdsearch.results import StudyResult, TrialRecord
 
 
@@ -23,7 +24,8 @@ def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = No
     from matplotlib.figure import Figure
 
     searched = list(dict.fromkeys(name for trial in result.trials for name in trial.result.strengths))
-    key = key or ("weight_decay" if "weight_decay" in searched else next(iter(searched), "weight_decay"))
+    decays = [name for name in searched if split_key(name)[0] == "weight_decay"]
+    key = key or next(iter([*decays, *searched]), "weight_decay")
     if key not in searched:
         raise NotSearchedError(
             f"study {result.study!r} has no {key!r} to plot; it has: {', '.join(searched) or 'none'}"

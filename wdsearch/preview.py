@@ -16,9 +16,10 @@ from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import device_of
 from wdsearch.module import RegularizedModule
+from wdsearch.parameters import Parameter, dropout_layers_of, parameters_of
 from wdsearch.pruners import rungs
 from wdsearch.samplers import build_pruner
-from wdsearch.space import baseline, check_timescales
+from wdsearch.space import baseline
 from wdsearch.tasks import Task
 
 
@@ -27,7 +28,8 @@ class Preview:
     """A sound study and what was built of it.
 
     `about` is what the data say of themselves, `rows` are those of each part, `parameters` and `decayed` counts of the
-    baseline's network (None of a user's LightningModule, which decays as it likes), `rungs` the epochs after which trials are
+    baseline's network (None of a user's LightningModule, which decays as it likes), `table` its parameters with the strengths
+    that act on them, `dropout_layers` its layers that drop, `rungs` the epochs after which trials are
     judged, `rate_sum` the sum of the schedule's factors over all `steps`, `device` where they train, `alone` why one after
     another, None if they are fused.
     """
@@ -41,6 +43,8 @@ class Preview:
     outputs: int | None
     parameters: int
     decayed: int | None
+    table: tuple[Parameter, ...]
+    dropout_layers: tuple[Parameter, ...]
     steps: int
     rate_sum: float
     rungs: tuple[int, ...]
@@ -64,8 +68,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         factory = TrialFactory(config, build_data(config))
         notes = [] if factory.solo else examine(factory.data, factory.task.name)
         notes += [AUGMENTED] if factory.augmented else []
-        check_timescales(config, factory.rate_sum, factory.largest_factor)
-        module = factory.trial(baseline(config))
+        module = factory.checked_baseline()
         alone = factory.why_alone(baseline(config).model)
     batches = len(factory.data.train_dataloader())
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
@@ -79,6 +82,8 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         outputs=getattr(factory.data, "outputs", None),
         parameters=sum(sizes.values()),
         decayed=sum(sizes[name] for name in module.decayed) if isinstance(module, RegularizedModule) else None,
+        table=parameters_of(module) if isinstance(module, RegularizedModule) else (),
+        dropout_layers=dropout_layers_of(module) if isinstance(module, RegularizedModule) else (),
         steps=batches * config.budget.epochs,
         rate_sum=factory.rate_sum,
         rungs=tuple(rungs(build_pruner(config), config.budget.epochs, 0)),

@@ -1,12 +1,15 @@
 """How a trial is optimized apart from its strengths: optimizer, schedule, which parameters decay."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from wdsearch.groups import Patterns
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
@@ -16,8 +19,10 @@ EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 class Recipe:
     """The optimizer and its schedule, in torch's words.
 
-    `warmup` is the share of all steps in which the rate rises linearly; `decay` says which parameters decay:
-    `weights` (never biases, norm scales or embeddings) or `all`.
+    `warmup` is the share of all steps in which the rate rises linearly; `decay` says which parameters decay: `weights`
+    (never biases, norm scales or embeddings) or `all`, with those whose name one of `include` is found in, without those of
+    `exclude`. `groups` divides what a regularizer acts on: {"weight_decay": {"head": r"head\\."}} makes `weight_decay:head`
+    the key of a strength.
     """
 
     optimizer: str = "adamw"
@@ -28,6 +33,9 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = False
     decay: str = "weights"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    groups: Mapping[str, Patterns] = field(default_factory=dict)
 
     def factor(self, step: int, steps: int) -> float:
         """What multiplies the learning rate at `step` of `steps`: linear warm-up, then constant or cosine to 0.
@@ -46,26 +54,42 @@ class Recipe:
         return [self.factor(step, steps) for step in range(steps)]
 
 
-def decayed_parameters(network: nn.Module, rule: str = "weights") -> list[str]:
-    """Names of the parameters that decay, in the network's order; the network must be unstacked.
+def reasons(network: nn.Module, recipe: Recipe) -> dict[str, str | None]:
+    """Why each parameter does not decay, by name in the network's order; None if it does. The network must be unstacked.
 
-    `weights`: by module type first (nothing of norms and embeddings), then matrices and kernels (ndim ≥ 2) that are
-    no biases. He et al. 1812.01187 decay weights only; Kadra et al. 2021 decayed `all`.
+    By the rule `weights` nothing of norms and embeddings decays, by module type first; then only matrices and kernels
+    (ndim ≥ 2) that are no biases. He et al. 1812.01187 decay weights only; Kadra et al. 2021 decayed `all`. A weight in
+    several places goes by its first name, and decays if it is a weight in one of them.
     """
-    if rule == "all":
-        return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    return [name for name, parameter in _weights(network) if parameter.requires_grad]
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    found: dict[str, str | None] = {}
+    for module in network.modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            name = names[parameter]
+            if found.get(name, "") is not None:
+                found[name] = _reason(name, own, module, parameter, recipe)
+    return {name: found[name] for name in names.values()}
 
 
-def _weights(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    seen: set[nn.Parameter] = set()
-    for path, module in network.named_modules():
-        if isinstance(module, NORMS + EMBEDDINGS):
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim >= 2 and "bias" not in name and parameter not in seen:
-                seen.add(parameter)
-                yield f"{path}.{name}" if path else name, parameter
+def _reason(name: str, own: str, module: nn.Module, parameter: nn.Parameter, recipe: Recipe) -> str | None:
+    if not parameter.requires_grad:
+        return "frozen"
+    if excluding := next((pattern for pattern in recipe.exclude if re.search(pattern, name)), None):
+        return f"excluded by {excluding}"
+    if recipe.decay == "all" or any(re.search(pattern, name) for pattern in recipe.include):
+        return None
+    if isinstance(module, NORMS):
+        return "of a norm layer"
+    if isinstance(module, EMBEDDINGS):
+        return "embedding"
+    if "bias" in own:
+        return "bias"
+    return "vector" if parameter.ndim < 2 else None
+
+
+def decayed_parameters(network: nn.Module, recipe: Recipe) -> list[str]:
+    """Names of the parameters that decay, in the network's order; the network must be unstacked."""
+    return [name for name, reason in reasons(network, recipe).items() if reason is None]
 
 
 def adam_step_size(

@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from wdsearch.groups import group_key, group_name
 from wdsearch.objective import Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
@@ -123,11 +124,11 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
     if result.best is None:
         raise StudyNotFoundError(f"study {result.study!r} has no complete trial yet; go on with: wdsearch run FILE")
     from wdsearch.noise import derive_seed
-    from wdsearch.regularizers import REGULARIZERS, torch_equivalents
+    from wdsearch.regularizers import neutral, torch_equivalents
 
     found, optimizer = result.best.result, result.config.get("optimizer", {})
     name = optimizer.get("name", "adamw")
-    acting = {key: value for key, value in found.strengths.items() if value != REGULARIZERS[key].neutral}
+    acting = {key: value for key, value in found.strengths.items() if value != neutral(key)}
     reached = dict(zip(result.goals, result.best.values, strict=True))
     reached |= {name: found.metrics[name] for name in ("gap",) if name in found.metrics}
     head = {"study": result.study, "trial": result.best.number, **reached, "epochs": found.epochs}
@@ -142,4 +143,15 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
         "off": sorted(found.strengths.keys() - acting.keys()),
         "model": found.model,
         "torch": torch_equivalents(found.strengths, name),
+        **({"groups": groups} if (groups := _groups(result.config["space"])) else {}),
+    }
+
+
+def _groups(space: Mapping[str, Any]) -> dict[str, str]:
+    """The regular expression of each group by its strength's key, in the order in which they are tried."""
+    found = {key: entry.get("groups") or () for key, entry in space.items() if isinstance(entry, Mapping)}
+    return {
+        group_key(key, group.get("name") or group_name(group["match"])): group["match"]
+        for key, groups in found.items()
+        for group in groups
     }

@@ -1,30 +1,23 @@
 """A study as frozen data: the words that a study file may use."""
 
 import math
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, PrivateAttr
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_serializer,
+)
+from pydantic_core import PydanticCustomError
 
-
-def _finite(value: Any) -> Any:
-    """A number as it was written: no text, no boolean, no NaN, nothing that a float cannot hold."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
-        return value
-    raise PydanticCustomError("allowed", "a finite number")
-
-
-Bound = Annotated[int | float, BeforeValidator(_finite)]
-Number = Annotated[float, BeforeValidator(_finite)]
-Positive = Annotated[Number, Field(gt=0)]
-Fraction = Annotated[Number, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**128, strict=True)]
-Switch = Annotated[bool, Field(strict=True)]
+from wdsearch.fields import Bound, Count, Fraction, Names, Number, OwnOr, Positive, Regex, Seed, Switch
+from wdsearch.groups import group_key, group_name
 
 
 def scalar(value: Any) -> Any:
@@ -32,45 +25,10 @@ def scalar(value: Any) -> Any:
     return value if isinstance(value, Mapping | BaseModel) else {"value": value}
 
 
-def _several(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Names = Annotated[list[str], BeforeValidator(_several, json_schema_input_type=str | list[str])]
-
-
-def _searched(space: "dict[str, Dimension]") -> "dict[str, Dimension]":
-    if all(dimension.form == "fixed" for dimension in space.values()):
+def _searched(space: "dict[str, Entry]") -> "dict[str, Entry]":
+    if all(dimension.form == "fixed" for entry in space.values() for dimension in entry.parts):
         raise PydanticCustomError("allowed", "at least one range, as in weight_decay: {{timescale: [0.01, 10]}}")
     return space
-
-
-@dataclass(frozen=True)
-class OwnOr:
-    """Annotates what is written as a section, or as its `name` alone, or comes from Python as an own object."""
-
-    section: type[BaseModel]
-
-    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(
-            _own_or,
-            handler(self.section),
-            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
-            json_schema_input_schema=core_schema.union_schema([core_schema.str_schema(), handler(self.section)]),
-        )
-
-
-def _own_or(value: Any, section: Any) -> Any:
-    if isinstance(value, str):
-        return section({"name": value})
-    written = value is None or isinstance(value, Mapping | BaseModel | list | int | float)
-    return section(value) if written else value
-
-
-def _dumped(value: Any, info: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(exclude_unset=info.exclude_unset)
-    return None if value is None else type(value).__name__
 
 
 class _Section(BaseModel):
@@ -105,6 +63,29 @@ class DataConfig(Source):
     """Draws the split into training, validation and test rows; apart from the study's own seed."""
 
 
+Rule = Literal["weights", "all"]
+
+
+class DecayConfig(_Section):
+    """Which parameters decay: those of a rule, with some, without others, by regular expressions over their names."""
+
+    rule: Rule = "weights"
+    """`weights` (no biases, norm scales, embeddings), or `all`."""
+    include: list[Regex] = []
+    """Parameters that decay as well: regular expressions, found anywhere in a name."""
+    exclude: list[Regex] = []
+    """Parameters that do not decay, whatever else says so: regular expressions, found anywhere in a name."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: Callable[[Any], Any]) -> Any:
+        """A rule without exceptions is a word."""
+        return handler(self) if self.include or self.exclude else self.rule
+
+
+def _ruled(value: Any) -> Any:
+    return {"rule": value} if isinstance(value, str) else value
+
+
 class OptimizerConfig(_Section):
     """The optimizer and its schedule; `lr` is the baseline's rate, and every trial's if the space has none."""
 
@@ -124,8 +105,8 @@ class OptimizerConfig(_Section):
     """SGD's momentum; 0.9 by default."""
     nesterov: Switch | None = None
     """Nesterov's form of SGD's momentum."""
-    decay: Literal["weights", "all"] = "weights"
-    """Which parameters decay: weights only (no biases, norm scales, embeddings), or all."""
+    decay: Annotated[DecayConfig, BeforeValidator(_ruled, json_schema_input_type=Rule | DecayConfig)] = DecayConfig()
+    """Which parameters decay: `weights` only (no biases, norm scales, embeddings), or `all`; or a mapping with exceptions."""
 
 
 class Dimension(_Section):
@@ -163,6 +144,37 @@ class Dimension(_Section):
     def integer(self) -> bool:
         """Whether a range was written in whole numbers: 1, not 1.0."""
         return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class Group(Dimension):
+    """A strength of its own for the parameters, or the layers, whose name `match` is found in."""
+
+    match: Regex
+    """Regular expression, found anywhere in a parameter's name (of dropout: a layer's); the first group that matches counts."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=50)] | None = None
+    """What the group is called; by default made from `match`."""
+
+    @property
+    def label(self) -> str:
+        """The group's name."""
+        return self.name or group_name(self.match)
+
+
+class Entry(Dimension):
+    """One key of the space as it is written: a dimension, or one for each group of parameters."""
+
+    groups: Annotated[list[Group], Field(min_length=1)] | None = None
+    """Strengths of their own for parts of the network, in the order in which their `match` is tried."""
+
+    @property
+    def form(self) -> str:
+        """As a dimension's, or `groups`."""
+        return "groups" if self.groups is not None else super().form
+
+    @property
+    def parts(self) -> Sequence[Dimension]:
+        """What it stands for: one dimension, or one for each group."""
+        return [self] if self.groups is None else self.groups
 
 
 class Limit(_Section):
@@ -264,7 +276,7 @@ class StudyConfig(_Section):
     metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
     """What is reported beside the loss; by default what the data say, or accuracy, or r2."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    space: Annotated[dict[str, Annotated[Dimension, BeforeValidator(scalar)]], AfterValidator(_searched)]
+    space: Annotated[dict[str, Annotated[Entry, BeforeValidator(scalar)]], AfterValidator(_searched)]
     """What is searched: `lr`, regularizers, and arguments of the network as `model.<argument>`."""
     objective: ObjectiveConfig = ObjectiveConfig()
     budget: BudgetConfig
@@ -272,6 +284,24 @@ class StudyConfig(_Section):
     trainer: TrainerConfig = TrainerConfig()
     seed: Seed = 0
     """Seed of initial weights, batches, noise and the sampler."""
+
+    @property
+    def dimensions(self) -> dict[str, Dimension]:
+        """Every dimension of the space by its key; a group's is `weight_decay:head`."""
+        return {
+            group_key(key, part.label) if isinstance(part, Group) else key: part
+            for key, entry in self.space.items()
+            for part in entry.parts
+        }
+
+    @property
+    def groups(self) -> dict[str, dict[str, str]]:
+        """The regular expressions of each key's groups, by their names and in their order."""
+        return {
+            key: {group.label: group.match for group in entry.groups}
+            for key, entry in self.space.items()
+            if entry.groups is not None
+        }
 
     @property
     def batch(self) -> int:
@@ -288,6 +318,7 @@ SECTIONS: dict[tuple[str | int, ...], type[BaseModel]] = {
     ("data",): DataConfig,
     ("model",): Source,
     ("optimizer",): OptimizerConfig,
+    ("optimizer", "decay"): DecayConfig,
     ("objective",): ObjectiveConfig,
     ("budget",): BudgetConfig,
     ("search",): SearchConfig,

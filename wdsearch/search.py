@@ -29,7 +29,7 @@ from wdsearch.provenance import provenance
 from wdsearch.results import LINK, MEMORY, StudyResult, load_result, spent
 from wdsearch.samplers import build_pruner
 from wdsearch.solo import Soloists
-from wdsearch.space import baseline, check_timescales
+from wdsearch.space import baseline
 from wdsearch.storage import Home, clear_storage_errors, open_study
 from wdsearch.terminal import SearchProgress
 from wdsearch.tracking import Delivery, Tracker
@@ -96,7 +96,7 @@ def _prepare(config: StudyConfig, bar: SearchProgress) -> TrialFactory:
         bar.note(f"[yellow]warning[/yellow] data: {AUGMENTED}")
     for text in [] if factory.solo else examine(factory.data, factory.task.name):
         bar.note(f"[yellow]warning[/yellow] data: {text}")
-    check_timescales(config, factory.rate_sum, factory.largest_factor)
+    factory.checked_baseline()
     return factory
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from wdsearch.regularizers import REGULARIZERS
+from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.schema import Dimension, StudyConfig
 from wdsearch.sources import default_of
 from wdsearch.studyfile import Fault, StudyFileError
 
 TIMESCALE = ".timescale"
 OFF_SHARE = 1 / 8
-FIXED = Dimension(value=None)
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
     With `off: true` a range goes on beyond the end at which the regularizer vanishes, and what lies there is off: a weak
     decay is then a neighbour of none, and a sampler models all keys jointly, as it cannot with gates beside the values.
     """
-    searched = {key: dimension for key, dimension in config.space.items() if dimension.form != "fixed"}
+    searched = {key: dimension for key, dimension in config.dimensions.items() if dimension.form != "fixed"}
     return {_name(key, dimension): _distribution(key, dimension) for key, dimension in searched.items()}
 
 
@@ -54,7 +53,7 @@ def _distribution(key: str, dimension: Dimension) -> BaseDistribution:
 
 def _choices(key: str, dimension: Dimension) -> list[Any]:
     choices = list(dimension.choices or ())
-    off = [REGULARIZERS[key].neutral] if dimension.off else []
+    off = [neutral(key)] if dimension.off else []
     return choices + [value for value in off if value not in choices]
 
 
@@ -81,7 +80,7 @@ def _widened(key: str, dimension: Dimension) -> tuple[float, float]:
 
 def _vanishes_above(key: str, dimension: Dimension) -> bool:
     """An infinitely long timescale is no decay at all; of other ranges the regularizer's neutral value says the end."""
-    return dimension.form == "timescale" or REGULARIZERS[key].neutral > _bounds(dimension)[0]
+    return dimension.form == "timescale" or neutral(key) > _bounds(dimension)[0]
 
 
 def _is_off(key: str, dimension: Dimension, value: float) -> bool:
@@ -92,7 +91,8 @@ def _is_off(key: str, dimension: Dimension, value: float) -> bool:
 
 def is_integer(key: str, dimension: Dimension) -> bool:
     """Regularizers say whether they count; an argument of the model does if its range is written in whole numbers."""
-    return REGULARIZERS[key].integer if key in REGULARIZERS else key != "lr" and dimension.integer
+    regularizer = regularizer_of(key)
+    return regularizer.integer if regularizer else key != "lr" and dimension.integer
 
 
 def configuration(config: StudyConfig, params: Mapping[str, Any], rate_sum: float) -> Configuration:
@@ -101,13 +101,14 @@ def configuration(config: StudyConfig, params: Mapping[str, Any], rate_sum: floa
     `rate_sum` is the sum of the schedule's factors over all steps: a timescale τ is λ = 1/(η·rate_sum·τ), the number of
     training lengths in which decay alone shrinks a weight by e (Wang & Aitchison 2405.13698).
     """
-    values = {key: _value(key, dimension, params) for key, dimension in config.space.items()}
+    dimensions = config.dimensions
+    values = {key: _value(key, dimension, params) for key, dimension in dimensions.items()}
     lr = float(values.pop("lr", config.optimizer.lr))
-    timescale = values.get("weight_decay") if config.space.get("weight_decay", FIXED).form == "timescale" else None
-    if timescale is not None:
-        values["weight_decay"] = 1.0 / (lr * rate_sum * timescale)  # 0 at ∞
-    strengths = {key: float(value) for key, value in values.items() if key in REGULARIZERS}
-    model = {key.removeprefix("model."): value for key, value in values.items() if key not in REGULARIZERS}
+    for key in values:
+        if dimensions[key].form == "timescale":
+            values[key] = 1.0 / (lr * rate_sum * values[key])  # 0 at ∞
+    strengths = {key: float(value) for key, value in values.items() if regularizer_of(key)}
+    model = {key.removeprefix("model."): value for key, value in values.items() if key not in strengths}
     return Configuration(lr, strengths, model)
 
 
@@ -118,18 +119,18 @@ def _value(key: str, dimension: Dimension, params: Mapping[str, Any]) -> Any:
     if dimension.form == "choices":
         return next(choice for choice in _choices(key, dimension) if encoded(choice) == found)
     if dimension.off and _is_off(key, dimension, found):
-        return math.inf if dimension.form == "timescale" else REGULARIZERS[key].neutral
+        return math.inf if dimension.form == "timescale" else neutral(key)
     return found
 
 
 def baseline(config: StudyConfig) -> Configuration:
     """The unregularized baseline: every strength neutral, the study's own rate and network."""
     rate = config.space.get("lr")
-    strengths = {key: REGULARIZERS[key].neutral for key in config.space if key in REGULARIZERS}
+    strengths = {key: neutral(key) for key in config.dimensions if regularizer_of(key)}
     model = {
         (name := key.removeprefix("model.")): _unsearched(config.model, name, dimension)
         for key, dimension in config.space.items()
-        if key != "lr" and key not in REGULARIZERS
+        if key != "lr" and not regularizer_of(key)
     }
     return Configuration(float(rate.value if rate and rate.form == "fixed" else config.optimizer.lr), strengths, model)
 
@@ -155,16 +156,17 @@ def _middle(dimension: Dimension) -> Any:
 
 def check_timescales(config: StudyConfig, rate_sum: float, largest_factor: float) -> None:
     """Raise StudyFileError if the shortest timescale would decay weights by all of themselves in one step (ηλ ≥ 1)."""
-    dimension = config.space.get("weight_decay")
-    if dimension is None or dimension.timescale is None:
-        return
     least = largest_factor / rate_sum
-    if dimension.timescale[0] <= least:
-        text = (
-            f"space.weight_decay.timescale begins at {dimension.timescale[0]:g}, where lr·λ reaches 1 and a single "
-            f"step erases the weights; with this budget and schedule it must be above {least:.3g}"
-        )
-        raise StudyFileError([Fault(config.study, None, text)])
+    faults = []
+    for key, dimension in config.dimensions.items():
+        if dimension.timescale is not None and dimension.timescale[0] <= least:
+            text = (
+                f"space.{key}.timescale begins at {dimension.timescale[0]:g}, where lr·λ reaches 1 and a single "
+                f"step erases the weights; with this budget and schedule it must be above {least:.3g}"
+            )
+            faults.append(Fault(config.study, None, text))
+    if faults:
+        raise StudyFileError(faults)
 
 
 def encoded(choice: Any) -> Any:

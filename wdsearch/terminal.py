@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.columns import Columns
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -225,4 +226,8 @@ def recommendation_table(found: dict[str, Any]) -> Table:
         table.add_row(key, "off", "")
     for key, value in found["model"].items():
         table.add_row(f"model.{key}", str(value), "")
+    if "groups" in found:
+        groups = [f"{escape(key)} takes what {escape(pattern)} is found in" for key, pattern in found["groups"].items()]
+        table.caption = "the first that matches a name counts:\n" + "\n".join(groups)
+        table.caption_justify = "left"
     return table

@@ -29,7 +29,7 @@ NETWORKS: Mapping[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "mlp 64-64": ("mlp", {"inputs": 64, "hidden": (64, 64)}, (64,)),
     "mlp 256-256": ("mlp", {"inputs": 64, "hidden": (256, 256)}, (64,)),
     "mlp 1024-1024": ("mlp", {"inputs": 64, "hidden": (1024, 1024)}, (64,)),
-    "mlp 256-256, batch norm": ("mlp", {"inputs": 64, "hidden": (256, 256), "batch_norm": True}, (64,)),
+    "mlp 256-256, batch norm": ("mlp", {"inputs": 64, "hidden": (256, 256), "norm": "batch"}, (64,)),
     "residual_mlp": ("residual_mlp", {"inputs": 64}, (64,)),
     "transformer, sequence": ("transformer", {"shape": (1, 40), "patch": 4}, (40,)),
     "transformer, table": ("transformer", {"shape": (16,)}, (16,)),

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from processes import start
 
@@ -193,11 +194,16 @@ def mlflow_runs(uri: str, tally: Tally) -> list[tuple[str, list[int], str]]:
 
 def endure(kills: int, wanted_outages: int, folder: Path, seed: int = 0, per_study: int = 12) -> Tally:
     """Search study after study until there were so many kills and outages."""
+    server = Server(folder)
+    with patch.dict(os.environ, MLFLOW_TRACKING_URI=server.uri):
+        return _endure(server, kills, wanted_outages, folder, seed, per_study)
+
+
+def _endure(server: Server, kills: int, wanted_outages: int, folder: Path, seed: int, per_study: int) -> Tally:
     from wdsearch.delivery import deliver
 
-    tally, chance, server, stopped = Tally(), random.Random(seed), Server(folder), threading.Event()
+    tally, chance, stopped = Tally(), random.Random(seed), threading.Event()
     server.up()
-    os.environ["MLFLOW_TRACKING_URI"] = server.uri
     search(folder / "calm", 1, 0, chance, Tally())
     deliver(folder / "calm" / "spool" / f"{STUDY['study']}.db")
     calm = examine(folder / "calm", server.uri, Tally())

@@ -4,18 +4,29 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from wdsearch.models.layers import Mean, Shaped
+from wdsearch.models.layers import Mean, Shaped, named
 
-CONVOLUTIONS = {2: (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d), 3: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d)}
-"""Convolution, batch norm and pooling for (channels, length) and (channels, height, width)."""
+CONVOLUTIONS = {2: (nn.Conv1d, nn.MaxPool1d, nn.BatchNorm1d), 3: (nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d)}
+"""Convolution, pooling and batch norm for (channels, length) and (channels, height, width)."""
 
 
-def layers_for(shape: Sequence[int]) -> tuple[type[nn.Module], type[nn.Module], type[nn.Module]]:
-    """Convolution, batch norm and pooling for rows of a shape. Raises ValueError."""
+def layers_for(shape: Sequence[int]) -> tuple[type[nn.Module], type[nn.Module]]:
+    """Convolution and pooling for rows of a shape. Raises ValueError."""
     if len(shape) not in CONVOLUTIONS:
         needed = "(channels, length) or (channels, height, width)"
         raise ValueError(f"rows of shape {tuple(shape)} cannot be convolved; needed is {needed}")
-    return CONVOLUTIONS[len(shape)]
+    return CONVOLUTIONS[len(shape)][:2]
+
+
+def channel_norm(name: str | None, shape: Sequence[int], channels: int) -> list[nn.Module]:
+    """A normalization of channels by name, none for None; `layer` is over a row (Ba et al. 1607.06450). Raises ValueError."""
+    if name is None:
+        return []
+    if name == "layer":
+        return [nn.GroupNorm(1, channels)]
+    if name == "batch":
+        return [CONVOLUTIONS[len(shape)][2](channels)]
+    raise ValueError(f"norm is {name!r}; allowed are batch, layer, or nothing")
 
 
 def convnet(
@@ -23,23 +34,25 @@ def convnet(
     outputs: int,
     channels: Sequence[int] = (32, 64),
     kernel: int = 3,
-    batch_norm: bool = True,
+    norm: str | None = "batch",
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Convolutions of the given channels, each with batch norm if wanted, ReLU, dropout of channels and halving; then a mean.
+    """Convolutions of the given channels, each with its norm, ReLU, dropout of channels and halving; then a mean.
 
-    Halving stops where a side would vanish. `dropout` also acts before the last layer.
+    `norm` is batch, layer or nothing. Halving stops where a side would vanish. `dropout` also acts before the last layer.
     """
-    convolution, normalization, pooling = layers_for(shape)
+    convolution, pooling = layers_for(shape)
     drop = {2: nn.Dropout1d, 3: nn.Dropout2d}[len(shape)]
-    layers: list[nn.Module] = [Shaped(shape)]
+    layers: list[tuple[str, nn.Module]] = [("shaped", Shaped(shape))]
     depth, side = shape[0], min(shape[1:])
-    for width in channels:
-        layers.append(convolution(depth, width, kernel, padding=kernel // 2, bias=not batch_norm))
-        layers += [normalization(width)] if batch_norm else []
-        layers += [nn.ReLU(), drop(dropout)]
+    for place, width in enumerate(channels, start=1):
+        conv = convolution(depth, width, kernel, padding=kernel // 2, bias=norm != "batch")
+        layers.append((f"conv{place}", conv))
+        layers += [(f"norm{place}", layer) for layer in channel_norm(norm, shape, width)]
+        layers += [(f"activation{place}", nn.ReLU()), (f"dropout{place}", drop(dropout))]
         if side >= 4:
-            layers.append(pooling(2))
+            layers.append((f"pool{place}", pooling(2)))
             side //= 2
         depth = width
-    return nn.Sequential(*layers, nn.Flatten(2), Mean(), nn.Dropout(dropout), nn.Linear(depth, outputs))
+    layers += [("flatten", nn.Flatten(2)), ("mean", Mean()), ("dropout", nn.Dropout(dropout))]
+    return named([*layers, ("output", nn.Linear(depth, outputs))])

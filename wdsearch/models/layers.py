@@ -4,7 +4,8 @@ torch's own take a trial's rows together with its neighbours' (batch norm, at tw
 entries that do not fill a vector register differently (the sigmoid in SiLU).
 """
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -72,6 +73,11 @@ class Residual(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return inputs + self.steps(inputs)
+
+
+def named(layers: Iterable[tuple[str, nn.Module]]) -> nn.Sequential:
+    """Layers one after another, by names that say what they are: λ may differ from one to another."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 class Shaped(nn.Sequential):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from wdsearch.models.layers import BatchNorm, SiLU
+from wdsearch.models.layers import SiLU, named, normalization
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": SiLU, "tanh": nn.Tanh}
 
@@ -14,19 +14,19 @@ def mlp(
     outputs: int,
     hidden: Sequence[int] = (256, 256),
     activation: str = "relu",
-    batch_norm: bool = False,
+    norm: str | None = None,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """Linear layers of the given widths, each followed by batch norm if wanted, the activation and dropout.
+    """Linear layers of the given widths, each followed by its norm (batch, layer or nothing), the activation and dropout.
 
     No hidden width at all gives a linear model.
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation is {activation!r}; allowed are {', '.join(ACTIVATIONS)}")
-    layers: list[nn.Module] = [nn.Flatten()]
-    for width in hidden:
-        layers.append(nn.Linear(inputs, width, bias=not batch_norm))
-        layers += [BatchNorm(width)] if batch_norm else []
-        layers += [ACTIVATIONS[activation](), nn.Dropout(dropout)]
+    layers: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
+    for place, width in enumerate(hidden, start=1):
+        layers.append((f"linear{place}", nn.Linear(inputs, width, bias=norm != "batch")))
+        layers += [(f"norm{place}", layer) for layer in normalization(norm, width)]
+        layers += [(f"activation{place}", ACTIVATIONS[activation]()), (f"dropout{place}", nn.Dropout(dropout))]
         inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+    return named([*layers, ("output", nn.Linear(inputs, outputs))])

@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from wdsearch.models.layers import Embeddings, Residual, normalization
+from wdsearch.models.layers import Embeddings, Residual, named, normalization
 
 
 class ResidualMLP(nn.Module):
     """Blocks x + dropout(W₂ dropout(relu(W₁ norm(x)))) over numbers and embedded categories (Gorishniy et al. 2106.11959)."""
 
-    def __init__(self, embeddings: Embeddings | None, steps: Sequence[nn.Module]) -> None:
+    def __init__(self, embeddings: Embeddings | None, steps: nn.Module) -> None:
         super().__init__()
-        self.embeddings, self.steps = embeddings, nn.Sequential(*steps)
+        self.embeddings, self.steps = embeddings, steps
 
     def forward(
         self, numbers: Float[Tensor, "batch ..."], codes: Int[Tensor, "batch columns"] | None = None
@@ -47,5 +47,11 @@ def residual_mlp(
         return Residual(*normalization(norm, width), *inner)
 
     embeddings = Embeddings(categories, embedding) if categories else None
-    steps = [nn.Linear(inputs + len(categories) * embedding, width), *(block() for _ in range(blocks))]
-    return ResidualMLP(embeddings, [*steps, *normalization(norm, width), nn.ReLU(), nn.Linear(width, outputs)])
+    steps = [
+        ("input", nn.Linear(inputs + len(categories) * embedding, width)),
+        *((f"block{place}", block()) for place in range(1, blocks + 1)),
+        *(("norm", layer) for layer in normalization(norm, width)),
+        ("activation", nn.ReLU()),
+        ("output", nn.Linear(width, outputs)),
+    ]
+    return ResidualMLP(embeddings, named(steps))

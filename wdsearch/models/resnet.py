@@ -6,21 +6,23 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wdsearch.models.convnet import layers_for
-from wdsearch.models.layers import Mean, Shaped
+from wdsearch.models.convnet import channel_norm, layers_for
+from wdsearch.models.layers import Mean, Shaped, named
 
 
 class Block(nn.Module):
-    """Two 3-wide convolutions beside a shortcut, each after batch norm and ReLU (He et al. 1603.05027, figure 1b)."""
+    """Two 3-wide convolutions beside a shortcut, each after its norm and ReLU (He et al. 1603.05027, figure 1b)."""
 
-    def __init__(self, shape: Sequence[int], depth: int, width: int, stride: int, dropout: float) -> None:
+    def __init__(
+        self, shape: Sequence[int], depth: int, width: int, stride: int, norm: str | None, dropout: float
+    ) -> None:
         super().__init__()
-        convolution, normalization, _ = layers_for(shape)
-        options: dict[str, Any] = {"padding": 1, "bias": False}
-        self.before = nn.Sequential(normalization(depth), nn.ReLU())
+        convolution, _ = layers_for(shape)
+        options: dict[str, Any] = {"padding": 1, "bias": norm is None}
+        self.before = nn.Sequential(*channel_norm(norm, shape, depth), nn.ReLU())
         self.steps = nn.Sequential(
             convolution(depth, width, 3, stride=stride, **options),
-            normalization(width),
+            *channel_norm(norm, shape, width),
             nn.ReLU(),
             nn.Dropout(dropout),
             convolution(width, width, 3, **options),
@@ -34,19 +36,27 @@ class Block(nn.Module):
 
 
 def resnet(
-    shape: Sequence[int], outputs: int, width: int = 16, blocks: Sequence[int] = (2, 2, 2), dropout: float = 0.0
+    shape: Sequence[int],
+    outputs: int,
+    width: int = 16,
+    blocks: Sequence[int] = (2, 2, 2),
+    norm: str | None = "batch",
+    dropout: float = 0.0,
 ) -> nn.Module:
     """The ResNet for small images of He et al. 1512.03385, section 4.2, with pre-activation (1603.05027).
 
-    Stages of `blocks` blocks, the first `width` wide, each further one twice as wide at half the size; `dropout` acts between
-    the convolutions of a block (Zagoruyko & Komodakis 1605.07146).
+    Stages of `blocks` blocks, the first `width` wide, each further one twice as wide at half the size; `norm` is batch, layer or
+    nothing; `dropout` acts between the convolutions of a block (Zagoruyko & Komodakis 1605.07146).
     """
-    convolution, normalization, _ = layers_for(shape)
-    layers: list[nn.Module] = [Shaped(shape), convolution(shape[0], width, 3, padding=1, bias=False)]
+    convolution, _ = layers_for(shape)
+    first = convolution(shape[0], width, 3, padding=1, bias=norm is None)
+    layers: list[tuple[str, nn.Module]] = [("shaped", Shaped(shape)), ("input", first)]
     depth = width
-    for stage, count in enumerate(blocks):
-        for index in range(count):
-            stride = 2 if stage and not index else 1
-            layers.append(Block(shape, depth, width * 2**stage, stride, dropout))
-            depth = width * 2**stage
-    return nn.Sequential(*layers, normalization(depth), nn.ReLU(), nn.Flatten(2), Mean(), nn.Linear(depth, outputs))
+    for stage, count in enumerate(blocks, start=1):
+        for place in range(1, count + 1):
+            wide, stride = width * 2 ** (stage - 1), 2 if stage > 1 and place == 1 else 1
+            layers.append((f"stage{stage}block{place}", Block(shape, depth, wide, stride, norm, dropout)))
+            depth = wide
+    layers += [("norm", layer) for layer in channel_norm(norm, shape, depth)]
+    layers += [("activation", nn.ReLU()), ("flatten", nn.Flatten(2)), ("mean", Mean())]
+    return named([*layers, ("output", nn.Linear(depth, outputs))])

@@ -24,10 +24,10 @@ class Transformer(nn.Module):
     """Tokens of a row, and of its categories, through blocks of attention and a perceptron, each after layer norm; their mean."""
 
     def __init__(
-        self, tokens: nn.Module, embeddings: Embeddings | None, blocks: Sequence[nn.Module], head: nn.Module
+        self, tokens: nn.Module, embeddings: Embeddings | None, blocks: Sequence[nn.Module], output: nn.Module
     ) -> None:
         super().__init__()
-        self.tokens, self.embeddings, self.blocks, self.head = tokens, embeddings, nn.Sequential(*blocks), head
+        self.tokens, self.embeddings, self.blocks, self.output = tokens, embeddings, nn.Sequential(*blocks), output
 
     def forward(
         self, rows: Float[Tensor, "batch ..."], codes: Int[Tensor, "batch columns"] | None = None
@@ -35,7 +35,7 @@ class Transformer(nn.Module):
         tokens = self.tokens(rows)
         if self.embeddings is not None and codes is not None:
             tokens = torch.cat([tokens, self.embeddings(codes)], dim=1)
-        return self.head(self.blocks(tokens).mean(1))
+        return self.output(self.blocks(tokens).mean(1))
 
 
 def transformer(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from wdsearch.groups import split_key
 from wdsearch.regularizers._base import Recommendation, Regularizer
 from wdsearch.regularizers.dropout import dropout
 from wdsearch.regularizers.early_stopping import early_stopping
@@ -26,11 +27,25 @@ REGULARIZERS: dict[str, Regularizer] = {
     )
 }
 
-__all__ = ["REGULARIZERS", "Recommendation", "Regularizer", "torch_equivalents"]
+__all__ = ["REGULARIZERS", "Recommendation", "Regularizer", "neutral", "regularizer_of", "torch_equivalents"]
+
+
+def regularizer_of(key: str) -> Regularizer | None:
+    """The regularizer whose strength a key names, be it on all (`weight_decay`) or on one group (`weight_decay:head`)."""
+    return REGULARIZERS.get(split_key(key)[0])
+
+
+def neutral(key: str) -> float:
+    """The strength at which a key's regularizer is absent."""
+    return REGULARIZERS[split_key(key)[0]].neutral
 
 
 def torch_equivalents(strengths: Mapping[str, float], optimizer: str) -> dict[str, str]:
     """What to pass to torch for each strength that acts, and when torch's value is not equivalent."""
-    acting = {key: value for key, value in strengths.items() if value != REGULARIZERS[key].neutral}
-    setting = Recommendation(optimizer, clipped="gradient_clip" in acting)
-    return {key: REGULARIZERS[key].torch(value, setting) for key, value in acting.items()}
+    acting = {key: value for key, value in strengths.items() if value != neutral(key)}
+    found = {}
+    for key, value in acting.items():
+        regularizer, group = split_key(key)
+        setting = Recommendation(optimizer, clipped="gradient_clip" in acting, group=group)
+        found[key] = REGULARIZERS[regularizer].torch(value, setting)
+    return found

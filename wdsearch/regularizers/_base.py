@@ -12,10 +12,16 @@ from wdsearch.types import Interval, Params, Range
 
 
 class Recommendation(NamedTuple):
-    """What surrounds a strength where a user puts it into torch."""
+    """What surrounds a strength where a user puts it into torch; `group` is that of the parameters, `` if they are all."""
 
     optimizer: str
     clipped: bool = False
+    group: str = ""
+
+    @property
+    def weights(self) -> str:
+        """On which parameters it acts."""
+        return f"the decayed parameters of group {self.group}" if self.group else "the decayed parameters"
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Regularizer:
     - `augment(inputs, strength, noise) -> inputs`, once per tensor of floating point among the inputs
     - `buffer`: name of the 0-d buffers in the network that hold the strength
     - `loss(value, outputs, targets, strength, task) -> value`, the batch's mean loss as this regularizer changes it
-    - `penalty(weights, strength) -> value`, added to the loss; `weights` are the decayed parameters
+    - `penalty(weights, strength) -> value`, added to the loss; `weights` are the decayed parameters (of its group)
     - `gradients(gradients, strength) -> gradients`
     - `decay(strength) -> λ` of the optimizer's decoupled decay
     - `prox(weight, step_size, strength) -> weight`, after the optimizer's step, once per decayed parameter;
@@ -57,3 +63,10 @@ class Regularizer:
     decay: Callable[[Tensor], Tensor] | None = None
     prox: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     patience: Callable[[float], float] | None = None
+
+    @property
+    def acts_on(self) -> str | None:
+        """What may be divided into groups with strengths of their own: `parameters` or `layers`; None if nothing."""
+        if self.buffer is not None:
+            return "layers"
+        return "parameters" if self.penalty or self.decay or self.prox else None

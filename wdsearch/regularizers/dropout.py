@@ -1,7 +1,13 @@
 """Dropout: the rate of every layer that drops activations."""
 
-from wdsearch.regularizers._base import Regularizer
+from wdsearch.regularizers._base import Recommendation, Regularizer
 from wdsearch.types import Interval, Range
+
+
+def _torch(strength: float, setting: Recommendation) -> str:
+    layers = f" in the layers of group {setting.group}" if setting.group else ""
+    return f"torch.nn.Dropout(p={strength:.6g}){layers}"
+
 
 dropout = Regularizer(
     key="dropout",
@@ -10,6 +16,6 @@ dropout = Regularizer(
     neutral=0.0,
     domain=Interval(0.0, 1.0, high_open=True),
     usual=Range(0.0, 0.6),
-    torch=lambda strength, _: f"torch.nn.Dropout(p={strength:.6g})",
+    torch=_torch,
     buffer="rate",
 )

@@ -22,7 +22,8 @@ def _soft_threshold(
 
 def _torch(strength: float, setting: Recommendation) -> str:
     step_size = "lr/(sqrt(v_hat)+eps)" if setting.optimizer == "adamw" else "lr/(1-momentum)"
-    return f"no torch equivalent: after each step w -= w.clamp(-t, t) with t = {strength:.6g} * {step_size}"
+    step = f"after each step w -= w.clamp(-t, t) with t = {strength:.6g} * {step_size}"
+    return f"no torch equivalent: {step}, for {setting.weights}"
 
 
 l1 = Regularizer(

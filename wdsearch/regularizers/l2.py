@@ -14,7 +14,9 @@ def _penalty(weights: Params, strength: Scalar) -> Scalar:
 
 def _torch(strength: float, setting: Recommendation) -> str:
     optimizer = "SGD" if setting.optimizer == "sgd" else "Adam"
-    text = f"torch.optim.{optimizer}(weight_decay={2 * strength:.6g}): 2λ, torch's gradient being λw"
+    text = (
+        f"torch.optim.{optimizer}(weight_decay={2 * strength:.6g}) on {setting.weights}: 2λ, torch's gradient being λw"
+    )
     if setting.optimizer == "adamw":
         text += "; not AdamW's weight_decay, which is decoupled"
     if setting.clipped:

@@ -8,10 +8,11 @@ from wdsearch.types import Interval, Range
 
 def _torch(strength: float, setting: Recommendation) -> str:
     if setting.optimizer == "adamw":
-        return f"torch.optim.AdamW(weight_decay={strength:.6g}) on the decayed parameters, 0 on the others"
+        others = "" if setting.group else ", 0 on the others"
+        return f"torch.optim.AdamW(weight_decay={strength:.6g}) on {setting.weights}{others}"
     return (
         f"no torch equivalent: torch's SGD couples its weight_decay; call p.mul_(1 - lr * {strength:.6g}) "
-        "on the decayed parameters before each step"
+        f"on {setting.weights} before each step"
     )
 
 

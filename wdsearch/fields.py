@@ -1,0 +1,72 @@
+"""Single values of a study file, as pydantic checks them."""
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+
+def _finite(value: Any) -> Any:
+    """A number as it was written: no text, no boolean, no NaN, nothing that a float cannot hold."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        return value
+    raise PydanticCustomError("allowed", "a finite number")
+
+
+Bound = Annotated[int | float, BeforeValidator(_finite)]
+Number = Annotated[float, BeforeValidator(_finite)]
+Positive = Annotated[Number, Field(gt=0)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**128, strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise PydanticCustomError(
+            "allowed", "a regular expression of Python ({error})", {"error": str(error)}
+        ) from None
+    return pattern
+
+
+Regex = Annotated[str, AfterValidator(_regex)]
+Names = Annotated[list[str], BeforeValidator(_several, json_schema_input_type=str | list[str])]
+
+
+@dataclass(frozen=True)
+class OwnOr:
+    """Annotates what is written as a section, or as its `name` alone, or comes from Python as an own object."""
+
+    section: type[BaseModel]
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            _own_or,
+            handler(self.section),
+            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
+            json_schema_input_schema=core_schema.union_schema([core_schema.str_schema(), handler(self.section)]),
+        )
+
+
+def _own_or(value: Any, section: Any) -> Any:
+    if isinstance(value, str):
+        return section({"name": value})
+    written = value is None or isinstance(value, Mapping | BaseModel | list | int | float)
+    return section(value) if written else value
+
+
+def _dumped(value: Any, info: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=info.exclude_unset)
+    return None if value is None else type(value).__name__

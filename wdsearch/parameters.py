@@ -1,0 +1,86 @@
+"""On which parameters and layers of a network the strengths of a study act: what people see of it, and whether all are met."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from wdsearch.assembly import BuildError
+from wdsearch.groups import split_key
+from wdsearch.module import RegularizedModule
+from wdsearch.recipe import Recipe, reasons
+from wdsearch.regularizers import regularizer_of
+
+PREFIX = "network."
+MOST_LISTED = 20
+
+
+class Parameter(NamedTuple):
+    """A parameter or a layer that drops, by its name in the user's network.
+
+    `kept` says why a parameter does not decay, None if it does; `strengths` are the keys that act on it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kept: str | None
+    strengths: tuple[str, ...]
+
+
+def parameters_of(module: RegularizedModule) -> tuple[Parameter, ...]:
+    """Every parameter of a trial's network, in its order."""
+    why = reasons(module.network, module.recipe)
+    return tuple(
+        Parameter(name, tuple(value.shape), why[name], _acting(module, name, "parameters"))
+        for name, value in module.network.named_parameters()
+    )
+
+
+def dropout_layers_of(module: RegularizedModule) -> tuple[Parameter, ...]:
+    """Every layer of a trial's network that drops."""
+    names = (name.removeprefix(PREFIX) for name in module.layers("dropout"))
+    return tuple(Parameter(name, (), None, _acting(module, name, "layers")) for name in names)
+
+
+def _acting(module: RegularizedModule, name: str, kind: str) -> tuple[str, ...]:
+    keys = (key for key, members in module.members.items() if PREFIX + name in members)
+    return tuple(key for key in keys if (regularizer := regularizer_of(key)) and regularizer.acts_on == kind)
+
+
+def check_names(module: RegularizedModule) -> None:
+    """Raise BuildError if a regular expression of a trial's recipe takes nothing in its network."""
+    recipe = module.recipe
+    trained = [name for name, value in module.network.named_parameters() if value.requires_grad]
+    for word, patterns in (("include", recipe.include), ("exclude", recipe.exclude)):
+        for pattern in patterns:
+            if not any(re.search(pattern, name) for name in trained):
+                text = f"{pattern!r} is found in no parameter's name; they are: {_listed(trained)}"
+                raise BuildError(f"optimizer.decay.{word}: {text}")
+    for key, members in module.members.items():
+        if not members:
+            _refuse_empty(module, key, recipe)
+
+
+def _refuse_empty(module: RegularizedModule, key: str, recipe: Recipe) -> None:
+    """A key that acts on nothing is a fault if it is a group's."""
+    regularizer, group = split_key(key)
+    if not group:
+        return
+    patterns, layers = recipe.groups[regularizer], module.layers(key)
+    on_layers = getattr(regularizer_of(key), "acts_on", None) == "layers"
+    names = [name.removeprefix(PREFIX) for name in (layers if on_layers else module.decayed)]
+    what = "layer that drops" if on_layers else "parameter that decays"
+    earlier = [other for other in names if re.search(patterns[group], other)]
+    text = f"group {group!r} takes no {what}: "
+    text += (
+        f"earlier groups take all that {patterns[group]!r} is found in"
+        if earlier
+        else f"{patterns[group]!r} is in none"
+    )
+    raise BuildError(f"space.{regularizer}.groups: {text}; they are: {_listed(names)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in one line, the first of many."""
+
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more if names else "none"

@@ -147,6 +147,11 @@ class Small(nn.Module):
         ),
         ({"model": lambda: nn.Linear(64, 3)}, r"the network fails on a batch"),
         (
+            {"data": "diabetes", "model": lambda: nn.Linear(10, 3)},
+            r"gives 3 numbers a row, the targets are 1; for a regres",
+        ),
+        ({"task": "regression"}, r"task is regression, and Digits holds data for classification; leave task out"),
+        (
             {"trainer": {"accelerator": "mps"}},
             r"trainer \{accelerator: mps, devices: 1, precision: 32\} cannot be had on this",
         ),

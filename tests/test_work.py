@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -134,13 +135,23 @@ def test_trials_trained_one_after_another_go_on_from_their_checkpoint(tmp_path: 
     assert study_again.baseline == expected.baseline
 
 
-def test_a_checkpoint_that_cannot_be_read_costs_only_time(calm: StudyResult, tmp_path: Path) -> None:
+def other_device(checkpoint: Path) -> None:
+    found = torch.load(checkpoint, weights_only=True)
+    torch.save(found | {"made": found["made"].replace("cpu", "cuda")}, checkpoint)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda path: path.write_bytes(path.read_bytes()[:1000]), other_device], ids=["cut", "other"]
+)
+def test_a_checkpoint_that_cannot_be_used_costs_only_time(
+    calm: StudyResult, tmp_path: Path, spoil: Callable[[Path], Any]
+) -> None:
     home = tmp_path / "home"
     killed = start(STUDY, home, 70, constants=EVERY_EPOCH)
     killed.join()
     checkpoints = list((home / "studies" / "small" / "workers").glob("*.pt"))
     assert len(checkpoints) == 1
-    checkpoints[0].write_bytes(checkpoints[0].read_bytes()[:1000])
+    spoil(checkpoints[0])
     assert told(searched(home)) == told(calm)
 
 

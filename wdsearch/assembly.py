@@ -109,9 +109,12 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
 
     Raises BuildError, also where the rest of the study does not fit a task that only the data's target tells.
     """
-    own: str = getattr(data, "task", "classification")
-    fits = config.task in (None, own)
-    metric = config.metric or (getattr(data, "metric", None) if fits else None)
+    own: str = getattr(data, "task", config.task or "classification")
+    if config.task not in (None, own):
+        raise BuildError(
+            f"task is {config.task}, and {type(data).__name__} holds data for {own}; leave task out, or make the data for it"
+        )
+    metric = config.metric or getattr(data, "metric", None)
     try:
         task = Task(config.task or own, metric, getattr(data, "class_weights", None))
     except ValueError as error:

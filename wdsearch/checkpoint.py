@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -9,18 +10,29 @@ import torch
 from wdsearch.cohort import Cohort, Saved
 
 
-def write_checkpoint(path: Path, tick: int, cohorts: Sequence[Cohort]) -> None:
-    """Write a population as it stands at the end of an epoch, all or nothing."""
+def write_checkpoint(path: Path, tick: int, cohorts: Sequence[Cohort], device: torch.device) -> None:
+    """Write a population as it stands on a device at the end of an epoch, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
-    torch.save({"tick": tick, "cohorts": [cohort.saved() for cohort in cohorts]}, new)
+    found = {"tick": tick, "made": _made(device), "cohorts": [cohort.saved() for cohort in cohorts]}
+    torch.save(found, new)
     os.replace(new, path)
 
 
-def read_checkpoint(path: Path, running: Collection[int]) -> tuple[int, list[Saved]]:
-    """The tick of a checkpoint and its cohorts as far as they still train; -1 and nothing if there is none to be used."""
+def read_checkpoint(path: Path, running: Collection[int], device: torch.device) -> tuple[int, list[Saved]]:
+    """The tick of a checkpoint and its cohorts as far as they still train; -1 and nothing if there is none to be used.
+
+    Other versions, or another device, may train in another way: theirs is not used.
+    """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
+        if found["made"] != _made(device):
+            return -1, []
         return found["tick"], [saved for saved in found["cohorts"] if set(saved["numbers"]) & set(running)]
-    except Exception:  # missing, cut off, of another version: it only spares time
+    except Exception:  # missing, cut off, of an early version: it only spares time
         return -1, []
+
+
+def _made(device: torch.device) -> str:
+    """What decides how trials are trained."""
+    return f"wdsearch {version('wdsearch')}, torch {version('torch')}, {device.type}"

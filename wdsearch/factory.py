@@ -17,7 +17,7 @@ from wdsearch.batches import Batch, rows_of, shapes_of, split_batch
 from wdsearch.fusing import slow_when_fused, step_alone, why_alone
 from wdsearch.groups import split_key
 from wdsearch.loaders import augments_itself
-from wdsearch.memory import device_of
+from wdsearch.memory import device_name, device_of
 from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
 from wdsearch.parameters import check_names
@@ -56,6 +56,26 @@ class TrialFactory:
     def trial(self, configuration: Configuration) -> L.LightningModule:
         """One trial of age 0. Raises BuildError."""
         return self._own_module(configuration) if self.solo else self.module(configuration)
+
+    @property
+    def places(self) -> int:
+        """How many trials share a call if memory suffices: as the study says, or all that train, which is the fastest."""
+        if self.solo or self.why_alone(baseline(self.config).model):
+            return 1
+        trials, most = self.config.most_training, self.config.trainer.population
+        return trials if most == "auto" else min(trials, most)
+
+    def training(self, places: int) -> str:
+        """How trials are trained on this machine, in words: what each `auto` became."""
+        trainer, alone = self.config.trainer, self.why_alone(baseline(self.config).model)
+        device = device_name(trainer.accelerator)
+        where = f"{trainer.devices} × {device}" if trainer.devices > 1 else device
+        if device == "cpu":
+            count = torch.get_num_threads() if trainer.threads == "auto" else trainer.threads
+            where += f" with {count} thread{'s' if count > 1 else ''}"
+        bits = trainer.precision if isinstance(trainer.precision, str) else f"{trainer.precision} bits"
+        way = f"one trial after another, for {alone}" if alone else f"fused, up to {places} trials in a call"
+        return f"on {where}, in {bits}; {way}"
 
     def checked_baseline(self) -> L.LightningModule:
         """The baseline's trial; raises StudyFileError and BuildError if the space does not fit the schedule or the network."""

@@ -154,7 +154,7 @@ class SearchLoop(L.Callback):
         began = time.monotonic()
         if population.cohorts and began >= self._next_checkpoint:
             try:
-                write_checkpoint(self.work.checkpoint, self.work.tick, population.cohorts)
+                write_checkpoint(self.work.checkpoint, self.work.tick, population.cohorts, self.device)
             except OSError as error:
                 self.progress.note(f"no checkpoint could be written, training goes on: {error}")
             self._next_checkpoint = began + max(CHECKPOINT_S, 20 * (time.monotonic() - began))

@@ -52,6 +52,13 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device("cuda" if on_gpu else "cpu")
 
 
+def device_name(accelerator: str) -> str:
+    """What a Trainer of this accelerator trains on, in a word or two."""
+    if (device := device_of(accelerator)).type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return "mps" if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
+
+
 def footprint(module: RegularizedModule, batch: Batch, stops_early: bool) -> Footprint:
     """What one trial takes, from one forward pass over a batch of training rows.
 

@@ -60,18 +60,11 @@ def _parts(found: Preview) -> list[tuple[str, str]]:
         *([("", found.about)] if found.about else []),
         ("network", f"{_name(config.model)}: {found.parameters:,} parameters{decay}"),
         *(own if found.decayed is not None else []),
-        ("training", _training(found)),
+        ("training", found.training),
         ("goal", "; ".join([", ".join(goals), *_limits(config)])),
         ("sampler", f"{_chosen(config.search.sampler, 'tpe')}, {config.batch} trials asked at a time"),
         ("pruner", _pruner(found)),
     ]
-
-
-def _training(found: Preview) -> str:
-    trainer = found.config.trainer
-    devices = f"{trainer.devices} × {found.device}" if trainer.devices > 1 else found.device
-    way = f"one trial after another, for {found.alone}" if found.alone else "fused, many trials in one call"
-    return f"on {devices}, in {trainer.precision} bits; {way}".replace("bf16-mixed bits", "bf16-mixed")
 
 
 def _data(found: Preview) -> str:

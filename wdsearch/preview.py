@@ -14,7 +14,6 @@ from wdsearch.assembly import build_data, check_trainer
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
-from wdsearch.memory import device_of
 from wdsearch.module import RegularizedModule
 from wdsearch.parameters import Parameter, dropout_layers_of, parameters_of
 from wdsearch.pruners import rungs
@@ -29,9 +28,9 @@ class Preview:
 
     `about` is what the data say of themselves, `rows` are those of each part, `parameters` and `decayed` counts of the
     baseline's network (None of a user's LightningModule, which decays as it likes), `table` its parameters with the strengths
-    that act on them, `dropout_layers` its layers that drop, `rungs` the epochs after which trials are
-    judged, `rate_sum` the sum of the schedule's factors over all `steps`, `device` where they train, `alone` why one after
-    another, None if they are fused.
+    that act on them, `dropout_layers` its layers that drop, `rungs` the epochs after which trials are judged, `rate_sum` the sum
+    of the schedule's factors over all `steps`, `training` where and how they train, `alone` why one after another, None if they
+    are fused.
     """
 
     config: StudyConfig
@@ -48,7 +47,7 @@ class Preview:
     steps: int
     rate_sum: float
     rungs: tuple[int, ...]
-    device: str
+    training: str
     alone: str | None
     warnings: tuple[str, ...]
 
@@ -70,6 +69,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
         alone = factory.why_alone(baseline(config).model)
+        training = factory.training(factory.places)
     batches = len(factory.data.train_dataloader())
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     return Preview(
@@ -87,7 +87,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         steps=batches * config.budget.epochs,
         rate_sum=factory.rate_sum,
         rungs=tuple(rungs(build_pruner(config), config.budget.epochs, 0)),
-        device=device_of(config.trainer.accelerator).type,
+        training=training,
         alone=alone,
         warnings=tuple(notes),
     )

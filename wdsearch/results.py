@@ -14,7 +14,7 @@ from wdsearch.groups import group_key, group_name
 from wdsearch.objective import Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
-RESULT, BASELINE, LINK, ERROR, MEMORY = "result", "baseline", "link", "error", "memory"
+RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class StudyResult:
     counts: dict[str, int]
     link: str | None
     memory: dict[str, int]
+    training: str
     folder: Path
     optuna_study: optuna.Study = field(repr=False, compare=False)
 
@@ -70,6 +71,7 @@ def load_result(study: str | optuna.Study, home: Home | None = None, storage: st
         counts=counts(opened),
         link=attributes.get(LINK),
         memory=attributes.get(MEMORY, {}),
+        training=attributes.get(TRAINING, ""),
         folder=home.folder(opened.study_name),
         optuna_study=opened,
     )

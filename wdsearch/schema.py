@@ -245,6 +245,13 @@ class SearchConfig(_Section):
     """What ends hopeless trials, halving by default; a name, or a name with its options beside it."""
 
 
+Precision = Literal[32, 64, "bf16-mixed"]
+
+
+def _precise(value: Any) -> Any:
+    return 32 if value == "auto" else value
+
+
 class TrainerConfig(_Section):
     """Lightning's words, and how many threads and fused trials."""
 
@@ -252,12 +259,12 @@ class TrainerConfig(_Section):
     """Where to train."""
     devices: Count = 1
     """How many of them."""
-    precision: Literal[32, 64, "bf16-mixed"] = 32
-    """Bits of a number in training."""
+    precision: Annotated[Precision, BeforeValidator(_precise, json_schema_input_type=Literal["auto"] | Precision)] = 32
+    """Bits of a number in training; auto is 32 everywhere, for what is found should not hang on the device."""
     threads: Literal["auto"] | Count = "auto"
-    """CPU threads; changes the speed, and no result."""
+    """CPU threads, by default one for each core; changes the speed, and no result."""
     population: Literal["auto"] | Count = "auto"
-    """Most trials in one fused call; changes the speed, and no result."""
+    """Most trials in one fused call, by default all that train, the fastest; changes the speed, and no result."""
     options: dict[str, Any] = {}
     """Further arguments of lightning's Trainer, for an own LightningModule: accumulate_grad_batches, strategy and so on."""
 
@@ -308,6 +315,11 @@ class StudyConfig(_Section):
         """Trials asked at a time."""
         gaussian = isinstance(self.search.sampler, Choice) and self.search.sampler.name == "gp"
         return self.search.batch or (4 if gaussian else 16)
+
+    @property
+    def most_training(self) -> int:
+        """Most trials that train at once: two batches of asked ones, and the baseline."""
+        return 2 * self.batch + 1
 
     def dump(self, defaults: bool = False) -> dict[str, Any]:
         """The study as JSON can hold it, as written or with all defaults; own objects by the names of their types."""

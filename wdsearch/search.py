@@ -26,7 +26,7 @@ from wdsearch.memory import Memory, available, footprint, is_out_of_memory, show
 from wdsearch.plots import plot_gap
 from wdsearch.population import Population
 from wdsearch.provenance import provenance
-from wdsearch.results import LINK, MEMORY, StudyResult, load_result, spent
+from wdsearch.results import LINK, MEMORY, TRAINING, StudyResult, load_result, spent
 from wdsearch.samplers import build_pruner
 from wdsearch.solo import Soloists
 from wdsearch.space import baseline
@@ -168,11 +168,11 @@ def _train_alone(loop: SearchLoop) -> None:
 def _places(loop: SearchLoop) -> int:
     """How many trials share a call: as the study says, or all that train; fewer, and a line, where memory is short."""
     config, factory = loop.config, loop.factory
+    wanted = factory.places
+    loop.study.set_user_attr(TRAINING, factory.training(wanted))
     if factory.solo:
         return 1
-    trials = 2 * config.batch + 1
-    wanted = trials if config.trainer.population == "auto" else min(trials, int(config.trainer.population))
-    wanted = 1 if factory.why_alone(baseline(config).model) else wanted
+    trials = config.most_training
     module = factory.module(baseline(config))
     batch = next(iter(factory.data.train_dataloader()))
     found = footprint(module, batch, stops_early="early_stopping" in config.space)
@@ -181,6 +181,7 @@ def _places(loop: SearchLoop) -> int:
     if places < wanted:
         text = f"{trials} trials in training, {wanted} in a call, need about {shown(need)}; {shown(free)} are free"
         loop.progress.note(f"{text}: {places} in a call instead")
+        loop.study.set_user_attr(TRAINING, factory.training(places))
     loop.memory = Memory(found.total(trials, places), loop.device)
     return places
 
@@ -196,7 +197,7 @@ def _conclude(result: StudyResult, tracker: Tracker, step: int) -> None:
         found = dict(zip(result.goals, result.best.values, strict=True)) | result.best.result.metrics
     number = str(result.best.number) if result.best else "none"
     memory = {f"memory.{name}": shown(count) for name, count in result.memory.items()}
-    tracker.end_study(found, {"best.trial": number} | memory, step)
+    tracker.end_study(found, {"best.trial": number, "training": result.training} | memory, step)
 
 
 def _left_behind(delivery: Delivery, study: str) -> str:

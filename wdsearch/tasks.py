@@ -76,7 +76,11 @@ METRICS: dict[str, Metric] = {
 
 
 def _squared_error(outputs: Float[Tensor, "batch ..."], targets: Float[Tensor, "batch ..."]) -> Scalar:
-    return F.mse_loss(outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1))
+    flat, wanted = outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1)
+    if flat.shape != wanted.shape:  # which F.mse_loss would broadcast
+        given = f"the network gives {flat.shape[1]} numbers a row, the targets are {wanted.shape[1]}"
+        raise ValueError(f"{given}; for a regression they must be as many")
+    return F.mse_loss(flat, wanted)
 
 
 def _cross_entropy(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Scalar:

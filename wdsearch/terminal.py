@@ -130,6 +130,7 @@ def conclusion(result: StudyResult) -> list[Any]:
         "",
         f"gap against λ   {result.folder / 'gap.png'}",
         f"best weights    {result.weights}",
+        *([f"trained         {escape(result.training)}"] if result.training else []),
         *_memory(result),
         f"all trials      [bold]wdsearch ui {result.study}[/bold], then {result.link}",
         f"next            [bold]wdsearch best {result.study}[/bold]  (what to put into your own training)",

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from wdsearch.checkpoint import Saved, read_checkpoint
 from wdsearch.config import StudyConfig
 from wdsearch.leases import BASELINE_SLOT, MOST_TAKEOVERS, Leases, Slot
+from wdsearch.memory import device_of
 from wdsearch.objective import Result, values, violations
 from wdsearch.results import BASELINE, ERROR, RESULT
 from wdsearch.samplers import SLOT, ask
@@ -170,7 +171,8 @@ class Work:
 
     def _wait_as_before(self) -> int:
         """Let held trials begin where a checkpoint has them, else when they began; the tick at which the clock starts."""
-        tick, self.saved = read_checkpoint(self.checkpoint, self.running)
+        device = device_of(self.config.trainer.accelerator)
+        tick, self.saved = read_checkpoint(self.checkpoint, self.running, device)
         known = {number for saved in self.saved for number in saved["numbers"]}
         if any(held.born < tick and number not in known for number, held in self.running.items()):
             known, self.saved = set(), []

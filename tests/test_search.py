@@ -1,6 +1,7 @@
 """A study end to end: the same trials however many are fused, exact budgets, and what is stored of it."""
 
 import json
+from collections import OrderedDict
 from pathlib import Path
 from statistics import median
 
@@ -79,9 +80,8 @@ def test_the_result_is_that_of_one_state_of_the_weights(done: wdsearch.StudyResu
     best = done.best
     assert best is not None
     data = build_data(wdsearch.load_study(STUDY))
-    network = torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Identity(), torch.nn.Linear(16, 10)
-    )
+    layers = {"linear1": torch.nn.Linear(64, 16), "activation1": torch.nn.ReLU(), "output": torch.nn.Linear(16, 10)}
+    network = torch.nn.Sequential(OrderedDict(flatten=torch.nn.Flatten(), **layers))
     state = torch.load(done.weights)["state_dict"]
     weights = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
     network.load_state_dict({name: value for name, value in weights.items() if "rate" not in name})
@@ -203,7 +203,7 @@ def test_own_objects_stand_for_import_paths(tmp_path: Path) -> None:
 def test_when_no_trial_can_be_built_the_error_says_why(tmp_path: Path) -> None:
     def broken(**_: object) -> torch.nn.Module:
         calls.append(1)
-        if len(calls) > 5:  # three to try the network, one for the estimate of memory, and the baseline
+        if len(calls) > 6:  # one to check the study, three to try the network, one to estimate memory, and the baseline
             raise RuntimeError("no such layer")
         return torch.nn.Linear(64, 10)
 

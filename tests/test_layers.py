@@ -19,7 +19,7 @@ LAYERS = [
     "catalog",
     "editor_schema",
     "scaffold",
-    "space",
+    "space view",
     "dimensions",
     "checks",
     "config",
@@ -38,6 +38,7 @@ LAYERS = [
     "status",
     "tracking plots terminal",
     "overviews",
+    "courier",
     "delivery",
     "work",
     "loop",
@@ -79,7 +80,7 @@ def test_one_file_imports_mlflow_and_one_reads_yaml() -> None:
         module: {layer(p) for p in FILES if any(n.split(".")[0] == module for n in imports(p))}
         for module in ("mlflow", "yaml")
     }
-    assert users["mlflow"] == {"delivery"}
+    assert users["mlflow"] == {"courier"}
     assert users["yaml"] <= {"studyfile", "cli"}, "cli only writes it"
 
 

@@ -30,9 +30,11 @@ from wdsearch.results import LINK, MEMORY, TRAINING, StudyResult, load_result, s
 from wdsearch.samplers import build_pruner
 from wdsearch.solo import Soloists
 from wdsearch.space import baseline
+from wdsearch.spool import now_ms
 from wdsearch.storage import Home, clear_storage_errors, open_study
 from wdsearch.terminal import SearchProgress
 from wdsearch.tracking import Delivery, Tracker
+from wdsearch.view import saved_views
 from wdsearch.work import Work
 
 
@@ -79,6 +81,8 @@ def run(
             _conclude(load_result(study, place), tracker, config.budget.trials)
         finally:
             delivery = tracker.close(progress=bar.delivering)
+            if delivery.note:
+                bar.note(f"[yellow]warning[/yellow] {delivery.note}")
         study.set_user_attr(LINK, delivery.link)
         if delivery.undelivered:
             warnings.warn(_left_behind(delivery, config.study), stacklevel=2)
@@ -104,7 +108,8 @@ def _search(loop: SearchLoop, tracker: Tracker) -> None:
     """Train until the study is complete; then, or when stopped or failing, let go of what is held."""
     config = loop.config
     tags = {"seed": str(config.seed), "budget.trials": str(config.budget.trials)}
-    tracker.start_study({"epochs": config.budget.epochs}, tags | provenance(), loop.dataset)
+    views = saved_views(config, loop.factory.metric, now_ms())
+    tracker.start_study({"epochs": config.budget.epochs}, tags | provenance(), loop.dataset, views)
     places = _places(loop)
     try:
         loop.work.resume()

@@ -40,7 +40,7 @@ class PortError(Exception):
 
 
 class Delivery(NamedTuple):
-    """Where a study is in MLflow, and what has not arrived there: how many records, and why."""
+    """Where a study is in MLflow, and what has not arrived there: how many records, and why; `note` is worth saying."""
 
     link: str | None
     undelivered: int
@@ -48,6 +48,7 @@ class Delivery(NamedTuple):
     experiment_id: str | None = None
     parent_run_id: str | None = None
     error: str | None = None
+    note: str | None = None
 
 
 class Tracker:
@@ -76,13 +77,20 @@ class Tracker:
         """In another MLflow there are none of the runs made so far."""
         removed = self.uri == local_uri(home) and not (home / "mlflow.db").exists()
         if removed or self.spool.recall("uri") != self.uri:
-            for kind in ("run", "step", "result", "experiment"):
+            for kind in ("run", "step", "result", "experiment", "shown"):
                 self.spool.forget(f"{kind}*")
         facts = {"uri": self.uri, "study": self.study, "artifacts": (home / "artifacts").as_uri()}
         self.spool.append((), facts | {"local": str(self.uri == local_uri(home))})
 
-    def start_study(self, params: Mapping[str, Any], tags: Mapping[str, str], dataset: Mapping[str, str]) -> None:
-        """Open the parent run, or take it up again, and start delivering."""
+    def start_study(
+        self,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        dataset: Mapping[str, str],
+        views: Mapping[str, str] | None = None,
+    ) -> None:
+        """Open the parent run, or take it up again, and start delivering; the first of `views` is that of the study's link."""
+        self._facts["views"] = json.dumps(dict(views or {}))
         self.start_trial(STUDY, params, {"wdsearch.kind": "study", "wdsearch.study": self.study} | dict(tags), dataset)
         self.flush()
         self.start_delivery()
@@ -170,10 +178,10 @@ class Tracker:
 
     def _delivery(self, left: int) -> Delivery:
         experiment, error = self.spool.recall("experiment"), self.spool.recall("error")
-        link = experiment_link(self.uri, experiment) if experiment else None
-        run = self.spool.recall(f"run {STUDY}")
+        link = experiment_link(self.uri, experiment, view=self.spool.recall("shown")) if experiment else None
+        run, note = self.spool.recall(f"run {STUDY}"), self.spool.recall("note")
         self.spool.close()
-        return Delivery(link, left, self.log_file, experiment, run, error if left else None)
+        return Delivery(link, left, self.log_file, experiment, run, error if left else None, note)
 
     def _deliver_beside(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "wdsearch.delivery", str(self.spool.path)]
@@ -212,12 +220,13 @@ def default_uri(home: Path, given: str | None = None) -> str:
     return given or os.environ.get("MLFLOW_TRACKING_URI") or local_uri(home)
 
 
-def experiment_link(uri: str, experiment: str, port: int = 5000) -> str:
-    """The page of a study's runs, without login; MLflow opens in another mode without the last part."""
+def experiment_link(uri: str, experiment: str, port: int = 5000, view: str | None = None) -> str:
+    """The page of a study's runs, in its saved view, without login; MLflow opens in another mode without `workflowType`."""
     base = f"http://127.0.0.1:{port}"
     if uri.startswith("http"):
         base = shown_uri(uri).rstrip("/")
-    return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    shown = f"&viewStateShareKey={view}" if view else ""
+    return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning{shown}"
 
 
 def shown_uri(uri: str) -> str:
@@ -238,10 +247,11 @@ def serve(home: Path, study: str, port: int, say: Callable[[str], None]) -> None
     """Serve the MLflow records of `home` until interrupted, and say the study's page; with a remote server only that."""
     spool = Spool(home / "spool" / f"{study}.db")
     uri, experiment = spool.recall("uri") or default_uri(home), spool.recall("experiment") or ""
+    link = experiment_link(uri, experiment, port, spool.recall("shown"))
     spool.close()
     if not uri.startswith("http"):
         _check_port(port)
-    say(experiment_link(uri, experiment, port))
+    say(link)
     if uri.startswith("http"):
         return
     command, environment = ui_command(home, uri, port)

@@ -1,0 +1,186 @@
+"""What a person sees in MLflow's page: a real server, a real browser."""
+
+import base64
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+from test_config import yaml_free
+
+import wdsearch
+from wdsearch import courier
+from wdsearch.config import load_study
+from wdsearch.delivery import deliver
+from wdsearch.tracking import Tracker, ui_command
+from wdsearch.view import LOSSES, VIEW, saved_views
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+STUDY = {
+    "study": "page",
+    "data": "digits",
+    "model": {"name": "mlp", "init_args": {"hidden": [16]}},
+    "space": {
+        "lr": {"low": 1e-3, "high": 1e-2, "log": True},
+        "weight_decay": {"timescale": [0.1, 10], "off": True},
+        "dropout": {"low": 0.0, "high": 0.5},
+    },
+    "budget": {"trials": 14, "epochs": 6},
+    "search": {"batch": 7},
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> wdsearch.StudyResult:
+    return wdsearch.run(STUDY, home=tmp_path_factory.mktemp("page"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def server(done: wdsearch.StudyResult) -> Iterator[str]:
+    """An MLflow server over the study's records."""
+    home = done.folder.parent.parent
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command, environment = ui_command(home, f"sqlite:///{home / 'mlflow.db'}", port)
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + 240
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                    break
+            except OSError:
+                assert time.monotonic() < end, (home / "server.log").read_text()
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt install chromium")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        opened = browser.new_page(viewport={"width": 2400, "height": 1400})
+        opened.set_default_timeout(120_000)
+        yield opened
+        browser.close()
+
+
+def link(done: wdsearch.StudyResult, server: str) -> str:
+    assert done.link is not None
+    return server + done.link[done.link.index("/#/") :]
+
+
+def cells(page: Page, column: str) -> list[str]:
+    """What a column of the table shows, from the top."""
+    found = page.locator(f'.ag-row [col-id="{column}"]')
+    found.first.wait_for()
+    rows = found.evaluate_all(
+        "all => all.map(cell => [+cell.parentElement.getAttribute('row-index'), cell.innerText.trim()])"
+    )
+    return [text for _, text in sorted(rows)]
+
+
+def drawn(page: Page, charts: int) -> list[dict[str, Any]]:
+    """Titles and traces of the page's charts, as plotly has them."""
+    page.wait_for_function(f"document.querySelectorAll('.js-plotly-plot').length >= {charts}")
+    page.wait_for_timeout(3000)
+    code = """plots => plots.map(plot => ({
+        x: plot.layout.xaxis && plot.layout.xaxis.title && plot.layout.xaxis.title.text,
+        y: plot.layout.yaxis && plot.layout.yaxis.title && plot.layout.yaxis.title.text,
+        traces: plot.data.map(t => ({type: t.type, points: (t.x || []).length, run: t.uuid, of: t.metricKey})),
+    }))"""
+    found = page.locator(".js-plotly-plot").evaluate_all(code)
+    assert isinstance(found, list)
+    return found
+
+
+def test_the_link_opens_on_lambda_loss_gap_and_state_of_every_trial(
+    done: wdsearch.StudyResult, server: str, page: Page
+) -> None:
+    page.goto(link(done, server))
+    losses = [float(text.rstrip("…")) for text in cells(page, "metrics.`val_loss`")]
+    assert len(losses) == 15, "every trial, and the baseline"
+    assert losses == sorted(losses)
+    gaps = [float(text.rstrip("…")) for text in cells(page, "metrics.`gap`")]
+    assert all(math.isfinite(gap) for gap in gaps)
+    assert done.best is not None
+    best = done.best.result
+    first = next(row for row, loss in enumerate(losses) if loss == pytest.approx(best.metrics["val_loss"], abs=1e-3))
+    assert gaps[first] == pytest.approx(best.metrics["gap"], abs=1e-3)
+    decays = [float(text.rstrip("…")) for text in cells(page, "params.`weight_decay`")]
+    assert decays[first] == pytest.approx(best.strengths["weight_decay"], rel=1e-2, abs=1e-9)
+    states = cells(page, "tags.`wdsearch.state`")
+    assert set(states) <= {"COMPLETE", "PRUNED"}
+    shown = page.locator(".ag-header-cell").evaluate_all(
+        "all => all.sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x).map(c => c.getAttribute('col-id'))"
+    )
+    wanted = ["params.`weight_decay`", "metrics.`val_loss`", "metrics.`gap`", "tags.`wdsearch.state`"]
+    assert [column for column in shown if column in wanted] == wanted
+
+
+def test_the_charts_of_the_view_are_drawn(done: wdsearch.StudyResult, server: str, page: Page) -> None:
+    page.goto(f"{link(done, server)}&compareRunsMode=CHART")
+    charts = drawn(page, 3)
+    decaying = sum(trial.result.strengths["weight_decay"] > 0 for trial in done.trials)
+    scatters = {chart["y"]: chart for chart in charts if chart["traces"][0]["type"].startswith("scatter")}
+    for quantity in ("gap", "val_loss"):
+        assert scatters[quantity]["x"] == "log10_weight_decay"
+        assert sum(trace["points"] for trace in scatters[quantity]["traces"]) == decaying
+    assert any(trace["type"] == "contour" for chart in charts for trace in chart["traces"])
+    page.get_by_text("page: λ and gap").first.wait_for()
+
+
+def test_the_losses_of_the_ten_best_are_one_chart(done: wdsearch.StudyResult, server: str, page: Page) -> None:
+    page.goto(link(done, server).replace(VIEW, LOSSES) + "&compareRunsMode=CHART")
+    losses = drawn(page, 3)[0]
+    lines = {(trace["run"], trace["of"]) for trace in losses["traces"] if trace["points"] > 1}
+    assert {of for _, of in lines} == {"loss/val", "loss/train"}
+    assert len(lines) == 2 * 10, "training and validation of each"
+
+
+def test_a_view_fits_into_its_tag_and_names_what_the_study_searches() -> None:
+    many = {f"model.argument{number}": {"low": 0, "high": 9} for number in range(200)}
+    config = load_study(yaml_free() | {"model": lambda **_: None, "space": many | {"l2": {"low": 0, "high": 1}}})
+    for view in saved_views(config, "accuracy", 1).values():
+        assert len(view) < 8000, "where MLflow would cut it"
+        state = json.loads(zlib.decompress(base64.b64decode(json.loads(view)["state"].removeprefix("deflate;"))))
+        assert {"params.`l2`", "params.`model.argument199`", "metrics.`gap`"} <= set(state["selectedColumns"])
+        assert state["orderByKey"] == "metrics.`val_loss`"
+
+
+def test_an_mlflow_whose_page_is_another_gets_no_view_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "VIEWED", ("9.9",))
+    idle = [sys.executable, "-c", ""]
+    monkeypatch.setattr(Tracker, "_deliver_beside", lambda self: subprocess.Popen(idle))  # delivered in this process
+    tracker = Tracker(tmp_path, "other")
+    tracker.start_study({}, {}, {}, {"wdsearch": json.dumps({"state": "x"})})
+    tracker.end_study({}, {})
+    tracker.stop_writing()
+    deliver(tmp_path / "spool" / "other.db")
+    told = tracker.close()
+    assert told.link is not None
+    assert "viewStateShareKey" not in told.link
+    assert told.note is not None
+    assert "may keep views of its page in another way than 9.9" in told.note

@@ -1,0 +1,243 @@
+"""Tells MLflow what a study's spool holds; the only file that imports mlflow."""
+
+import json
+import os
+import sqlite3
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from wdsearch.spool import Record, Spool
+from wdsearch.tracking import STUDY
+
+LIVE_EVERY_S = 10.0
+PARAM_LIMIT, TAG_LIMIT = 6000, 8000
+VIEW_TAG = "mlflow.sharedViewState."
+VIEWED = ("3.17",)
+"""Versions of MLflow, to the second number, whose page was looked at with a saved view."""
+REFUSALS = {
+    "INVALID_PARAMETER_VALUE",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_ALREADY_EXISTS",
+    "BAD_REQUEST",
+    "INVALID_STATE",
+}
+"""What MLflow will say again however often it is asked, other than being out of reach."""
+
+
+class Courier:
+    """Carries records from a spool to MLflow; told twice, MLflow keeps one copy."""
+
+    def __init__(self, spool: Spool) -> None:
+        from mlflow import MlflowClient
+
+        self.spool = spool
+        self.client = MlflowClient(tracking_uri=spool.recall("uri"))
+        self.experiment = self._experiment()
+        self._show_views()
+        self.refused: set[str] = set()
+        self._live_at = time.monotonic() + LIVE_EVERY_S
+        if spool.recall("local") == "True":
+            _write_ahead(spool.recall("uri") or "")
+
+    def _experiment(self) -> str:
+        name = self.spool.recall("study") or ""
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            self.spool.forget("run *")
+            sqlite = (self.spool.recall("uri") or "").startswith("sqlite")
+            artifacts = f"{self.spool.recall('artifacts')}/{name}" if sqlite else None
+            identity = str(self.client.create_experiment(name, artifact_location=artifacts))
+        else:
+            identity = str(found.experiment_id)
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(identity)
+        self.spool.remember("experiment", identity)
+        return identity
+
+    def _show_views(self) -> None:
+        """Save the study's views of the page, unless they are there, or MLflow is one whose views may be others."""
+        views, version = json.loads(self.spool.recall("views") or "{}"), self._version()
+        if not views:
+            return
+        if not version.startswith(tuple(f"{tested}." for tested in VIEWED)):
+            text = f"MLflow {version} may keep views of its page in another way than {' and '.join(VIEWED)}"
+            self.spool.append((), {"note": f"{text}: the link opens the page without columns and charts", "shown": ""})
+            return
+        tags = self.client.get_experiment(self.experiment).tags
+        for key, view in views.items():
+            found = tags.get(VIEW_TAG + key)
+            if found is None or json.loads(found)["state"] != json.loads(view)["state"]:
+                self.client.set_experiment_tag(self.experiment, VIEW_TAG + key, view)
+        self.spool.remember("shown", next(iter(views)))
+        self.spool.forget("note")
+
+    def _version(self) -> str:
+        """MLflow's, that of the server if there is one."""
+        import mlflow
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        uri = self.spool.recall("uri") or ""
+        if uri.startswith("http"):
+            with suppress(Exception):  # a proxy may not let it through
+                return str(http_request(get_default_host_creds(uri), "/version", "GET").text)
+        return str(mlflow.__version__)
+
+    def carry(self, everything: bool) -> None:
+        """Deliver the parent and ended runs; running ones now and then (or now, if `everything`).
+
+        What MLflow refuses stays in the spool and holds up no other run. Raises what else goes wrong.
+        """
+        live = everything or time.monotonic() >= self._live_at
+        waiting = {key: ended for key, ended in self.spool.waiting().items() if key not in self.refused}
+        for key in sorted(waiting, key=lambda key: (key != STUDY, not waiting[key])):
+            if live or waiting[key] or key == STUDY:
+                self._carry_run(key)
+        if live:
+            self._live_at = time.monotonic() + LIVE_EVERY_S
+
+    def _carry_run(self, key: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._deliver(key, self.spool.undelivered(key))
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            self.refused.add(key)
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                self.spool.forget(f"run {key}")  # the next process makes a new one
+            complain(self.spool, f"MLflow refuses {key}: {error}")
+
+    def _deliver(self, key: str, records: Sequence[Record]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        params = {name: value[:PARAM_LIMIT] for name, value in _merged(records, "params").items()}
+        tags = {name: value[:TAG_LIMIT] for name, value in _merged(records, "tags").items()}
+        run = self._known(key)
+        if run is None:
+            run, tags = self._create(key, records, tags), {}
+        elif any(record.kind == "start" for record in records):
+            params, tags = self._reopen(run, params, tags)
+        metrics = [
+            Metric(name, value, record.body["time"], record.body["step"])
+            for record in reversed(records)  # newest first: cheaper for MLflow, which keeps the latest of each
+            for name, value in record.body.get("metrics", {}).items()
+        ]
+        named = [Param(name, value) for name, value in params.items()]
+        self.client.log_batch(run, metrics, named, [RunTag(name, value) for name, value in tags.items()])
+        for record in _last_of_kind(records):
+            self._finish(run, record)
+        self.spool.delivered(records)
+
+    def _finish(self, run: str, record: Record) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if record.kind == "start" and record.body["dataset"]:
+            context = [InputTag("mlflow.data.context", "training")]
+            self.client.log_inputs(run, [DatasetInput(Dataset(**record.body["dataset"]), context)])
+        if record.kind == "artifact" and Path(record.body["path"]).exists():
+            self.client.log_artifact(run, record.body["path"], record.body["folder"] or None)
+        elif record.kind == "artifact":
+            complain(self.spool, f"{record.body['path']} was gone before it could be delivered")
+        if record.kind == "end":
+            self.client.set_terminated(run, record.body["status"], record.body["time"])
+
+    # -- runs --------------------------------------------------------------------------------------------------
+
+    def _known(self, key: str) -> str | None:
+        """The run of a key, if there is one, also if it was made just before a crash."""
+        known = self.spool.recall(f"run {key}")
+        if known != "making":
+            return known
+        same = " and ".join(f"tags.`{name}` = '{value}'" for name, value in self._labels(key).items())
+        found = self.client.search_runs([self.experiment], same, max_results=1)
+        if not found:
+            return None
+        self.spool.remember(f"run {key}", found[0].info.run_id)
+        return str(found[0].info.run_id)
+
+    def _labels(self, key: str) -> dict[str, str]:
+        """What finds a run again; another folder may have a study of this name on the same server."""
+        folder = self.spool.recall("folder") or os.urandom(4).hex()
+        self.spool.remember("folder", folder)
+        return {"wdsearch.key": key, "wdsearch.folder": folder}
+
+    def _create(self, key: str, records: Sequence[Record], tags: Mapping[str, str]) -> str:
+        self.spool.remember(f"run {key}", "making")
+        labels = self._labels(key) | {"mlflow.source.name": "wdsearch", "mlflow.user": _user()}
+        parent = self.spool.recall(f"run {STUDY}") if key != STUDY else None
+        if parent:
+            labels["mlflow.parentRunId"] = parent
+        name = (self.spool.recall("study") or key) if key == STUDY else key
+        made = self.client.create_run(self.experiment, records[0].body.get("time"), labels | dict(tags), name)
+        self.spool.remember(f"run {key}", made.info.run_id)
+        return str(made.info.run_id)
+
+    def _reopen(
+        self, run: str, params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Params and tags for a run that is taken up again; MLflow refuses a changed param, so it becomes a tag."""
+        found = self.client.get_run(run)
+        if found.info.lifecycle_stage == "deleted":
+            self.client.restore_run(run)
+        if found.info.status != "RUNNING":
+            self.client.update_run(run, status="RUNNING")
+        changed = {name for name, value in params.items() if found.data.params.get(name, value) != value}
+        same = {name: value for name, value in params.items() if name not in changed}
+        return same, dict(tags) | {f"changed.{name}": params[name] for name in changed}
+
+
+def warm_up(spool: Spool) -> None:
+    """Import mlflow, and make its local store, while training is still getting ready."""
+    from mlflow import MlflowClient
+
+    with suppress(Exception):  # what is wrong shows when there is something to deliver
+        if spool.recall("local") == "True":
+            MlflowClient(tracking_uri=spool.recall("uri")).search_experiments(max_results=1)
+
+
+def complain(spool: Spool, text: str) -> None:
+    """Into the log once, and into the spool for the one who waits."""
+    if spool.recall("error") != text:
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr)
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        sys.stderr.flush()
+        spool.remember("error", text)
+
+
+def _last_of_kind(records: Sequence[Record]) -> Iterator[Record]:
+    """All artifacts, and the last start and end: an end before the last start was taken back."""
+    last = {record.kind: record.id for record in records}
+    for record in records:
+        taken_back = record.kind == "end" and record.id < last.get("start", 0)
+        if record.kind == "artifact" or (record.id == last[record.kind] and not taken_back):
+            yield record
+
+
+def _merged(records: Sequence[Record], part: str) -> dict[str, str]:
+    return {name: value for record in records for name, value in record.body.get(part, {}).items()}
+
+
+def _user() -> str:
+    return os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
+
+
+def _write_ahead(uri: str) -> None:
+    """One sync per commit instead of several, and readers of our own store do not block the delivery."""
+    database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=60.0)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.close()
+
+
+def write_through(uri: str) -> None:
+    """All that was written, into the database file itself: people copy it without the log beside it."""
+    with suppress(sqlite3.Error):
+        database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=1.0)
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()

@@ -37,7 +37,7 @@ LAYERS = [
     "results",
     "status",
     "tracking plots terminal",
-    "overviews",
+    "overviews description",
     "courier",
     "delivery",
     "work",

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
 from test_config import yaml_free
 
@@ -156,6 +158,26 @@ def test_the_losses_of_the_ten_best_are_one_chart(done: wdsearch.StudyResult, se
     lines = {(trace["run"], trace["of"]) for trace in losses["traces"] if trace["points"] > 1}
     assert {of for _, of in lines} == {"loss/val", "loss/train"}
     assert len(lines) == 2 * 10, "training and validation of each"
+
+
+def test_the_description_answers_first_and_holds_the_study(done: wdsearch.StudyResult, server: str, page: Page) -> None:
+    client = MlflowClient(f"sqlite:///{done.folder.parent.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("page").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.`wdsearch.kind` = 'study'")
+    text = parent.data.tags["mlflow.note.content"]
+    assert done.best is not None
+    assert text.startswith(
+        f"Trial **{done.best.number}** is the best: val_loss **{done.best.values[0]:.4g}** at a gap of "
+    )
+    assert text.count("| trial ") == min(5, done.counts["complete"])
+    assert load_study(yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])).dump() == done.config
+    page.goto(f"{server}/#/experiments/{experiment}/runs/{parent.info.run_id}")
+    page.get_by_text("is the best").wait_for()
+    assert page.locator("table").filter(has_text="baseline").count() == 1, "Markdown, rendered"
+    trials = client.search_runs([experiment], "tags.`wdsearch.kind` = 'trial'")
+    (best,) = (run for run in trials if run.info.run_name == f"trial-{done.best.number}")
+    settings = yaml.safe_load(best.data.tags["mlflow.note.content"].partition("```yaml")[2].partition("```")[0])
+    assert settings == {"lr": done.best.result.lr} | done.best.result.strengths
 
 
 def test_a_view_fits_into_its_tag_and_names_what_the_study_searches() -> None:

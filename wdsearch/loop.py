@@ -20,6 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from wdsearch.assembly import BuildError, describe_data
 from wdsearch.checkpoint import write_checkpoint
 from wdsearch.cohort import DIVERGED, TrialEpoch
+from wdsearch.description import trial_description
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import Memory, device_of
 from wdsearch.objective import Result, flat, values, violations
@@ -163,7 +164,10 @@ class SearchLoop(L.Callback):
         kind = "baseline" if number == UNREGULARIZED else "trial"
         tags = {"wdsearch.kind": kind, "wdsearch.study": self.config.study, "seed": str(self.config.seed)}
         tags |= {"wdsearch.gap": "augmented"} if self.factory.augmented else {}
-        self.tracker.start_trial(_key(number), self.factory.params(settings), tags | provenance(), self.dataset)
+        params, prefix = self.factory.params(settings), "" if self.factory.solo else "model."
+        arguments = {prefix + name: value for name, value in settings.model.items()}
+        tags["mlflow.note.content"] = trial_description(params, arguments)
+        self.tracker.start_trial(_key(number), params, tags | provenance(), self.dataset)
 
     # -- judging and telling -----------------------------------------------------------------------------------
 

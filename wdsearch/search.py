@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wdsearch.assembly import build_data, check_trainer, describe_data
 from wdsearch.config import StudyConfig, load_study
+from wdsearch.description import study_description
 from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
 from wdsearch.leases import Leases
@@ -202,7 +203,8 @@ def _conclude(result: StudyResult, tracker: Tracker, step: int) -> None:
         found = dict(zip(result.goals, result.best.values, strict=True)) | result.best.result.metrics
     number = str(result.best.number) if result.best else "none"
     memory = {f"memory.{name}": shown(count) for name, count in result.memory.items()}
-    tracker.end_study(found, {"best.trial": number, "training": result.training} | memory, step)
+    tags = {"best.trial": number, "training": result.training, "mlflow.note.content": study_description(result)}
+    tracker.end_study(found, tags | memory, step)
 
 
 def _left_behind(delivery: Delivery, study: str) -> str:

@@ -1,4 +1,4 @@
-"""The only file that reads YAML: a study file's content with the line of every key, and faults that name them."""
+"""The only file that reads and writes YAML: a study file's content with the line of every key, and faults that name them."""
 
 import difflib
 import re
@@ -303,3 +303,8 @@ def _files_near(path: Path) -> str:
     if not near:
         return "; there are no study files in that folder"
     return f"; beside it: {', '.join(str(path.parent / name) for name in near)}"
+
+
+def as_yaml(content: Any) -> str:
+    """Plain content as YAML, in the order of its keys; lists and short mappings on one line."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)

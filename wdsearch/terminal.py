@@ -188,7 +188,7 @@ def _memory(result: StudyResult) -> list[str]:
 
 def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tuple[str, ...]]:
     sides = (best, baseline)
-    settings = [(_settings(side) if side else {}) for side in sides]
+    settings = [(settings_of(side) if side else {}) for side in sides]
     keys = list(dict.fromkeys([*settings[0], *settings[1]]))
     rows: list[tuple[str, ...]] = [(key, *(number(side.get(key, "")) for side in settings)) for key in keys]
     names = ["train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}"]
@@ -198,7 +198,8 @@ def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tup
     return [*rows, ("epochs", *(str(side.epochs) if side else "" for side in sides))]
 
 
-def _settings(result: Result) -> dict[str, Any]:
+def settings_of(result: Result) -> dict[str, Any]:
+    """A trial's rate, strengths and searched arguments of the network, by key."""
     model = {f"model.{key}": value for key, value in result.model.items()}
     return {"lr": result.lr} | result.strengths | model
 

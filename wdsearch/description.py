@@ -1,0 +1,76 @@
+"""What MLflow shows as the description of a study and of a trial, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wdsearch.objective import Result
+from wdsearch.results import StudyResult, TrialRecord, is_better
+from wdsearch.space import TIMESCALE
+from wdsearch.studyfile import as_yaml
+from wdsearch.terminal import number, settings_of
+
+SHOWN = 5
+"""Best trials that are shown."""
+LONGEST = 7500
+"""Characters; MLflow would cut a description at 8,000."""
+
+
+def study_description(result: StudyResult) -> str:
+    """The answer in a sentence, the best trials beside the baseline, the study file, and the commands that go on."""
+    text = f"{_answer(result)}\n\n{_table(result)}\n\n`wdsearch best {result.study}` prints what to put into your own training."
+    study = f"\n\nThe study:\n```yaml\n{as_yaml(result.config)}```"
+    return text + (study if len(text + study) <= LONGEST else "\n\nThe study's file is too long to be shown here.")
+
+
+def trial_description(params: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    """A trial's settings, from its params in MLflow and its network's arguments, ready to be pasted into one's own training."""
+    derived = ("log10_", "torch.")
+    numbers = {key: value for key, value in params.items() if isinstance(value, float) and not key.startswith(derived)}
+    settings = {key: value for key, value in numbers.items() if not key.endswith(TIMESCALE)} | dict(arguments)
+    prefix = "torch."
+    words = [f"- `{key.removeprefix(prefix)}`: {text}" for key, text in params.items() if key.startswith(prefix)]
+    return "\n".join([f"```yaml\n{as_yaml(settings)}```\n", *words])
+
+
+def _answer(result: StudyResult) -> str:
+    if result.best is None:
+        return f"No trial of **{result.study}** is complete yet."
+    goal, value = result.goals[0], result.best.values[0]
+    text = f"Trial **{result.best.number}** is the best: {goal} **{number(value)}**"
+    text += _gap(result.best.result)
+    if result.baseline and goal in result.baseline.metrics:
+        text += f"; unregularized {number(result.baseline.metrics[goal])}{_gap(result.baseline)}"
+    return f"{text}."
+
+
+def _gap(result: Result) -> str:
+    return f" at a gap of {number(result.metrics['gap'])}" if "gap" in result.metrics else ""
+
+
+def _table(result: StudyResult) -> str:
+    rows = [(f"trial {trial.number}", trial.result) for trial in _best(result)]
+    rows += [("baseline", result.baseline)] if result.baseline else []
+    keys = list(dict.fromkeys(key for _, one in rows for key in settings_of(one)))
+    wanted = [*result.goals, "val_loss", "gap", "train_loss", f"val_{result.metric}"]
+    names = [name for name in dict.fromkeys(wanted) if any(name in one.metrics for _, one in rows)]
+    lines = [["", *names, *keys], ["---", *("---:" for _ in (*names, *keys))]]
+    for label, one in rows:
+        settings = settings_of(one)
+        lines.append([label, *(number(one.metrics.get(name, "")) for name in names)])
+        lines[-1] += [number(settings.get(key, "")) for key in keys]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _best(result: StudyResult) -> Sequence[TrialRecord]:
+    """The complete trials, best first; those that break a constraint after those that meet all."""
+    complete = [trial for trial in result.trials if trial.state == "COMPLETE"]
+    directions = result.optuna_study.directions
+    found: list[TrialRecord] = []
+    for trial in complete:
+        place = next(
+            (i for i, other in enumerate(found) if is_better(trial.values, other.values, directions)), len(found)
+        )
+        found.insert(place, trial)
+    if result.best is not None:
+        found.sort(key=lambda trial: trial.number != result.best.number)  # type: ignore[union-attr]
+    return found[:SHOWN]

@@ -48,6 +48,8 @@ def test_run_ends_with_the_best_trial_beside_the_baseline_and_the_next_command(f
     text = (folder / "out.txt").read_text()
     for part in (
         "tiny: best of 4 trials",
+        "trained         on cpu with",
+        "in 32 bits; fused, up to",
         "baseline",
         "weight_decay",
         "val_loss",

@@ -321,3 +321,8 @@ def mutated(random: Random) -> str:
         text = text[: word.start()] + random.choice(WORDS) + text[word.end() :]
     cut = random.randrange(len(text)) if random.random() < 0.2 else len(text)
     return text[:cut] + text[cut + 1 :]
+
+
+def test_every_auto_of_the_trainer_may_be_written() -> None:
+    written = dict.fromkeys(("accelerator", "precision", "threads", "population"), "auto")
+    assert load_study(yaml_free() | {"trainer": written}).trainer == load_study(yaml_free()).trainer

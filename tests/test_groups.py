@@ -238,6 +238,12 @@ def test_each_parameter_says_why_it_does_not_decay() -> None:
     assert decayed_parameters(Zoo(), Recipe(decay="all")) == everything
 
 
+def test_the_magnitude_that_weight_norm_takes_out_does_not_decay() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    assert decayed_parameters(layer, Recipe()) == ["parametrizations.weight.original1"]
+    assert reasons(layer, Recipe())["parametrizations.weight.original0"] == "magnitude of weight norm"
+
+
 def test_a_weight_in_two_places_decays_once() -> None:
     """An embedding that is the output's weight as well."""
     module = RegularizedModule(Zoo(), {"weight_decay": 1.0}, lr=0.1)

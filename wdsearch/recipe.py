@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _WeightNorm
 
 from wdsearch.groups import Patterns
 
@@ -82,9 +83,16 @@ def _reason(name: str, own: str, module: nn.Module, parameter: nn.Parameter, rec
         return "of a norm layer"
     if isinstance(module, EMBEDDINGS):
         return "embedding"
+    if _is_magnitude(own, module):
+        return "magnitude of weight norm"
     if "bias" in own:
         return "bias"
     return "vector" if parameter.ndim < 2 else None
+
+
+def _is_magnitude(own: str, module: nn.Module) -> bool:
+    """Whether it is the scale that weight norm takes out of a weight (Salimans & Kingma 1602.07868): as of any norm layer."""
+    return own == "original0" and any(isinstance(part, _WeightNorm) for part in module.children())
 
 
 def decayed_parameters(network: nn.Module, recipe: Recipe) -> list[str]:

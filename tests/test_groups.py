@@ -190,6 +190,17 @@ def test_layers_that_drop_have_rates_by_group_and_the_others_keep_their_own() ->
     assert float(whole.get_buffer("network.clock.rate")) == 5.0
 
 
+def test_a_users_subclass_may_have_layers_and_weights_of_its_own() -> None:
+    class Own(RegularizedModule):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(Network(), **options)
+            self.layers, self.weights = nn.ModuleList([nn.Linear(2, 2)]), [1.0]
+
+    module = Own(strengths={"weight_decay:head": 1.0, "dropout:late": 0.1}, recipe=Recipe(groups=GROUPS))
+    module.optimizer_and_schedule(3)
+    assert [layer.name for layer in dropout_layers_of(module)] == ["drop", "late"]
+
+
 @pytest.mark.parametrize(
     ("strengths", "text"),
     [

@@ -71,7 +71,7 @@ class RegularizedModule(L.LightningModule):
     def _members(self, key: str) -> list[str]:
         """Names of the parameters, or of the layers, that a key's regularizer acts on."""
         regularizer, group = split_key(key)
-        names = self.layers(key) if REGULARIZERS[regularizer].acts_on == "layers" else self.decayed
+        names = self.layers_of(key) if REGULARIZERS[regularizer].acts_on == "layers" else self.decayed
         if not group:
             return names
         patterns = self.recipe.groups.get(regularizer, {})
@@ -80,7 +80,7 @@ class RegularizedModule(L.LightningModule):
         shown = {name.removeprefix("network."): name for name in names}
         return [shown[name] for name in assigned(patterns, shown)[group]]
 
-    def layers(self, key: str) -> list[str]:
+    def layers_of(self, key: str) -> list[str]:
         """Names of the layers that hold the strength of a key's regularizer."""
         wanted = REGULARIZERS[split_key(key)[0]].buffer
         named = self.network.named_modules(prefix="network")
@@ -125,7 +125,7 @@ class RegularizedModule(L.LightningModule):
         for key, changed in self.acting("loss"):
             value = changed(value, outputs, targets, strengths[key], self.task)
         for key, penalty in self.acting("penalty"):
-            if weights := self.weights(self.members[key]):
+            if weights := self.parameters_named(self.members[key]):
                 value = value + penalty(weights, strengths[key])
         return value
 
@@ -174,7 +174,7 @@ class RegularizedModule(L.LightningModule):
         values = self.strengths.as_dict()
         return min((patience(float(values[key])) for key, patience in self.acting("patience")), default=math.inf)
 
-    def weights(self, names: Iterable[str]) -> Params:
+    def parameters_named(self, names: Iterable[str]) -> Params:
         """The parameters of these names."""
         parameters = dict(self.named_parameters())
         return {name: parameters[name] for name in names}
@@ -192,7 +192,10 @@ class RegularizedModule(L.LightningModule):
         lr, adamw = float(self.rates.as_dict()["lr"]), self.recipe.optimizer == "adamw"
         word = "weight_decay" if adamw else "decoupled_decay"
         groups: list[dict[str, Any]] = [
-            {"params": list(self.weights(names).values()), word: float(self.decay(keys, self.strengths.as_dict()))}
+            {
+                "params": list(self.parameters_named(names).values()),
+                word: float(self.decay(keys, self.strengths.as_dict())),
+            }
             for keys, names in self.decay_groups()
         ]
         decayed = set(self.decayed)
@@ -224,7 +227,7 @@ class RegularizedModule(L.LightningModule):
         if not self.acting("prox"):
             return
         strengths, group = self.current_strengths(), optimizer.param_groups[0]
-        for name, weight in self.weights(self.decayed).items():
+        for name, weight in self.parameters_named(self.decayed).items():
             if weight.grad is not None:
                 step_size = torch.as_tensor(torch_step_size(optimizer, group, weight), device=weight.device)
                 weight.copy_(self.after_prox(name, weight, step_size, strengths))

@@ -37,7 +37,7 @@ def parameters_of(module: RegularizedModule) -> tuple[Parameter, ...]:
 
 def dropout_layers_of(module: RegularizedModule) -> tuple[Parameter, ...]:
     """Every layer of a trial's network that drops."""
-    names = (name.removeprefix(PREFIX) for name in module.layers("dropout"))
+    names = (name.removeprefix(PREFIX) for name in module.layers_of("dropout"))
     return tuple(Parameter(name, (), None, _acting(module, name, "layers")) for name in names)
 
 
@@ -65,7 +65,7 @@ def _refuse_empty(module: RegularizedModule, key: str, recipe: Recipe) -> None:
     regularizer, group = split_key(key)
     if not group:
         return
-    patterns, layers = recipe.groups[regularizer], module.layers(key)
+    patterns, layers = recipe.groups[regularizer], module.layers_of(key)
     on_layers = getattr(regularizer_of(key), "acts_on", None) == "layers"
     names = [name.removeprefix(PREFIX) for name in (layers if on_layers else module.decayed)]
     what = "layer that drops" if on_layers else "parameter that decays"

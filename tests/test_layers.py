@@ -32,6 +32,7 @@ LAYERS = [
     "parameters",
     "factory",
     "objective preview",
+    "explanation",
     "solo",
     "storage spool",
     "results",

@@ -9,6 +9,9 @@ import torch
 
 from wdsearch.cohort import Cohort, Saved
 
+FORMAT = 2
+"""Goes up when a cohort saves other things than before."""
+
 
 def write_checkpoint(path: Path, tick: int, cohorts: Sequence[Cohort], device: torch.device) -> None:
     """Write a population as it stands on a device at the end of an epoch, all or nothing."""
@@ -35,4 +38,4 @@ def read_checkpoint(path: Path, running: Collection[int], device: torch.device) 
 
 def _made(device: torch.device) -> str:
     """What decides how trials are trained."""
-    return f"wdsearch {version('wdsearch')}, torch {version('torch')}, {device.type}"
+    return f"wdsearch {version('wdsearch')} ({FORMAT}), torch {version('torch')}, {device.type}"

@@ -3,16 +3,19 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from wdsearch.batches import Batch
+from wdsearch.diagnostics import Span, diagnose
 from wdsearch.module import RegularizedModule
+from wdsearch.objective import Diagnosis
 from wdsearch.tasks import Sums, Task, losses_and_gaps
 from wdsearch.types import Params
+from wdsearch.watch import Steps
 
 FINISHED, STOPPED_EARLY, DIVERGED = "finished", "stopped early", "diverged"
 Saved = dict[str, Any]
@@ -24,7 +27,7 @@ class TrialEpoch:
     """What one epoch showed of one trial: its age after it, the metrics of its result so far, and why it ends, if it does.
 
     `metrics` are those of this epoch, `result` those of the state by which the trial is judged: the same, or the best
-    epoch's if it stops early.
+    epoch's if it stops early. Now and then there are `trends` of weights, updates and gradients.
     """
 
     number: int
@@ -32,10 +35,15 @@ class TrialEpoch:
     metrics: dict[str, float]
     result: dict[str, float]
     end: str | None
+    trends: dict[str, float] = field(default_factory=dict)
+
+
+TRENDS = 10
+"""How often trends are measured in a training."""
 
 
 class Cohort(ABC):
-    """Trials that share their age, batches and noise; a subclass trains them.
+    """Trials that share their age, batches and noise, and train for `steps` steps; a subclass trains them.
 
     Columns (`numbers`, `patience`, `best`, `best_age`) have an entry per trial. A step adds each trial's objective times
     the batch's rows to `objective`, shape (K,).
@@ -43,8 +51,8 @@ class Cohort(ABC):
 
     kind: ClassVar[str]
 
-    def __init__(self, trials: Mapping[int, RegularizedModule], task: Task) -> None:
-        self.numbers, self.task, self.age = list(trials), task, 0
+    def __init__(self, trials: Mapping[int, RegularizedModule], task: Task, steps: int) -> None:
+        self.numbers, self.task, self.steps, self.age = list(trials), task, steps, 0
         self.patience = [module.patience() for module in trials.values()]
         self.best: list[dict[str, float]] = [{} for _ in trials]
         self.best_age = [0 for _ in trials]
@@ -64,6 +72,18 @@ class Cohort(ABC):
         """State dict of the weights by which a trial is judged, for its `RegularizedModule` alone."""
 
     @abstractmethod
+    def module(self, number: int) -> RegularizedModule:
+        """A trial alone in the state by which it is judged, on the CPU; a copy."""
+
+    @abstractmethod
+    def watched(self, number: int) -> Steps:
+        """What a trial's steps showed."""
+
+    @abstractmethod
+    def trends(self) -> dict[str, Tensor]:
+        """How weights, updates and gradients stand, per trial: (K,)."""
+
+    @abstractmethod
     def saved(self) -> Saved:
         """What its further training depends on; tensors are shared, not copied."""
 
@@ -78,6 +98,11 @@ class Cohort(ABC):
     @abstractmethod
     def _keep_best(self, row: int) -> None:
         """Copy a trial's weights as its best so far."""
+
+    def diagnosis(self, number: int, batch: Batch | None, epochs: int) -> Diagnosis:
+        """What λ did to a trial so far; `batch` are validation rows, `epochs` those planned."""
+        steps = self.watched(number)
+        return diagnose(self.module(number), batch, steps, Span(len(steps.gradient_norms), self.steps, epochs))
 
     def keep(self, numbers: set[int]) -> None:
         """Drop all other trials: memory and time fall with them."""
@@ -94,19 +119,18 @@ class Cohort(ABC):
         columns = losses_and_gaps(self.task, train, validation)
         columns["loss/objective"] = torch.as_tensor(self.objective / self.rows_seen)
         self.objective, self.rows_seen = 0.0, 0
+        seen = self.trends() if self.age % max(1, epochs // TRENDS) == 0 else {}
         table = {name: column.tolist() for name, column in columns.items()}
-        return [
-            self._trial_epoch(row, {name: column[row] for name, column in table.items()}, epochs)
-            for row in range(len(self.numbers))
-        ]
+        trends = {name: column.tolist() for name, column in seen.items()}
+        return [self._trial_epoch(row, _row(table, row), _row(trends, row), epochs) for row in range(len(self.numbers))]
 
-    def _trial_epoch(self, row: int, metrics: dict[str, float], epochs: int) -> TrialEpoch:
+    def _trial_epoch(self, row: int, metrics: dict[str, float], trends: dict[str, float], epochs: int) -> TrialEpoch:
         patient = self.patience[row] == math.inf
         if patient or metrics["loss/val"] < self.best[row].get("loss/val", math.inf):
             self.best[row], self.best_age[row] = metrics, self.age
             if not patient:
                 self._keep_best(row)
-        return TrialEpoch(self.numbers[row], self.age, metrics, self.best[row], self._end(row, metrics, epochs))
+        return TrialEpoch(self.numbers[row], self.age, metrics, self.best[row], self._end(row, metrics, epochs), trends)
 
     def _end(self, row: int, metrics: dict[str, float], epochs: int) -> str | None:
         if not all(math.isfinite(metrics[name]) for name in ("loss/objective", "loss/train", "loss/val")):
@@ -130,3 +154,8 @@ class Cohort(ABC):
         self.age = saved["age"]
         self.best, self.best_age = ([saved[key][place] for place in places] for key in ("best", "best_age"))
         return places
+
+
+def _row(table: Mapping[str, list[float]], row: int) -> dict[str, float]:
+    """One trial's numbers."""
+    return {name: column[row] for name, column in table.items()}

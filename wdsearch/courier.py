@@ -9,7 +9,9 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from wdsearch.plots import draw_trial
 from wdsearch.spool import Record, Spool
 from wdsearch.tracking import STUDY
 
@@ -132,7 +134,7 @@ class Courier:
         self.client.log_batch(run, metrics, named, [RunTag(name, value) for name, value in tags.items()])
         for record in _last_of_kind(records):
             self._finish(run, record)
-        self.spool.delivered(records)
+        self.spool.delivered(records, drawn=any(record.kind == "diagnosis" for record in records))
 
     def _finish(self, run: str, record: Record) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -144,8 +146,21 @@ class Courier:
             self.client.log_artifact(run, record.body["path"], record.body["folder"] or None)
         elif record.kind == "artifact":
             complain(self.spool, f"{record.body['path']} was gone before it could be delivered")
+        if record.kind == "diagnosis":
+            self._show_diagnosis(run, record)
         if record.kind == "end":
             self.client.set_terminated(run, record.body["status"], record.body["time"])
+
+    def _show_diagnosis(self, run: str, record: Record) -> None:
+        """A trial's curves and weights as a picture, and every layer's numbers."""
+        diagnostics, curves = record.body["diagnostics"], self.spool.curves(record.key)
+        with TemporaryDirectory() as folder:
+            picture = Path(folder, "trial.png")
+            draw_trial(picture, record.key, curves, diagnostics["histogram"])
+            numbers = Path(folder, "diagnostics.json")
+            numbers.write_text(json.dumps(diagnostics, indent=1))
+            for path in (picture, numbers):
+                self.client.log_artifact(run, str(path))
 
     # -- runs --------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from wdsearch.assembly import BuildError, build_recipe, build_task, built, check_hooks, text_of
 from wdsearch.batches import Batch, rows_of, shapes_of, split_batch
+from wdsearch.diagnostics import scale_invariant_share
 from wdsearch.fusing import slow_when_fused, step_alone, why_alone
 from wdsearch.groups import split_key
 from wdsearch.loaders import augments_itself
@@ -164,6 +165,15 @@ class TrialFactory:
             raise BuildError(f"{text}: {text_of(error)}") from error
         device = device_of(self.config.trainer.accelerator)
         return slow_when_fused(copy.deepcopy(modules[0]), batch, rows, device) or why_alone(modules, batch)
+
+    def scale_invariant_share(self) -> float:
+        """Share of the baseline's decayed weights whose scale norm layers take out; 0 where that cannot be tried."""
+        if self.solo:
+            return 0.0
+        try:
+            return scale_invariant_share(self.module(baseline(self.config)), _first_rows(self._batch()))
+        except Exception:  # a network that cannot be called so is searched all the same
+            return 0.0
 
     def _unequal(self, arguments: Mapping[str, Any]) -> list[Configuration]:
         """Three trials that share no strength."""

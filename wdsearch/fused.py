@@ -18,6 +18,7 @@ from wdsearch.module import RegularizedModule
 from wdsearch.optim import OPTIMIZERS, empty_stack, stack_rows
 from wdsearch.tasks import Sums
 from wdsearch.types import Params
+from wdsearch.watch import Steps, Watch
 
 
 def _lift(module: RegularizedModule, method: str) -> Callable[[Params, Params, Batch], Any]:
@@ -57,8 +58,11 @@ class FusedCohort(Cohort):
         self, trials: Mapping[int, RegularizedModule], steps: int, device: torch.device, places: int = 32
     ) -> None:
         modules = [module.to(device) for module in trials.values()]
-        super().__init__(trials, modules[0].task)
+        super().__init__(trials, modules[0].task, steps)
         self.places, self.template, recipe = max(1, places), copy.deepcopy(modules[0]), modules[0].recipe
+        self._alone = copy.deepcopy(
+            modules[0]
+        ).cpu()  # never called: what a network keeps of a vmapped call cannot be copied
         params, self.buffers = stack_module_state(modules)
         trained = {name for name, value in self.template.named_parameters() if value.requires_grad}
         self.params = {name: params[name].detach().requires_grad_() for name in params if name in trained}
@@ -68,6 +72,7 @@ class FusedCohort(Cohort):
         self.optimizer = OPTIMIZERS[recipe.optimizer](groups, rates, recipe)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.factor(step, steps))
         self.best_state: Params = {}
+        self.watch = Watch(self.template.decayed)
         self._names = _names_of_state(self.template)
         self._vmapped = {method: _lift(self.template, method) for method in ("objective", "evaluation")}
         self._train(True)
@@ -114,9 +119,11 @@ class FusedCohort(Cohort):
         self.rows_seen += rows
         for parameter, *parts in zip(self.params.values(), *gradients, strict=True):
             parameter.grad = _joined([part for part in parts if part is not None])
+        self.watch.before_step(self.params, [parameter.grad for parameter in self.params.values()])
         self._change_gradients()
         self.optimizer.step()
         self._apply_prox()
+        self.watch.after_step(self.params, float(self.schedule.get_last_lr()[0]))
         self.schedule.step()
 
     def gradients(
@@ -182,7 +189,19 @@ class FusedCohort(Cohort):
         source = self.best_state if self.patience[row] < math.inf else self.params | self.buffers
         return {name: source[own][row].detach().clone().cpu() for name, own in self._names.items()}
 
+    def module(self, number: int) -> RegularizedModule:
+        alone = copy.deepcopy(self._alone)
+        alone.load_state_dict(self.state(number))
+        return alone
+
+    def watched(self, number: int) -> Steps:
+        return self.watch.steps(self.numbers.index(number))
+
+    def trends(self) -> dict[str, Tensor]:
+        return self.watch.trends(self.params)
+
     def _keep_rows(self, rows: list[int]) -> None:
+        self.watch.keep(rows)
         kept = torch.tensor(rows, dtype=torch.int64)
         self.optimizer.keep(kept)
         on_device = kept.to(self.device)
@@ -196,6 +215,7 @@ class FusedCohort(Cohort):
             "moments": {name: dict(self.optimizer.state[value]) for name, value in self.params.items()},
             "schedule": self.schedule.state_dict(),
             "best_state": self.best_state,
+            "watch": self.watch.saved(),
         }
 
     def restore(self, saved: Saved) -> None:
@@ -208,6 +228,7 @@ class FusedCohort(Cohort):
             }
         self.buffers = {name: saved["buffers"][name][rows].to(value.device) for name, value in self.buffers.items()}
         self.best_state = {name: value[rows].to(self.device) for name, value in saved["best_state"].items()}
+        self.watch.restore(saved["watch"], rows.tolist(), self.device)
         self.schedule.load_state_dict(saved["schedule"])
         for group, factor in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = factor

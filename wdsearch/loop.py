@@ -16,6 +16,7 @@ from typing import Any
 import lightning as L
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
+from rich.markup import escape
 
 from wdsearch.assembly import BuildError, describe_data
 from wdsearch.checkpoint import write_checkpoint
@@ -89,12 +90,12 @@ class SearchLoop(L.Callback):
         epochs = [population.trial_epochs[number] for number in sorted(population.trial_epochs)]
         for epoch in epochs:
             self.work.running[epoch.number].age = epoch.age
-            self.tracker.log(_key(epoch.number), epoch.age, epoch.metrics)
+            self.tracker.log(_key(epoch.number), epoch.age, epoch.metrics | epoch.trends)
         news = [epoch for epoch in epochs if epoch.end or epoch.age > self.work.running[epoch.number].settled]
         pruned, judged = self._judge([epoch for epoch in news if epoch.number != UNREGULARIZED and not epoch.end])
         leaving = [epoch for epoch in news if epoch.end or epoch.number in pruned]
         if leaving or judged:
-            self._conclude({epoch.number: self._result(epoch) for epoch in leaving}, population)
+            self._conclude({epoch.number: self._result(epoch, population) for epoch in leaving}, population)
         population.prune({epoch.number for epoch in leaving})
         self.work.leases.tick = max(self.work.leases.tick, self.work.tick)
         if leaving:
@@ -187,17 +188,30 @@ class SearchLoop(L.Callback):
             return {n for n in handles if pruner.outside(trials[n], trials, self.study.direction)}, bool(handles)
         return {n for n in handles if pruner.prune(self.study, trials[n])}, bool(handles)
 
-    def _result(self, epoch: TrialEpoch) -> Result:
+    def _result(self, epoch: TrialEpoch, population: Training) -> Result:
         settings = self.work.running[epoch.number].settings
         metrics = {name: value for name, value in flat(epoch.result).items() if math.isfinite(value)}
-        return Result(epoch.end or PRUNED, epoch.age, metrics, settings.lr, settings.strengths, settings.model)
+        own = (settings.lr, settings.strengths, settings.model)
+        return Result(epoch.end or PRUNED, epoch.age, metrics, *own, self._diagnostics(epoch.number, population))
+
+    def _diagnostics(self, number: int, population: Training) -> dict[str, Any]:
+        """What λ did to a trial; a network that cannot be looked at is said once, and loses nothing else."""
+        try:
+            return population.diagnosis(number).as_dict()
+        except Exception as error:  # whatever a user's network raises
+            text = f"no diagnostics, for the network cannot be looked at: {type(error).__name__}: {error}"
+            if text not in self._said:
+                self._said.add(text)
+                self.progress.note(f"[yellow]warning[/yellow] {escape(text)}")
+            return {}
 
     def _conclude(self, results: Mapping[int, Result], population: Training) -> None:
         """Write down what became of the leaving trials, settle it, and tell Optuna."""
         for number, result in results.items():
             tags = {"wdsearch.end": result.end, "wdsearch.diverged": str(result.end == DIVERGED).lower()}
             state = "COMPLETE" if result.is_complete else "PRUNED"
-            self.tracker.end_trial(_key(number), state, result.metrics | {"epochs": result.epochs}, tags, result.epochs)
+            metrics = result.metrics | {"epochs": result.epochs}
+            self.tracker.end_trial(_key(number), state, metrics, tags, result.epochs, result.diagnostics)
         self.tracker.flush()  # before Optuna is told: a crash in between repeats the end, and loses nothing
         self._keep_best_weights(results, population)
         trials = {number: self.work.running.pop(number).trial for number in results}

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from wdsearch.attributes import plain_attributes, restore_attributes
 from wdsearch.batches import Batch
@@ -12,6 +13,7 @@ from wdsearch.cohort import Cohort, Saved
 from wdsearch.module import RegularizedModule
 from wdsearch.tasks import Sums
 from wdsearch.types import Params
+from wdsearch.watch import Steps, Watch
 
 
 class LoopedCohort(Cohort):
@@ -21,22 +23,27 @@ class LoopedCohort(Cohort):
 
     def __init__(self, trials: Mapping[int, RegularizedModule], steps: int, device: torch.device) -> None:
         self.modules = [module.to(device) for module in trials.values()]
-        super().__init__(trials, self.modules[0].task)
+        super().__init__(trials, self.modules[0].task, steps)
         made = [module.optimizer_and_schedule(steps) for module in self.modules]
         self.optimizers, self.schedules = [one for one, _ in made], [one for _, one in made]
         self.best_states: list[Params] = [{} for _ in self.modules]
+        self.watches = [Watch(module.decayed) for module in self.modules]
 
     def step(self, batch: Batch, index: int) -> None:
         objectives = []
-        for module, optimizer, schedule in zip(self.modules, self.optimizers, self.schedules, strict=True):
+        columns = (self.modules, self.optimizers, self.schedules, self.watches)
+        for module, optimizer, schedule, watch in zip(*columns, strict=True):
             module.train()
             module.rewind_noise(self.age, index)
             optimizer.zero_grad()
             objective = module.objective(batch)
             objective.backward()
+            params = {name: value.detach().unsqueeze(0) for name, value in module.named_parameters()}
+            watch.before_step(params, [p.grad.unsqueeze(0) for p in module.parameters() if p.grad is not None])
             module.before_step(optimizer)
             optimizer.step()
             module.after_step(optimizer)
+            watch.after_step(params, module.recipe.factor(schedule.last_epoch, self.steps))
             schedule.step()
             objectives.append(objective.detach())
         rows = self.modules[0].rows(batch)
@@ -56,8 +63,24 @@ class LoopedCohort(Cohort):
         source = self.best_states[row] if self.patience[row] < math.inf else self.modules[row].state_dict()
         return {name: value.detach().clone().cpu() for name, value in source.items()}
 
+    def module(self, number: int) -> RegularizedModule:
+        alone = copy.deepcopy(self.modules[self.numbers.index(number)]).cpu()
+        alone.zero_grad()
+        alone.load_state_dict(self.state(number))
+        return alone
+
+    def watched(self, number: int) -> Steps:
+        return self.watches[self.numbers.index(number)].steps(0)
+
+    def trends(self) -> dict[str, Tensor]:
+        params = [
+            {name: value.detach().unsqueeze(0) for name, value in module.named_parameters()} for module in self.modules
+        ]
+        each = [watch.trends(own) for watch, own in zip(self.watches, params, strict=True)]
+        return {name: torch.cat([one[name] for one in each]) for name in each[0]}
+
     def _keep_rows(self, rows: list[int]) -> None:
-        for column in ("modules", "optimizers", "schedules", "best_states"):
+        for column in ("modules", "optimizers", "schedules", "best_states", "watches"):
             setattr(self, column, [getattr(self, column)[row] for row in rows])
 
     def saved(self) -> Saved:
@@ -67,6 +90,7 @@ class LoopedCohort(Cohort):
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
             "best_states": self.best_states,
+            "watches": [watch.saved() for watch in self.watches],
         }
 
     def restore(self, saved: Saved) -> None:
@@ -76,3 +100,4 @@ class LoopedCohort(Cohort):
             self.optimizers[row].load_state_dict(saved["optimizers"][place])
             self.schedules[row].load_state_dict(saved["schedules"][place])
             self.best_states[row] = saved["best_states"][place]
+            self.watches[row].restore(saved["watches"][place], [0], self.modules[row].device)

@@ -1,7 +1,7 @@
 """From the result of one trial to what Optuna is told."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Metrics = dict[str, float]
@@ -19,11 +19,28 @@ def flat_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """What λ did to one trial, measured on the state by which it is judged.
+
+    `whole` has the numbers of all decayed weights together, `layers` those of each by its name, `histogram` counts the entries
+    of all between `edges`.
+    """
+
+    whole: dict[str, float]
+    layers: dict[str, dict[str, float]]
+    histogram: dict[str, list[Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For files and Optuna's attributes."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Result:
     """What a trial is judged by, all from one state of its weights, and how it was configured.
 
     `metrics` has `train_loss`, `val_loss`, `gap` and the same for the metric; `epochs` is its age in epochs at the end,
-    `end` why it ended: finished, stopped early, pruned or diverged.
+    `end` why it ended: finished, stopped early, pruned or diverged. `diagnostics` is its Diagnosis as a dict.
     """
 
     end: str
@@ -32,6 +49,12 @@ class Result:
     lr: float
     strengths: dict[str, float]
     model: dict[str, Any]
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What λ did; empty where nothing was measured."""
+        return Diagnosis(**({"whole": {}, "layers": {}, "histogram": {}} | self.diagnostics))
 
     @property
     def is_complete(self) -> bool:

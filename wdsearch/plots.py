@@ -1,6 +1,7 @@
 """Pictures of a study."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,36 @@ def _off(trial: TrialRecord, key: str) -> bool:
 
 def _position(trial: TrialRecord, key: str, left: float) -> float:
     return left if _off(trial, key) else trial.result.strengths[key]
+
+
+def draw_trial(
+    path: Path, name: str, curves: Mapping[str, Mapping[int, float]], histogram: Mapping[str, list[Any]]
+) -> None:
+    """A trial in one picture: losses, gap, and the distribution of its weights."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 3.2))
+    figure.subplots_adjust(left=0.06, right=0.985, bottom=0.16, top=0.88, wspace=0.22)
+    losses, gap, weights = figure.subplots(1, 3)
+    for axes, title, lines in (
+        (losses, f"{name}: loss", {"loss/train": (BASELINE, "training"), "loss/val": (COMPLETE, "validation")}),
+        (gap, "gap", {"loss/gap": (COMPLETE, "validation − training")}),
+    ):
+        for metric, (color, label) in lines.items():
+            epochs = sorted(curves.get(metric, {}).items())
+            axes.plot([age for age, _ in epochs], [value for _, value in epochs], color=color, label=label)
+        axes.set_xlabel("epoch")
+        axes.legend(loc="best", fontsize="small", frameon=False)
+        _plain(axes, title)
+    if histogram.get("counts"):
+        weights.stairs(histogram["counts"], histogram["edges"], fill=True, color=COMPLETE)
+        weights.set_yscale("log", nonpositive="clip")
+    weights.set_xlabel("weight")
+    _plain(weights, "decayed weights: count, in logarithms")
+    figure.savefig(path, dpi=90)
+
+
+def _plain(axes: Any, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize="medium")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from wdsearch.batches import Batch
 from wdsearch.cohort import Cohort, Saved, TrialEpoch
@@ -13,6 +14,7 @@ from wdsearch.fused import FusedCohort
 from wdsearch.loaders import batches_of, train_eval_loader
 from wdsearch.looped import LoopedCohort
 from wdsearch.module import RegularizedModule
+from wdsearch.objective import Diagnosis
 from wdsearch.tasks import Sums, total
 from wdsearch.types import Params
 
@@ -32,6 +34,10 @@ class Training(Protocol):
 
     def state(self, number: int) -> Params:
         """State dict of a live trial's judged weights."""
+        ...
+
+    def diagnosis(self, number: int) -> Diagnosis:
+        """What λ did to a live trial."""
         ...
 
 
@@ -73,6 +79,7 @@ class Population(L.LightningModule):
         self.cohorts: list[Cohort] = []
         self._waiting: list[tuple[Mapping[int, RegularizedModule], Saved | None, bool]] = []
         self.trial_epochs: dict[int, TrialEpoch] = {}
+        self._shown: Batch | None = None
         datamodule.prepare_data()
         datamodule.setup("fit")
         self.batches = CohortBatches(datamodule.train_dataloader(), lambda: self.cohorts, seed)
@@ -108,6 +115,11 @@ class Population(L.LightningModule):
         """State dict of a live trial's judged weights."""
         return next(cohort.state(number) for cohort in self.cohorts if number in cohort.numbers)
 
+    def diagnosis(self, number: int) -> Diagnosis:
+        """What λ did to a live trial, on the state by which it is judged and the first validation rows."""
+        cohort = next(cohort for cohort in self.cohorts if number in cohort.numbers)
+        return cohort.diagnosis(number, self._shown, self.epochs)
+
     def prune(self, numbers: set[int]) -> None:
         """Let trials leave now."""
         for cohort in self.cohorts:
@@ -133,6 +145,8 @@ class Population(L.LightningModule):
         self._sums: list[list[list[Sums]]] = [[[], []] for _ in self.cohorts]
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if self._shown is None and not dataloader_idx:
+            self._shown = apply_to_collection(batch, torch.Tensor, lambda tensor: tensor.detach().cpu())
         for cohort, sums in zip(self.cohorts, self._sums, strict=True):
             sums[dataloader_idx].append(cohort.evaluate(batch))
 

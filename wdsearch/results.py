@@ -15,6 +15,7 @@ from wdsearch.objective import Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
 RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"
+INVARIANT = "scale invariant"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A study as it stands. `best` is None until a trial is complete; of several goals' Pareto front the first goal decides."""
+    """A study as it stands. `best` is None until a trial is complete; of several goals' Pareto front the first goal decides.
+
+    `invariant` is the share of the decayed weights whose scale norm layers take out.
+    """
 
     study: str
     goals: tuple[str, ...]
@@ -43,6 +47,7 @@ class StudyResult:
     link: str | None
     memory: dict[str, int]
     training: str
+    invariant: float
     folder: Path
     optuna_study: optuna.Study = field(repr=False, compare=False)
 
@@ -72,6 +77,7 @@ def load_result(study: str | optuna.Study, home: Home | None = None, storage: st
         link=attributes.get(LINK),
         memory=attributes.get(MEMORY, {}),
         training=attributes.get(TRAINING, ""),
+        invariant=attributes.get(INVARIANT, 0.0),
         folder=home.folder(opened.study_name),
         optuna_study=opened,
     )

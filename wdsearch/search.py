@@ -27,7 +27,7 @@ from wdsearch.memory import Memory, available, footprint, is_out_of_memory, show
 from wdsearch.plots import plot_gap
 from wdsearch.population import Population
 from wdsearch.provenance import provenance
-from wdsearch.results import LINK, MEMORY, TRAINING, StudyResult, load_result, spent
+from wdsearch.results import INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
 from wdsearch.samplers import build_pruner
 from wdsearch.solo import Soloists
 from wdsearch.space import baseline
@@ -176,6 +176,7 @@ def _places(loop: SearchLoop) -> int:
     config, factory = loop.config, loop.factory
     wanted = factory.places
     loop.study.set_user_attr(TRAINING, factory.training(wanted))
+    loop.study.set_user_attr(INVARIANT, factory.scale_invariant_share())
     if factory.solo:
         return 1
     trials = config.most_training

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from wdsearch.cohort import DIVERGED, FINISHED, STOPPED_EARLY, Cohort, TrialEpoch
+from wdsearch.diagnostics import diagnose_weights
 from wdsearch.loaders import train_eval_loader
 from wdsearch.noise import derive_seed
-from wdsearch.objective import flat_name
+from wdsearch.objective import Diagnosis, flat_name
 from wdsearch.types import Params
 
 GO, END, STATE = "go", "end", "state"
@@ -183,6 +184,10 @@ class Soloists:
     def state(self, number: int) -> Params:
         """State dict of a trial in training."""
         return self._solos[number].state()
+
+    def diagnosis(self, number: int) -> Diagnosis:
+        """Of what a user's module does with its weights nothing is known but the weights themselves."""
+        return diagnose_weights(self._solos[number].module, self.state(number))
 
     def fit(self, loop: Any) -> None:
         """Train; after each epoch of all the loop judges, prunes and admits."""

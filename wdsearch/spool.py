@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, kind TEXT, body TEXT);
 CREATE INDEX IF NOT EXISTS records_by_key ON records (key);
+CREATE TABLE IF NOT EXISTS told (id INTEGER PRIMARY KEY, key TEXT, body TEXT);
+CREATE INDEX IF NOT EXISTS told_by_key ON told (key);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
 """
 _INSERT = """
@@ -68,11 +70,26 @@ class Spool:
         """Number of records not yet delivered."""
         return int(self._database.execute("SELECT COUNT(*) FROM records").fetchone()[0])
 
-    def delivered(self, records: Sequence[Record]) -> None:
-        """Forget records that MLflow has."""
+    def delivered(self, records: Sequence[Record], drawn: bool = False) -> None:
+        """Forget records that MLflow has; of a trial's epochs keep a copy until its curves are `drawn`."""
+        epochs = [(record.id, record.key, json.dumps(record.body)) for record in records if record.kind == "metrics"]
         self._database.execute("BEGIN IMMEDIATE")
+        if drawn:
+            self._database.executemany("DELETE FROM told WHERE key = ?", {(record.key,) for record in records})
+        else:
+            self._database.executemany("INSERT OR IGNORE INTO told VALUES (?, ?, ?)", epochs)
         self._database.executemany("DELETE FROM records WHERE id = ?", [(record.id,) for record in records])
         self._database.execute("COMMIT")
+
+    def curves(self, key: str) -> dict[str, dict[int, float]]:
+        """Each metric of a trial that was not drawn yet by epoch, whether MLflow has it already or not."""
+        query = "SELECT body FROM told WHERE key = ?1 UNION ALL SELECT body FROM records WHERE key = ?1 AND kind = 'metrics'"
+        found: dict[str, dict[int, float]] = {}
+        for (text,) in self._database.execute(query, (key,)):
+            body = json.loads(text)
+            for name, value in body["metrics"].items():
+                found.setdefault(name, {})[body["step"]] = value
+        return found
 
     def remember(self, name: str, value: str) -> None:
         """Keep a fact: the experiment's id, the id of a key's run."""

@@ -118,12 +118,21 @@ class Tracker:
             self._facts[f"step {key}"] = str(step)
 
     def end_trial(
-        self, key: str, state: str, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0
+        self,
+        key: str,
+        state: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        step: int = 0,
+        diagnostics: Mapping[str, Any] | None = None,
     ) -> None:
-        """Close a run with the result's metrics; `state` is Optuna's."""
-        result = _finite(metrics)
+        """Close a run with the result's metrics, and what λ did if that was measured; `state` is Optuna's."""
+        measures = {f"diagnosis/{name}": value for name, value in (diagnostics or {}).get("whole", {}).items()}
+        result = _finite({**metrics, **measures})
         written = json.dumps([step, result])
         news = {} if self.spool.recall(f"result {key}") == written else result
+        if diagnostics and news:
+            self._buffer.append((key, "diagnosis", {"diagnostics": dict(diagnostics)}))
         status = "FAILED" if state == "FAIL" else "FINISHED"
         body = {"status": status, "metrics": news, "tags": {"wdsearch.state": state} | dict(tags)}
         self._buffer.append((key, "end", body | {"step": step, "time": now_ms()}))

@@ -1,0 +1,167 @@
+"""What the steps of K trials show while they train: gradient norms of every step, sizes of updates of one in sixteen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from wdsearch.types import Params
+
+EVERY = 16
+"""An update is measured once in so many steps: that takes a copy of the weights."""
+
+
+class Record:
+    """A growing table of numbers: an entry a step, of shape (K, ...)."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+        self._entries: list[Tensor] = []
+
+    def append(self, entry: Float[Tensor, "K ..."]) -> None:
+        """Write down one step."""
+        self._entries.append(entry)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._blocks)) + len(self._entries)
+
+    def table(self) -> Float[Tensor, "steps K ..."]:
+        """All steps; of none of them an empty tensor."""
+        if self._entries:
+            self._blocks.append(torch.stack(self._entries))
+            self._entries = []
+        if len(self._blocks) > 1:
+            self._blocks = [torch.cat(self._blocks)]
+        return self._blocks[0] if self._blocks else torch.zeros(0)
+
+    def of(self, row: int, *shape: int) -> Float[Tensor, "steps ..."]:
+        """One trial's numbers, on the CPU; `shape` is that of an entry of it."""
+        own = self.table()[:, row] if len(self) else torch.zeros(0, *shape)
+        return own.double().cpu()
+
+    def replace(self, table: Float[Tensor, "steps K ..."]) -> None:
+        """Put another table in the place of all that was written."""
+        self._blocks, self._entries = ([table] if len(table) else []), []
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all trials but these rows."""
+        self.replace(self.table()[:, rows] if len(self) else torch.zeros(0))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What one trial's steps showed.
+
+    `gradient_norms` has the norm of the whole gradient, before it is clipped, of every step. Of the measured updates,
+    `sizes` ‖Δw‖/‖w‖ and `angles` between w before and after (radians) have a column for each watched weight, `factors` the
+    schedule's.
+    """
+
+    gradient_norms: Float[Tensor, " steps"]
+    sizes: Float[Tensor, "measured weights"]
+    angles: Float[Tensor, "measured weights"]
+    factors: Float[Tensor, " measured"]
+
+
+class Watch:
+    """Looks at the steps of K trials, whose parameters are given by name as stacks (K, ...)."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self.gradient_norms, self.sizes, self.angles = Record(), Record(), Record()
+        self.factors: list[float] = []
+        self._seen, self._measured = 0, 0
+        self._before: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def before_step(self, params: Params, gradients: Sequence[Tensor | None]) -> None:
+        """Take the gradients' norms, and now and then a copy of the weights."""
+        squares = [_norms(gradient).square() for gradient in gradients if gradient is not None]
+        if not squares:
+            return
+        self.gradient_norms.append(torch.stack(squares).sum(0).sqrt())
+        if len(self.gradient_norms) % EVERY == EVERY // 2:
+            self._before = {name: params[name].detach().clone() for name in self.names}
+
+    @torch.no_grad()
+    def after_step(self, params: Params, factor: float) -> None:
+        """Measure the update, if the weights before it were copied; `factor` is the schedule's in this step."""
+        if not self._before:
+            return
+        pairs = [_update(self._before[name], params[name]) for name in self.names]
+        self._before = {}
+        if pairs:
+            self.sizes.append(torch.stack([size for size, _ in pairs], dim=1))
+            self.angles.append(torch.stack([angle for _, angle in pairs], dim=1))
+            self.factors.append(factor)
+
+    def steps(self, row: int) -> Steps:
+        """What the steps of one trial showed."""
+        return Steps(
+            self.gradient_norms.of(row),
+            self.sizes.of(row, len(self.names)),
+            self.angles.of(row, len(self.names)),
+            torch.tensor(self.factors, dtype=torch.float64),
+        )
+
+    @torch.no_grad()
+    def trends(self, params: Params) -> dict[str, Float[Tensor, " K"]]:
+        """Per trial, for its curves: norm of the watched weights; largest gradient and mean update since the last call."""
+        found: dict[str, Tensor] = {}
+        if self.names:
+            squares = [_norms(params[name]).square() for name in self.names]
+            found["weights/norm"] = torch.stack(squares).sum(0).sqrt()
+        if len(self.gradient_norms) > self._seen:
+            found["gradients/largest"] = self.gradient_norms.table()[self._seen :].amax(0)
+        if len(self.sizes) > self._measured:
+            found["updates/relative"] = self.sizes.table()[self._measured :].mean((0, 2))
+            found["updates/rotation"] = self.angles.table()[self._measured :].mean((0, 2))
+        self._seen, self._measured = len(self.gradient_norms), len(self.sizes)
+        return found
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all trials but these rows."""
+        for record in (self.gradient_norms, self.sizes, self.angles):
+            record.keep(rows)
+
+    def saved(self) -> dict[str, Any]:
+        """All of it, between two epochs, as `torch.save` takes it."""
+        return {
+            "tables": [record.table() for record in (self.gradient_norms, self.sizes, self.angles)],
+            "factors": list(self.factors),
+            "seen": [self._seen, self._measured],
+        }
+
+    def restore(self, saved: Mapping[str, Any], rows: list[int], device: torch.device) -> None:
+        """Go on from what was saved, with some of its trials."""
+        for record, table in zip((self.gradient_norms, self.sizes, self.angles), saved["tables"], strict=True):
+            record.replace(table[:, rows].to(device) if len(table) else table)
+        self.factors = list(saved["factors"])
+        self._seen, self._measured = saved["seen"]
+
+
+def _update(
+    before: Float[Tensor, "K ..."], after: Float[Tensor, "K ..."]
+) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
+    """‖Δw‖/‖w‖ and the angle between w and w+Δw, by ‖Δw‖² = (‖w+Δw‖ − ‖w‖)² + 4‖w‖‖w+Δw‖·sin²(angle/2)."""
+    old, new = _norms(before).double(), _norms(after).double()
+    change = _norms(after - before).double()
+    chord = (change.square() - (new - old).square()).clamp(min=0.0) / (4.0 * old * new)
+    return change / old, 2.0 * chord.sqrt().clamp(max=1.0).asin()
+
+
+def _norms(stack: Float[Tensor, "K ..."]) -> Float[Tensor, " K"]:
+    """Euclidean norm of each row of a stack."""
+    rows = _in_memory_order(stack.detach())
+    # one row alone would be summed in pieces, by the number of threads
+    lone = rows.expand(2, -1) if len(rows) == 1 else rows
+    return torch.linalg.vector_norm(lone, dim=1)[: len(rows)]
+
+
+def _in_memory_order(stack: Shaped[Tensor, "K ..."]) -> Shaped[Tensor, "K entries"]:
+    """Each row's entries as they lie in memory, without a copy where they lie without gaps."""
+    axes = sorted(range(1, stack.ndim), key=stack.stride, reverse=True)
+    return stack.permute(0, *axes).reshape(len(stack), -1)

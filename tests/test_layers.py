@@ -36,7 +36,7 @@ LAYERS = [
     "solo",
     "storage spool",
     "results",
-    "status",
+    "status flags",
     "tracking terminal plots",
     "overviews description",
     "courier",

@@ -47,11 +47,6 @@ class Evidence:
         """What a quantity changes by from λ = 0 to λ*."""
         return change(self.along(DECAY, quantity), 0.0, self.axes.reference, relative)
 
-    @property
-    def any_diverged(self) -> bool:
-        """Whether some training diverged."""
-        return any(outcome.end == DIVERGED for outcome in self.outcomes)
-
     def diverged(self, *arms: str) -> float:
         """How many outcomes of some arms diverged."""
         return float(sum(outcome.end == DIVERGED for outcome in self.outcomes if outcome.arm in arms))

@@ -99,12 +99,13 @@ def _places(factory: TrialFactory, configurations: Mapping[str, Configuration]) 
 def _trained(
     factory: TrialFactory, configurations: Mapping[str, Configuration], places: int, ends: "_Ends"
 ) -> dict[str, Replica]:
-    """Every configuration, trained to its end in one population; those of one network share a cohort."""
+    """Every configuration, trained to its end in one population; those of one network with the same keys share a cohort."""
     config = factory.config
     population = Population(factory.data, config.budget.epochs, places, config.seed)
     networks: dict[str, dict[int, Configuration]] = {}
     for number, settings in enumerate(configurations.values()):
-        networks.setdefault(repr(sorted(settings.model.items())), {})[number] = settings
+        alike = repr((sorted(settings.model.items()), sorted(settings.strengths)))
+        networks.setdefault(alike, {})[number] = settings
     for members in networks.values():
         alone = factory.why_alone(next(iter(members.values())).model)
         modules = {number: factory.module(settings) for number, settings in members.items()}

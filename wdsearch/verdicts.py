@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from wdsearch.design import DECAY, L1
 from wdsearch.evidence import Evidence
 from wdsearch.explanation import CONTRADICTED, SUPPORTED, UNDETERMINED
 from wdsearch.intervals import AGAINST, FEWEST, FOR, NONE, Effect
@@ -37,7 +38,8 @@ def _why_open(states: Sequence[str], evidence: Evidence, effects: Iterable[Effec
     """Why nothing can be said."""
     if evidence.seeds < FEWEST:
         return "seeds"
-    if any(found.worse or found.better or (found.lost and evidence.any_diverged) for found in effects):
+    unmeasured = evidence.diverged(DECAY, L1) > 0  # a metric is then infinite, a measure is lost
+    if any(found.worse or found.better or (found.lost and unmeasured) for found in effects):
         return "diverged"
     if not states or all(found.count == 0 for found in effects):
         return "not_measured"

@@ -22,7 +22,7 @@ SENTENCES = {
 UNITS = {
     "share": "{:+.1%}",
     "weights": "{:+.1%} of the weights",
-    "runs": "{:+.1%} of the trainings diverge",
+    "runs": "{:+.1%} of runs diverge",
     "correlation": "{:+.3f} in correlation",
     "loss": "{:+.4f} in loss",
     "log": "{:+.2f} in ln(‖Δw‖/‖w‖)",
@@ -47,15 +47,14 @@ REASONS = {
 def explanation_table(found: Explanation) -> Table:
     """A line for each claim."""
     title = f"{found.study}: what {found.decay} did, {found.seeds} fresh seeds × {found.epochs} epochs"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("claim")
-    table.add_column("effect of λ", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("here")
+    table.add_column("effect of λ, 95 % interval", justify="right", no_wrap=True)
+    table.add_column("here", min_width=18)
     for claim in found.claims:
         verdict = f"[bold {STYLES[claim.verdict]}]{claim.verdict}[/]"
         reason = REASONS[claim.reason]
-        table.add_row(SENTENCES[claim.key], *_numbers(claim), verdict + (f": {reason}" if reason else ""))
+        table.add_row(SENTENCES[claim.key], _numbers(claim), verdict + (f": {reason}" if reason else ""))
     return table
 
 
@@ -82,10 +81,10 @@ def _evidence(found: Explanation, key: str) -> Mapping[str, float]:
     return next((claim.evidence for claim in found.claims if claim.key == key), {})
 
 
-def _numbers(claim: Claim) -> tuple[str, str]:
+def _numbers(claim: Claim) -> str:
     """The effect with its unit, and its interval."""
     form = UNITS[claim.unit]
     if math.isnan(claim.effect):
-        return "–", "–"
+        return "–"
     number = form.partition("}")[0] + "}"
-    return form.format(claim.effect), f"{number.format(claim.low)} … {number.format(claim.high)}"
+    return f"{form.format(claim.effect)}\n{number.format(claim.low)} … {number.format(claim.high)}"

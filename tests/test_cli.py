@@ -101,12 +101,27 @@ def test_plot_draws_any_strength(folder: Path) -> None:
     assert (folder / "d.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_explain_prints_a_verdict_for_every_claim_and_the_same_for_programs(folder: Path) -> None:
+    done = wdsearch("explain", "tiny", folder=folder)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    text = " ".join(done.stdout.replace("│", " ").split())
+    assert "tiny: what weight_decay did, 5 fresh seeds × 3 epochs" in text
+    assert text.count("supported") + text.count("contradicted") + text.count("undetermined") == 9
+    assert "wdsearch report tiny" in text
+    found = json.loads(wdsearch("explain", "tiny", "--json", folder=folder).stdout)
+    assert len(found["claims"]) == 9
+    for verdict in ("supported", "contradicted", "undetermined"):
+        assert text.count(verdict) == sum(claim["verdict"] == verdict for claim in found["claims"])
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
         (("run", "none.yaml"), "there is no such file; beside it: "),
         (("run", "tiny.yaml", "--set", "budget.trials=x"), "--set budget.trials=x: budget.trials is 'x'"),
         (("best", "other"), "there is no study 'other'"),
+        (("explain", "other"), "there is no study 'other'"),
+        (("explain", "tiny", "--seeds", "0"), "--seeds"),
         (("plot", "tiny", "--key", "l1"), "l1"),
     ],
 )
@@ -117,7 +132,7 @@ def test_a_wrong_call_ends_with_2_and_no_traceback(folder: Path, words: tuple[st
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "best", "plot", "ui", "status", "sync"])
+@pytest.mark.parametrize("command", ["run", "best", "plot", "explain", "ui", "status", "sync"])
 def test_help_is_quick_and_ends_in_an_example(folder: Path, command: str) -> None:
     done = wdsearch(command, "--help", folder=folder)
     assert f"Example: wdsearch {command}" in " ".join(done.stdout.split())

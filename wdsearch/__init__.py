@@ -5,8 +5,8 @@
     result = wdsearch.run("studies/mnist1d.yaml", ["budget.trials=8"])
     print(wdsearch.recommendation(result))
 
-What the command line does is one call here: `run`, `load_result`, `recommendation`, `plot_gap`. Names are imported when
-they are used, for torch and lightning take seconds.
+What the command line does is one call here: `run`, `load_result`, `recommendation`, `plot_gap`, `explain`. Names are
+imported when they are used, for torch and lightning take seconds.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wdsearch.config import StudyConfig, StudyFileError, load_study
     from wdsearch.datasets import ArrayDataModule, Arrays, ArraysData, ImageFolder, TableData
+    from wdsearch.explaining import explain
     from wdsearch.module import RegularizedModule
     from wdsearch.plots import plot_gap
     from wdsearch.population import Population
@@ -39,6 +40,7 @@ _HOMES = {
     "ImageFolder": "datasets",
     "TableData": "datasets",
     "RegularizedModule": "module",
+    "explain": "explaining",
     "plot_gap": "plots",
     "Population": "population",
     "Recipe": "recipe",

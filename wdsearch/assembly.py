@@ -13,7 +13,7 @@ from wdsearch.errors import DataError
 from wdsearch.importing import import_path
 from wdsearch.loaders import train_eval_loader
 from wdsearch.recipe import Recipe
-from wdsearch.schema import Source, StudyConfig
+from wdsearch.schema import Source, StudyConfig, TrainerConfig
 from wdsearch.sources import builder_of, from_study, is_solo, parameters_of
 from wdsearch.studyfile import shown
 from wdsearch.tasks import Task
@@ -102,6 +102,22 @@ def check_trainer(config: StudyConfig) -> None:
     except Exception as error:  # Lightning raises several
         said = ", ".join(f"{key}: {value}" for key, value in given.items())
         raise BuildError(f"trainer {{{said}}} cannot be had on this machine: {error}") from error
+
+
+def population_trainer(trainer: TrainerConfig, callback: L.Callback) -> L.Trainer:
+    """What trains a population as the study says, until no trial is left in it."""
+    return L.Trainer(
+        max_epochs=-1,
+        accelerator=trainer.accelerator,
+        devices=trainer.devices,
+        precision=trainer.precision,
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
 
 
 def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:

@@ -48,6 +48,7 @@ EXIT_CODES = {
     "BuildError": 2,
     "DataError": 2,
     "ScaffoldError": 2,
+    "ExplainError": 2,
     "StorageError": 1,
     "TrialsFailedError": 1,
     "UndeliveredError": 1,
@@ -125,6 +126,31 @@ def plot(
         path = output or result.folder / "gap.png"
         plot_gap(result, path, key)
         typer.echo(path)
+
+
+@app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch explain mnist1d --seeds 8")
+def explain(
+    study: Study,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh seeds; fewer than 5 decide nothing.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    home: HomeOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """What λ did: vary it alone from the best configuration, and test each textbook claim; run it again to continue."""
+    from rich.console import Console
+
+    console = Console()
+    with _clear_errors(), Console(stderr=True).status("loading torch") if console.is_terminal else _nothing():
+        from wdsearch.explaining import explain as tested
+        from wdsearch.told import explained
+    with _clear_errors():
+        found = tested(study, home=home, storage=storage, seeds=seeds, progress=not as_json)
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        else:
+            console.print(*explained(found), sep="\n", soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch ui mnist1d --port 5001")

@@ -15,15 +15,19 @@ from wdsearch.studyfile import Fault, Location, StudyFileError, StudySource, as_
 __all__ = ["StudyConfig", "StudyFileError", "load_study"]
 
 
-def load_study(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()) -> StudyConfig:
+def load_study(
+    source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = (), folder: Path | None = None
+) -> StudyConfig:
     """A study from a file, from its content as a mapping, or as it is; then `key.path=value` overrides.
 
-    In a mapping, own objects may stand for `data`, `model`, `search.sampler` and `search.pruner`.
+    In a mapping, own objects may stand for `data`, `model`, `search.sampler` and `search.pruner`; its own modules and tables are
+    looked for in `folder`, as those of a file beside it.
     Raises StudyFileError with all faults at once.
     """
     if isinstance(source, StudyConfig) and not overrides:
         return source
     given = _source(source)
+    given.folder = given.folder or folder
     for text in overrides:
         given.override(text)
     sections, faults = _validated(given)

@@ -79,6 +79,10 @@ class SearchLoop(L.Callback):
     def on_train_batch_end(self, *_: Any) -> None:
         self.check_stopping()
 
+    def stop(self) -> None:
+        """Ask to end at the next batch."""
+        self.stopping = True
+
     def check_stopping(self) -> None:
         """Raise StoppedError if somebody asked for it."""
         if self.stopping:

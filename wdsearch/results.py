@@ -15,7 +15,7 @@ from wdsearch.objective import Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
 RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"
-INVARIANT = "scale invariant"
+INVARIANT, EXPLANATION = "scale invariant", "explanation"
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,13 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     return TrialRecord(trial.number, trial.state.name, tuple(trial.values or ()), Result(**stored))
 
 
+def winner(result: StudyResult) -> TrialRecord:
+    """The best trial; raises StudyNotFoundError while no trial is complete."""
+    if result.best is None:
+        raise StudyNotFoundError(f"study {result.study!r} has no complete trial yet; go on with: wdsearch run FILE")
+    return result.best
+
+
 def recommendation(result: StudyResult) -> dict[str, Any]:
     """What to put into one's own training: rate and strengths by key, the network's arguments, what to pass to torch.
 
@@ -129,17 +136,16 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
     recommended its arguments.
     Raises StudyNotFoundError while no trial is complete.
     """
-    if result.best is None:
-        raise StudyNotFoundError(f"study {result.study!r} has no complete trial yet; go on with: wdsearch run FILE")
+    best = winner(result)
     from wdsearch.noise import derive_seed
     from wdsearch.regularizers import neutral, torch_equivalents
 
-    found, optimizer = result.best.result, result.config.get("optimizer", {})
+    found, optimizer = best.result, result.config.get("optimizer", {})
     name = optimizer.get("name", "adamw")
     acting = {key: value for key, value in found.strengths.items() if value != neutral(key)}
-    reached = dict(zip(result.goals, result.best.values, strict=True))
+    reached = dict(zip(result.goals, best.values, strict=True))
     reached |= {name: found.metrics[name] for name in ("gap",) if name in found.metrics}
-    head = {"study": result.study, "trial": result.best.number, **reached, "epochs": found.epochs}
+    head = {"study": result.study, "trial": best.number, **reached, "epochs": found.epochs}
     head["init_seed"] = derive_seed(result.config.get("seed", 0), "weights")
     if not result.metric:
         rate = {"lr": found.lr} if "lr" in result.config["space"] else {}

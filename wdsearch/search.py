@@ -6,17 +6,16 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import optuna
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from wdsearch.assembly import build_data, check_trainer, describe_data
+from wdsearch.assembly import build_data, check_trainer, describe_data, population_trainer
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.description import study_description
 from wdsearch.examine import AUGMENTED, examine
@@ -69,15 +68,15 @@ def run(
     disk cannot be written, and InterruptedStudyError after Ctrl-C or SIGTERM.
     """
     config, place = load_study(source, overrides), Home(home)
-    with SearchProgress(progress) as bar, _quiet_libraries(), clear_storage_errors(place, storage):
-        factory = _prepare(config, bar)
+    with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(place, storage):
+        factory = prepare(config, bar)
         digest = describe_data(config, factory.data)["digest"]
         study, engine = open_study(config, place, storage, build_pruner(config), factory.metric, digest)
         leases = Leases(engine, study._study_id, place.folder(config.study) / "workers")
         tracker = tracker or Tracker(place.path, config.study)
         loop = SearchLoop(Work(config, study, leases, factory.rate_sum), factory, tracker, bar, place)
         try:
-            with _stopping_by_signal(loop):
+            with stopping_by_signal(loop.stop, lambda: _stopped(loop)):
                 _search(loop, tracker)
             _conclude(load_result(study, place), tracker, config.budget.trials)
         finally:
@@ -90,7 +89,7 @@ def run(
         return load_result(study, place)
 
 
-def _prepare(config: StudyConfig, bar: SearchProgress) -> TrialFactory:
+def prepare(config: StudyConfig, bar: SearchProgress) -> TrialFactory:
     """The data, looked at, and what builds trials on it; what is noticed about either is said."""
     bar.say("preparing data")
     check_trainer(config)
@@ -135,20 +134,9 @@ def _train(loop: SearchLoop, places: int) -> int:
     if loop.factory.solo:
         _train_alone(loop)
         return places
-    trainer = loop.config.trainer
     try:
-        L.Trainer(
-            max_epochs=-1,
-            accelerator=trainer.accelerator,
-            devices=trainer.devices,
-            precision=trainer.precision,
-            callbacks=[loop],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        ).fit(Population(loop.factory.data, loop.config.budget.epochs, places, loop.config.seed))
+        population = Population(loop.factory.data, loop.config.budget.epochs, places, loop.config.seed)
+        population_trainer(loop.config.trainer, loop).fit(population)
         loop.study.set_user_attr(MEMORY, loop.memory.as_dict())
         return places
     except Exception as error:
@@ -215,32 +203,38 @@ def _left_behind(delivery: Delivery, study: str) -> str:
     )
 
 
+def _stopped(loop: SearchLoop) -> str:
+    done, budget = spent(loop.counts), loop.config.budget.trials
+    return f"stopped: {done} of {budget} trials are done, and nothing is lost; continue with the same command"
+
+
 @contextmanager
-def _stopping_by_signal(loop: SearchLoop) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the search at the next batch; a second one ends it as Python does."""
+def stopping_by_signal(stop: Callable[[], None], text: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask to `stop` at the next batch; a second one ends this process as Python does.
+
+    Raises InterruptedStudyError with a text when that was done.
+    """
     received: list[int] = []
 
-    def stop(number: int, _: Any) -> None:
+    def receive(number: int, _: Any) -> None:
         received.append(number)
-        loop.stopping = True
+        stop()
         signal.signal(number, before[number])
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except (StoppedError, SIGTERMException):  # Lightning may notice it before the loop does
-        done, budget = spent(loop.counts), loop.config.budget.trials
-        text = f"stopped: {done} of {budget} trials are done, and nothing is lost; continue with the same command"
-        raise InterruptedStudyError(text, received[0]) from None
+        raise InterruptedStudyError(text(), received[0]) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Optuna's and Lightning's notes are for those who call them directly."""
     verbosity, logger = optuna.logging.get_verbosity(), logging.getLogger("lightning.pytorch")
     level = logger.level

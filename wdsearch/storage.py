@@ -18,11 +18,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from wdsearch.config import StudyConfig
 from wdsearch.leases import forget_study
+from wdsearch.schema import Source
 
 HOME = "WDSEARCH_HOME"
 STORAGE = "WDSEARCH_STORAGE"
 LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
-GOALS, CONFIG, METRIC, IDENTITY = "goals", "config", "metric", "identity"
+GOALS, CONFIG, METRIC, IDENTITY, FOLDER = "goals", "config", "metric", "identity", "folder"
 FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"))
 """What may differ when a study goes on: how much is spent, and how fast."""
 
@@ -184,14 +185,21 @@ def open_study(
         )
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(study_name=config.study, storage=opened, pruner=pruner)
-        _check_same(study, identity(config, digest))
+        check_same(study, identity(config, digest))
         study.set_user_attr(CONFIG, config.dump())
     else:
         forget_study(opened.engine, study._study_id)
         for name, value in ((GOALS, config.objective.goals), (METRIC, metric), (CONFIG, config.dump())):
             study.set_user_attr(name, value)
         study.set_user_attr(IDENTITY, identity(config, digest))
+    study.set_user_attr(FOLDER, _folder(config))
     return study, opened.engine
+
+
+def _folder(config: StudyConfig) -> str | None:
+    """Where the study's file lies, and own modules and tables are looked for; None if it does not come from a file."""
+    folders = [part.folder for part in (config.data, config.model) if isinstance(part, Source)]
+    return next((str(folder) for folder in folders if folder), None)
 
 
 def identity(config: StudyConfig, digest: str) -> dict[str, Any]:
@@ -206,7 +214,8 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any
     return {place: leaf for key, item in value.items() for place, leaf in _leaves(item, (*path, key)).items()}
 
 
-def _check_same(study: optuna.Study, now: dict[str, Any]) -> None:
+def check_same(study: optuna.Study, now: dict[str, Any]) -> None:
+    """Raise StudyChangedError if a study was begun with another identity."""
     begun = _identity_of(study)
     changed = sorted(key for key in begun.keys() | now.keys() if begun.get(key) != now.get(key))
     if changed:

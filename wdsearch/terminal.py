@@ -83,6 +83,12 @@ class SearchProgress:
             self.task, completed=snapshot.work, work=snapshot.work, description="searching", text=_line(snapshot)
         )
 
+    def replicate(self, work: float, text: str) -> None:
+        """Show how far a set of trainings is, as a share of all."""
+        if "start" not in self.bar.tasks[0].fields:
+            self.bar.update(self.task, start=work)
+        self.bar.update(self.task, completed=work, work=work, description="training", text=text)
+
     def delivering(self, left: int) -> None:
         """Show what MLflow has yet to receive."""
         self.bar.update(

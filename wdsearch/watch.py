@@ -48,7 +48,8 @@ class Record:
 
     def keep(self, rows: list[int]) -> None:
         """Drop all trials but these rows."""
-        self.replace(self.table()[:, rows] if len(self) else torch.zeros(0))
+        if len(self):
+            self.replace(self.table()[:, rows])
 
 
 @dataclass(frozen=True)

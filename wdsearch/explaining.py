@@ -1,0 +1,214 @@
+"""From a finished study to what λ did in it: trains the design around its winner, keeps every outcome, and tests the claims."""
+
+import json
+import os
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import lightning as L
+import optuna
+
+from wdsearch.assembly import describe_data
+from wdsearch.claims import claims_of
+from wdsearch.config import StudyConfig, load_study
+from wdsearch.design import Axes, Design, Schedule, design
+from wdsearch.evidence import Evidence
+from wdsearch.explanation import Explanation, Outcome
+from wdsearch.factory import TrialFactory
+from wdsearch.loop import StoppedError
+from wdsearch.replicate import Replica, replicate
+from wdsearch.results import EXPLANATION, StudyResult, load_result, winner
+from wdsearch.search import prepare, quiet_libraries, stopping_by_signal
+from wdsearch.space import Configuration
+from wdsearch.spool import Spool
+from wdsearch.storage import FOLDER, Home, check_same, clear_storage_errors, identity
+from wdsearch.terminal import SearchProgress
+from wdsearch.tracking import STUDY, Tracker
+
+OUTCOMES, FILE = "outcomes:{seed}", "explain.json"
+SEEDS = 5
+
+
+class ExplainError(Exception):
+    """A study that cannot be explained, or not from what is stored of it."""
+
+
+def explain(
+    study: str,
+    *,
+    source: str | Path | Mapping[str, Any] | StudyConfig | None = None,
+    home: str | Path | None = None,
+    storage: str | None = None,
+    seeds: int = SEEDS,
+    progress: bool = True,
+) -> Explanation:
+    """Vary λ, and nothing else, from a study's best configuration, with fresh seeds, and test what the textbook says of it.
+
+    All is trained fused, on training rows, and judged on validation rows: `wdsearch.design` says what. The outcomes of a
+    seed are stored when it is done. Called again, only what is missing is trained: after an interruption, for more `seeds`
+    (fewer than five decide nothing), or after the search went on and found another winner, whose outcomes then replace the
+    former's. `source` is the study as `run` took it, needed if it has own objects.
+
+    Raises StudyNotFoundError if there is no such study or no complete trial in it, ExplainError if its model is a LightningModule
+    with a Trainer of its own or if it cannot be restored, StudyChangedError if `source` or the data are others,
+    InterruptedStudyError after Ctrl-C or SIGTERM, and what `run` raises for data and networks.
+    """
+    place = Home(home)
+    result = load_result(study, place, storage)
+    best = winner(result).result
+    config = _restored(result, source)
+    if seeds < 1:
+        raise ExplainError(f"seeds is {seeds}; it takes at least 1, and at least 5 for a verdict")
+    with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(place, storage):
+        factory = _prepared(config, result, bar)
+        own = Configuration(best.lr, best.strengths, best.model)
+        drops = bool(factory.module(own).layers_of("dropout"))
+        plan = design(own, Schedule(factory.rate_sum, factory.largest_factor), drops)
+        evidence = Evidence(_outcomes(plan, factory, result.optuna_study, seeds, bar), plan.axes)
+        bar.say("testing the claims")
+        found = Explanation(study, config.budget.epochs, seeds, plan.axes.decay, evidence.outcomes, claims_of(evidence))
+        _keep(found, result)
+        _track(found.study, result.folder / FILE, place, bar)
+    return found
+
+
+# -- the study again -----------------------------------------------------------------------------------------------
+
+
+def _restored(result: StudyResult, source: str | Path | Mapping[str, Any] | StudyConfig | None) -> StudyConfig:
+    """The study's configuration: as given, or as it was stored."""
+    if source is not None:
+        return load_study(source)
+    objects = [key for key in ("data", "model") if not isinstance(result.config.get(key), Mapping)]
+    if objects:
+        text = f"study {result.study!r} was begun from Python with own objects ({', '.join(objects)}), which no storage holds"
+        raise ExplainError(
+            f"{text}; pass them again: wdsearch.explain({result.study!r}, source=...), with what run() was given"
+        )
+    searched = {
+        key: value for key, value in result.config.get("search", {}).items() if isinstance(value, Mapping | int)
+    }
+    folder = result.optuna_study.user_attrs.get(FOLDER)
+    return load_study(result.config | {"search": searched}, folder=Path(folder) if folder else None)
+
+
+def _prepared(config: StudyConfig, result: StudyResult, bar: SearchProgress) -> TrialFactory:
+    """What builds the study's trials; its data must be those that were searched on."""
+    factory = prepare(config, bar)
+    if factory.solo:
+        text = "has a LightningModule as its model, which trains as it likes and has no λ of wdsearch to vary"
+        raise ExplainError(
+            f"study {result.study!r} {text}; bring an nn.Module or a wdsearch.RegularizedModule for that"
+        )
+    check_same(result.optuna_study, _identity(config, factory.data, result.optuna_study))
+    return factory
+
+
+def _identity(config: StudyConfig, data: L.LightningDataModule, study: optuna.Study) -> dict[str, Any]:
+    """The study's identity; how it was searched does not matter any more."""
+    begun = study.user_attrs.get("identity", {})
+    found = identity(config, describe_data(config, data)["digest"])
+    return {key: value for key, value in found.items() if not key.startswith("search")} | {
+        key: value for key, value in begun.items() if key.startswith("search")
+    }
+
+
+# -- outcomes ------------------------------------------------------------------------------------------------------
+
+
+def _outcomes(
+    plan: Design, factory: TrialFactory, study: optuna.Study, seeds: int, bar: SearchProgress
+) -> tuple[Outcome, ...]:
+    """Those of every cell with every seed: stored ones, and the rest trained."""
+    named = {_digest(settings): settings for settings in plan.configurations}
+    kept = {seed: _stored(study, seed, named) for seed in range(seeds)}
+    stopping = _Stopping(bar, len(named), seeds)
+    with stopping_by_signal(stopping.asked.set, stopping.text):
+        for seed, found in kept.items():
+            missing = {name: settings for name, settings in named.items() if name not in found}
+            stopping.begin(sum(map(len, kept.values())), len(missing))
+            if missing:
+                found |= replicate(factory.config, factory.data, missing, seed, stopping.watch)
+                study.set_user_attr(OUTCOMES.format(seed=seed), {name: one.as_dict() for name, one in found.items()})
+    return tuple(
+        _outcome(arm, seed, settings, plan.axes, found[_digest(settings)])
+        for seed, found in kept.items()
+        for arm, settings in plan.cells
+    )
+
+
+class _Stopping:
+    """Shows how far the trainings are, and ends them when asked to."""
+
+    def __init__(self, bar: SearchProgress, configurations: int, seeds: int) -> None:
+        self.bar, self.runs, self.asked = bar, configurations * seeds, Event()
+        self.design = f"{configurations} configurations × {seeds} seeds"
+        self.done, self.missing = 0, 0
+
+    def begin(self, done: int, missing: int) -> None:
+        """So many trainings are done, and so many begin together."""
+        self.done, self.missing = done, missing
+
+    def watch(self, share: float) -> None:
+        """Raise StoppedError if somebody asked for it; `share` is of the trainings that began together."""
+        if self.asked.is_set():
+            raise StoppedError
+        count = self.done + share * self.missing
+        self.bar.replicate(count / self.runs, f"{int(count)}/{self.runs} trainings · {self.design}")
+
+    def text(self) -> str:
+        """What is said when it was stopped."""
+        return f"stopped: {self.done} of {self.runs} trainings are kept; continue with the same command"
+
+
+def _stored(study: optuna.Study, seed: int, named: Mapping[str, Configuration]) -> dict[str, Replica]:
+    """What was kept of a seed, as far as the design asks for it: a result depends on its configuration and seed alone."""
+    kept = study.user_attrs.get(OUTCOMES.format(seed=seed), {})
+    return {name: Replica(**one) for name, one in kept.items() if name in named}
+
+
+def _digest(settings: Configuration) -> str:
+    """A short name of a configuration."""
+    text = json.dumps([settings.lr, sorted(settings.strengths.items()), sorted(settings.model.items())], default=str)
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _outcome(arm: str, seed: int, settings: Configuration, axes: Axes, found: Replica) -> Outcome:
+    """With the strengths that were varied, where they are off too."""
+    strengths = dict.fromkeys((axes.decay, axes.l1), 0.0) | settings.strengths
+    return Outcome(arm, seed, settings.lr, strengths, settings.model, found.end, found.metrics, found.measures)
+
+
+# -- where it goes -------------------------------------------------------------------------------------------------
+
+
+def _keep(found: Explanation, result: StudyResult) -> None:
+    """In the study's storage, and as a file in its folder."""
+    content = found.as_dict()
+    result.optuna_study.set_user_attr(EXPLANATION, content)
+    result.folder.mkdir(parents=True, exist_ok=True)
+    new = result.folder / f"{FILE}.new"
+    new.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    os.replace(new, result.folder / FILE)
+
+
+def _track(study: str, path: Path, place: Home, bar: SearchProgress) -> None:
+    """The file on the study's run in MLflow, if this folder knows of one."""
+    spool_file = place.path / "spool" / f"{study}.db"
+    if not spool_file.exists():
+        return
+    spool = Spool(spool_file)
+    uri, run = spool.recall("uri"), spool.recall(f"run {STUDY}")
+    spool.close()
+    if not run:
+        return
+    tracker = Tracker(place.path, study, uri)
+    tracker.log_artifact(path, "explain")
+    tracker.flush()
+    tracker.start_delivery()
+    delivery = tracker.close(progress=bar.delivering)
+    if delivery.undelivered:
+        bar.note(f"[yellow]warning[/yellow] the explanation has not reached MLflow yet: wdsearch sync {study}")

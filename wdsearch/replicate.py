@@ -1,0 +1,138 @@
+"""Configurations trained again on fresh seeds, all of one seed in one population: nothing here knows why it is asked for."""
+
+import copy
+import gc
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+import lightning as L
+
+from wdsearch.assembly import population_trainer
+from wdsearch.datasets import ArrayDataModule
+from wdsearch.factory import TrialFactory
+from wdsearch.memory import available, device_of, footprint, is_out_of_memory
+from wdsearch.noise import derive_seed
+from wdsearch.objective import Metrics, flat
+from wdsearch.population import Population
+from wdsearch.schema import StudyConfig
+from wdsearch.space import Configuration
+
+
+@dataclass(frozen=True)
+class Replica:
+    """How a configuration ended with one fresh seed: why, after how many epochs, its result's metrics, its network's measures."""
+
+    end: str
+    epochs: int
+    metrics: Metrics
+    measures: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For Optuna's attributes."""
+        return asdict(self)
+
+
+Measure = Callable[[Population, int], dict[str, float]]
+Watch = Callable[[float], None]
+
+
+def measures_of(population: Population, number: int) -> dict[str, float]:
+    """The network-wide diagnostics of a trial that has just ended; none of a network that cannot be looked at."""
+    with suppress(Exception):  # whatever a user's network raises
+        return population.diagnosis(number).whole
+    return {}
+
+
+def replicate(
+    config: StudyConfig,
+    data: L.LightningDataModule,
+    configurations: Mapping[str, Configuration],
+    seed: int,
+    watch: Watch = lambda share: None,
+    measure: Measure = measures_of,
+) -> dict[str, Replica]:
+    """Train configurations with one fresh seed, and say what became of each, by its name.
+
+    Fresh seeds are counted from 0. One changes initial weights, the order of the data and the noise, not the split; a network
+    given as an object keeps its initial weights. No result depends on which other configurations are trained beside it.
+    `watch` is told every few steps which share is done; what it raises ends the training. `measure` is asked for each trial
+    when it ends, while its weights are still there.
+
+    Raises BuildError for a network that cannot be built.
+    """
+    factory = TrialFactory(*reseeded(config, data, seed))
+    places = _places(factory, configurations)
+    while True:
+        try:
+            return _trained(
+                factory, configurations, places, _Ends(configurations, config.budget.epochs, watch, measure)
+            )
+        except Exception as error:
+            if places == 1 or not is_out_of_memory(error):
+                raise
+        places = max(1, places // 2)
+        gc.collect()  # Trainer and population refer to each other, and would keep their memory
+
+
+def reseeded(config: StudyConfig, data: L.LightningDataModule, seed: int) -> tuple[StudyConfig, L.LightningDataModule]:
+    """A study and its data with a fresh seed: the same rows in every part, in another order."""
+    fresh = derive_seed(config.seed, "replicate", seed)
+    if isinstance(data, ArrayDataModule):  # others have no order of their own: the population draws it
+        data = copy.copy(data)
+        data.seed = fresh
+    return config.model_copy(update={"seed": fresh}), data
+
+
+def _places(factory: TrialFactory, configurations: Mapping[str, Configuration]) -> int:
+    """How many trials share a call: all, or as many as the study allows or memory holds."""
+    trainer, count = factory.config.trainer, len(configurations)
+    wanted = count if trainer.population == "auto" else min(count, trainer.population)
+    module = factory.module(next(iter(configurations.values())))
+    batch = next(iter(factory.data.train_dataloader()))
+    found = footprint(module, batch, stops_early="early_stopping" in factory.config.space)
+    return found.places(count, wanted, available(device_of(trainer.accelerator)))
+
+
+def _trained(
+    factory: TrialFactory, configurations: Mapping[str, Configuration], places: int, ends: "_Ends"
+) -> dict[str, Replica]:
+    """Every configuration, trained to its end in one population; those of one network with the same keys share a cohort."""
+    config = factory.config
+    population = Population(factory.data, config.budget.epochs, places, config.seed)
+    networks: dict[str, dict[int, Configuration]] = {}
+    for number, settings in enumerate(configurations.values()):
+        alike = repr((sorted(settings.model.items()), sorted(settings.strengths)))
+        networks.setdefault(alike, {})[number] = settings
+    for members in networks.values():
+        alone = factory.why_alone(next(iter(members.values())).model)
+        modules = {number: factory.module(settings) for number, settings in members.items()}
+        population.admit(modules, fuse=alone is None)
+    population_trainer(config.trainer, ends).fit(population)
+    return ends.replicas
+
+
+class _Ends(L.Callback):
+    """Takes down how each trial ends, and tells the watcher how far the population is."""
+
+    def __init__(self, names: Iterable[str], epochs: int, watch: Watch, measure: Measure) -> None:
+        self.names, self.epochs, self.watch, self.measure = list(names), epochs, watch, measure
+        self.done = dict.fromkeys(range(len(self.names)), 0)
+        self.replicas: dict[str, Replica] = {}
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._tell()
+
+    def on_train_epoch_end(self, trainer: Any, population: Any) -> None:
+        for number, epoch in population.trial_epochs.items():
+            self.done[number] = self.epochs if epoch.end else epoch.age
+            if epoch.end:
+                metrics = {name: value for name, value in flat(epoch.result).items() if isfinite(value)}
+                measures = self.measure(population, number)
+                self.replicas[self.names[number]] = Replica(epoch.end, epoch.age, metrics, measures)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.watch(sum(self.done.values()) / (self.epochs * len(self.names)))

@@ -1,5 +1,6 @@
 """What training configurations again on fresh seeds showed, and what it says about the claims: data alone."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,8 +43,15 @@ class Curve:
 class Claim:
     """One textbook claim about λ, tested: an effect with its 95 % bootstrap interval, and the verdict that follows from it.
 
-    `key` names the claim, `unit` what the effect is measured in; `evidence` has the numbers that a sentence about it
-    tells, `curves` what a figure of it draws, by the name of the quantity.
+    `key` names the claim, `unit` what the effect is measured in.
+
+    `evidence` has the numbers that a sentence about it tells, `curves` what a figure of it draws, by the name of the quantity.
+    `unit` is `share` (of the value without decay), `weights` or `runs` (a share of them), `correlation`, `loss`, or `log`. An
+    effect that could not be measured is NaN.
+
+    `reason` is why it is not supported: `opposite`, `none` (no effect of a size that matters); or why it is undetermined:
+    `mixed`, `unclear` (too wide an interval), `inert` (λ changes the weights too little), `diverged`, `edge` (no λ of the grid
+    is too large), `seeds` (too few), `not_measured`, `no_dropout`.
     """
 
     key: str
@@ -54,11 +62,15 @@ class Claim:
     unit: str
     evidence: dict[str, float]
     curves: dict[str, Curve]
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What λ did in one study: outcomes from the winner's configuration along λ, and the claims they support or not."""
+    """What λ did in one study: outcomes from the winner's configuration along λ, and the claims they support or not.
+
+    `decay` is the key that was varied: `weight_decay`, `l2`, or that of a group, in proportion to which the others went.
+    """
 
     study: str
     epochs: int
@@ -68,17 +80,31 @@ class Explanation:
     claims: tuple[Claim, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For files and Optuna's attributes."""
-        return asdict(self)
+        """For files and Optuna's attributes; JSON has no ∞ and no NaN, so they are texts."""
+        found: dict[str, Any] = _plain(asdict(self))
+        return found
 
 
 def explanation_from(stored: Mapping[str, Any]) -> Explanation:
     """What `as_dict` gave, back from JSON."""
-    outcomes = tuple(Outcome(**one) for one in stored["outcomes"])
+    outcomes = tuple(Outcome(**dict(one) | {"strengths": _numbers(one["strengths"])}) for one in stored["outcomes"])
     claims = tuple(_claim(one) for one in stored["claims"])
     return Explanation(**dict(stored) | {"outcomes": outcomes, "claims": claims})
 
 
 def _claim(stored: Mapping[str, Any]) -> Claim:
     curves = {name: Curve(**{key: tuple(v) for key, v in one.items()}) for name, one in stored["curves"].items()}
-    return Claim(**dict(stored) | {"curves": curves})
+    numbers = _numbers({name: stored[name] for name in ("effect", "low", "high")})
+    return Claim(**dict(stored) | numbers | {"curves": curves})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(stored: Mapping[str, Any]) -> dict[str, float]:
+    return {key: float(value) for key, value in stored.items()}

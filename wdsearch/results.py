@@ -15,7 +15,7 @@ from wdsearch.objective import Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
 RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"
-INVARIANT = "scale invariant"
+INVARIANT, EXPLANATION = "scale invariant", "explanation"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types errors noise leases provenance kinds completion batches attributes groups fields",
+    "types errors noise leases provenance kinds completion batches attributes groups fields figures texts path",
+    "interactive pictures",
     "studyfile",
     "tables",
     "tasks dropouts loaders examine",
@@ -40,9 +41,13 @@ LAYERS = [
     "solo",
     "storage spool",
     "results",
-    "status flags",
+    "status flags charts",
+    "importance claim_charts exporting",
     "tracking terminal plots",
-    "overviews description told",
+    "overviews description answer told",
+    "page",
+    "optuna_page report",
+    "conclusion",
     "courier",
     "delivery",
     "work",

@@ -53,6 +53,8 @@ EXIT_CODES = {
     "TrialsFailedError": 1,
     "UndeliveredError": 1,
     "PortError": 1,
+    "LanguageError": 2,
+    "DashboardError": 2,
 }
 
 
@@ -168,6 +170,34 @@ def ui(
 
         place = Home(home)
         serve(place.path, load_result(study, place, storage).study, port, typer.echo)
+
+
+@app.command(
+    rich_help_panel=PANELS["results"], epilog="Example: wdsearch report mnist1d --lang zh --output report.html"
+)
+def report(
+    study: Study,
+    language: Annotated[str, typer.Option("--lang", help="en or zh.")] = "en",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A copy of the page.", show_default="none")
+    ] = None,
+    home: HomeOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Write one HTML file on what a study found and what λ did, and show it in MLflow."""
+    with _clear_errors():
+        from wdsearch.report import report as write
+        from wdsearch.storage import Home
+
+        written, delivery = write(study, Home(home), storage, language, output)
+        for note in written.notes:
+            typer.echo(f"note: {note}", err=True)
+        typer.echo(output or written.page)
+        if delivery is None:
+            typer.echo(f"note: {study} has no run in MLflow to show it on", err=True)
+        elif delivery.undelivered:
+            reason = delivery.error or "MLflow was too slow"
+            typer.echo(f"note: not in MLflow yet ({reason}); deliver it with: wdsearch sync {study}", err=True)
 
 
 @app.command(rich_help_panel=PANELS["search"], epilog="Example: wdsearch status mnist1d --watch")

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from wdsearch.plots import draw_trial
 from wdsearch.spool import Record, Spool
-from wdsearch.tracking import STUDY
+from wdsearch.tracking import MODEL, STUDY
 
 LIVE_EVERY_S = 10.0
 PARAM_LIMIT, TAG_LIMIT = 6000, 8000
@@ -96,8 +96,8 @@ class Courier:
         """
         live = everything or time.monotonic() >= self._live_at
         waiting = {key: ended for key, ended in self.spool.waiting().items() if key not in self.refused}
-        for key in sorted(waiting, key=lambda key: (key != STUDY, not waiting[key])):
-            if live or waiting[key] or key == STUDY:
+        for key in sorted(waiting, key=lambda key: (key == MODEL, key != STUDY, not waiting[key])):
+            if (live or waiting[key] or key == STUDY) and (everything or key != MODEL):
                 self._carry_run(key)
         if live:
             self._live_at = time.monotonic() + LIVE_EVERY_S
@@ -106,7 +106,8 @@ class Courier:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._deliver(key, self.spool.undelivered(key))
+            carry = self._deliver_models if key == MODEL else self._deliver
+            carry(key, self.spool.undelivered(key))
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise
@@ -161,6 +162,47 @@ class Courier:
             numbers.write_text(json.dumps(diagnostics, indent=1))
             for path in (picture, numbers):
                 self.client.log_artifact(run, str(path))
+
+    def _deliver_models(self, key: str, records: Sequence[Record]) -> None:
+        """The newest of the best trials' networks; one that MLflow cannot keep is said, and holds up nothing."""
+        from mlflow.exceptions import MlflowException
+
+        run = self._known(STUDY)
+        if run is not None:
+            try:
+                self._register(run, records[-1])
+            except MlflowException:
+                raise
+            except Exception as error:  # whatever torch makes of a user's network
+                complain(self.spool, f"the best model is not in MLflow: {type(error).__name__}: {error}")
+        self.spool.delivered(records)
+
+    def _register(self, run: str, record: Record) -> None:
+        """A network on the study's run, and in the registry under the study's name as `best`."""
+        import mlflow
+        import torch
+        from mlflow.models import Model, infer_signature
+
+        mlflow.set_tracking_uri(self.spool.recall("uri") or "")
+        exported, study = torch.export.load(record.body["path"]), self.spool.recall("study") or ""
+        network, tensors = exported.module(), exported.example_inputs[0]
+        arrays = [tensor.numpy() for tensor in tensors]
+        signature = infer_signature(arrays[0], network(*tensors).detach().numpy())
+        tags = {"wdsearch.trial": str(record.body["trial"]), "wdsearch.study": study}
+        made = self.client.create_logged_model(self.experiment, MODEL, source_run_id=run, tags=tags)
+        logged = Model.log(
+            None,
+            mlflow.pytorch,
+            registered_model_name=study,
+            run_id=run,
+            model_id=made.model_id,
+            pytorch_model=network,
+            input_example=arrays[0],
+            signature=signature,
+            serialization_format="pt2",
+            pip_requirements=record.body["requirements"],
+        )
+        self.client.set_registered_model_alias(study, "best", str(logged.registered_model_version))
 
     # -- runs --------------------------------------------------------------------------------------------------
 

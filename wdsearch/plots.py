@@ -1,86 +1,38 @@
 """Pictures of a study."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wdsearch.groups import split_key
-from wdsearch.results import StudyResult, TrialRecord
+from wdsearch.figures import BASELINE, COMPLETE
+from wdsearch.results import StudyResult
 
 
 class NotSearchedError(Exception):
     """A strength that no finished trial of the study has."""
 
 
-COMPLETE, PRUNED, BASELINE, BEST = "#1f5fa8", "#b9c4d0", "#c1440e", "#d98200"
-
-
 def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = None) -> Any:
     """Gap, and validation loss below it, against a strength; the matplotlib figure, written to `path` if given.
 
     `key` defaults to weight_decay if the study searches it, else to its first regularizer. Trials at which it is off
-    stand at the left edge; pruned ones are pale, for their gap is that of an early epoch.
+    stand at the end of the axis; pruned ones are pale, for their gap is that of an early epoch.
+    Raises NotSearchedError for a strength that no trial has, or a study whose trials have no loss yet.
     """
-    from matplotlib.figure import Figure
+    from wdsearch.charts import gap_chart, main_key, searched_keys  # load torch, and a delivery draws trials without
+    from wdsearch.pictures import draw
+    from wdsearch.texts import Texts
 
-    searched = list(dict.fromkeys(name for trial in result.trials for name in trial.result.strengths))
-    decays = [name for name in searched if split_key(name)[0] == "weight_decay"]
-    key = key or next(iter([*decays, *searched]), "weight_decay")
+    searched = searched_keys(result)
+    key = key or main_key(result)
     if key not in searched:
         raise NotSearchedError(
-            f"study {result.study!r} has no {key!r} to plot; it has: {', '.join(searched) or 'none'}"
+            f"study {result.study!r} has no {key or 'regularizer'!r} to plot; it has: {', '.join(searched) or 'none'}"
         )
-    figure = Figure(figsize=(8.0, 5.6))
-    figure.subplots_adjust(left=0.11, right=0.97, bottom=0.1, top=0.93, hspace=0.1)  # at half the cost of "constrained"
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    measured = [trial for trial in result.trials if {"val_loss", "gap"} <= trial.result.metrics.keys()]
-    points = [trial for trial in measured if key in trial.result.strengths]
-    positive = [value for trial in points if 0 < (value := trial.result.strengths[key]) < math.inf]
-    logarithmic = bool(positive) and max(positive) > 30 * min(positive)
-    left = min(positive, default=1.0) / 2 if logarithmic else 0.0
-    for axes, quantity in ((upper, "gap"), (lower, "val_loss")):
-        _scatter(axes, points, key, quantity, left)
-        _mark(axes, result, key, quantity, left)
-        axes.set_ylabel({"gap": "gap: validation − training loss", "val_loss": "validation loss"}[quantity])
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    if logarithmic:
-        lower.set_xscale("log")
-    lower.set_xlabel(f"{key} (left edge: off)" if any(_off(trial, key) for trial in points) else key)
-    upper.legend(loc="best", fontsize="small", frameon=False)
-    upper.set_title(f"{result.study}: what {key} does to the generalization gap", loc="left", fontsize="medium")
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    return figure
-
-
-def _scatter(axes: Any, trials: list[TrialRecord], key: str, quantity: str, left: float) -> None:
-    for state, color, label in (("PRUNED", PRUNED, "pruned (early epoch)"), ("COMPLETE", COMPLETE, "complete")):
-        of_state = [trial for trial in trials if trial.state == state]
-        places = [_position(trial, key, left) for trial in of_state]
-        values = [trial.result.metrics[quantity] for trial in of_state]
-        axes.scatter(places, values, s=26, color=color, label=f"{label}: {len(of_state)}", zorder=3)
-
-
-def _mark(axes: Any, result: StudyResult, key: str, quantity: str, left: float) -> None:
-    """The baseline as a line, the best trial as a star."""
-    if result.baseline is not None:
-        value = result.baseline.metrics[quantity]
-        label = f"unregularized baseline {value:.2f}"
-        axes.axhline(value, color=BASELINE, linestyle="--", linewidth=1.2, label=label)
-    if result.best is not None:
-        place = _position(result.best, key, left)
-        axes.plot(place, result.best.result.metrics[quantity], "*", markersize=15, color=BEST, label="best trial")
-
-
-def _off(trial: TrialRecord, key: str) -> bool:
-    return trial.result.strengths[key] in (0.0, math.inf)
-
-
-def _position(trial: TrialRecord, key: str, left: float) -> float:
-    return left if _off(trial, key) else trial.result.strengths[key]
+    figure = gap_chart(result, Texts(), key)
+    if figure is None:
+        raise NotSearchedError(f"study {result.study!r} has no trial with a gap or a loss to plot yet")
+    return draw(figure, path)
 
 
 def draw_trial(

@@ -4,6 +4,8 @@ import subprocess
 from functools import cache
 from importlib.metadata import version
 
+VERSIONS = "versions"
+"""Attribute of a study: what it was trained with."""
 LIBRARIES = ("wdsearch", "optuna", "lightning", "torch", "mlflow")
 
 

@@ -16,16 +16,15 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wdsearch.assembly import build_data, check_trainer, describe_data, population_trainer
+from wdsearch.conclusion import conclude
 from wdsearch.config import StudyConfig, load_study
-from wdsearch.description import study_description
 from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
 from wdsearch.leases import Leases
 from wdsearch.loop import SearchLoop, StoppedError
 from wdsearch.memory import Memory, available, footprint, is_out_of_memory, shown
-from wdsearch.plots import plot_gap
 from wdsearch.population import Population
-from wdsearch.provenance import provenance
+from wdsearch.provenance import VERSIONS, provenance
 from wdsearch.results import INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
 from wdsearch.samplers import build_pruner
 from wdsearch.solo import Soloists
@@ -72,13 +71,15 @@ def run(
         factory = prepare(config, bar)
         digest = describe_data(config, factory.data)["digest"]
         study, engine = open_study(config, place, storage, build_pruner(config), factory.metric, digest)
+        study.set_user_attr(VERSIONS, provenance())
         leases = Leases(engine, study._study_id, place.folder(config.study) / "workers")
         tracker = tracker or Tracker(place.path, config.study)
         loop = SearchLoop(Work(config, study, leases, factory.rate_sum), factory, tracker, bar, place)
         try:
             with stopping_by_signal(loop.stop, lambda: _stopped(loop)):
                 _search(loop, tracker)
-            _conclude(load_result(study, place), tracker, config.budget.trials)
+            bar.say("drawing and writing the report")
+            conclude(load_result(study, place), factory, tracker, bar.note, config.budget.trials)
         finally:
             delivery = tracker.close(progress=bar.delivering)
             if delivery.note:
@@ -179,21 +180,6 @@ def _places(loop: SearchLoop) -> int:
         loop.study.set_user_attr(TRAINING, factory.training(places))
     loop.memory = Memory(found.total(trials, places), loop.device)
     return places
-
-
-def _conclude(result: StudyResult, tracker: Tracker, step: int) -> None:
-    """The best trial and the picture on the parent run."""
-    found: dict[str, float] = {}
-    if any(trial.result.strengths and "gap" in trial.result.metrics for trial in result.trials):
-        picture = result.folder / "gap.png"
-        plot_gap(result, picture)
-        tracker.log_artifact(picture)
-    if result.best is not None:
-        found = dict(zip(result.goals, result.best.values, strict=True)) | result.best.result.metrics
-    number = str(result.best.number) if result.best else "none"
-    memory = {f"memory.{name}": shown(count) for name, count in result.memory.items()}
-    tags = {"best.trial": number, "training": result.training, "mlflow.note.content": study_description(result)}
-    tracker.end_study(found, tags | memory, step)
 
 
 def _left_behind(delivery: Delivery, study: str) -> str:

@@ -66,9 +66,9 @@ class Spool:
         rows = self._database.execute(query, (key,))
         return [Record(identity, key, kind, json.loads(body)) for identity, key, kind, body in rows]
 
-    def left(self) -> int:
-        """Number of records not yet delivered."""
-        return int(self._database.execute("SELECT COUNT(*) FROM records").fetchone()[0])
+    def left(self, besides: str = "") -> int:
+        """Number of records not yet delivered, without those of the key `besides`."""
+        return int(self._database.execute("SELECT COUNT(*) FROM records WHERE key <> ?", (besides,)).fetchone()[0])
 
     def delivered(self, records: Sequence[Record], drawn: bool = False) -> None:
         """Forget records that MLflow has; of a trial's epochs keep a copy until its curves are `drawn`."""

@@ -23,6 +23,8 @@ from wdsearch.spool import Spool, now_ms
 
 STALLED_S = 15.0
 STUDY = "study"
+MODEL = "model"
+"""Key of the best trial's network, which is delivered last, and for which nobody waits."""
 INTERRUPTED = "INTERRUPTED"
 QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -73,11 +75,24 @@ class Tracker:
         self._facts: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def of_study(cls, home: Path, study: str) -> "Tracker | None":
+        """What adds to the run of a study where its runs are; None if it has no run in MLflow."""
+        path = home.absolute() / "spool" / f"{study}.db"
+        if not path.exists():
+            return None
+        spool = Spool(path)
+        uri, waits = spool.recall("uri"), STUDY in spool.waiting()
+        known = waits or bool(spool.recall(f"run {STUDY}"))
+        spool.close()
+        removed = uri == local_uri(home) and not (home / "mlflow.db").exists()
+        return cls(home, study, uri) if known and (waits or not removed) else None
+
     def _move(self, home: Path) -> None:
         """In another MLflow there are none of the runs made so far."""
         removed = self.uri == local_uri(home) and not (home / "mlflow.db").exists()
         if removed or self.spool.recall("uri") != self.uri:
-            for kind in ("run", "step", "result", "experiment", "shown"):
+            for kind in ("run", "step", "result", "experiment", "shown", "model"):
                 self.spool.forget(f"{kind}*")
         facts = {"uri": self.uri, "study": self.study, "artifacts": (home / "artifacts").as_uri()}
         self.spool.append((), facts | {"local": str(self.uri == local_uri(home))})
@@ -142,6 +157,13 @@ class Tracker:
         """A file of a run; it is read when it is delivered."""
         self._buffer.append((key, "artifact", {"path": str(path.absolute()), "folder": folder}))
 
+    def log_model(self, path: Path, trial: int, requirements: list[str]) -> None:
+        """The best trial's network, as torch.export wrote it: registered under the study's name, once for each trial."""
+        if self.spool.recall("model") != str(trial):
+            body = {"path": str(path.absolute()), "trial": trial, "requirements": requirements}
+            self._buffer.append((MODEL, "model", body))
+            self._facts["model"] = str(trial)
+
     def end_study(self, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
         """Close the parent run."""
         self.end_trial(STUDY, "COMPLETE", metrics, tags, step)
@@ -162,11 +184,12 @@ class Tracker:
     def close(self, wait_s: float = 120.0, progress: Callable[[int], None] | None = None) -> Delivery:
         """Wait until all is delivered, `wait_s` are over, or MLflow is out of reach; the rest stays in the spool.
 
+        A model is not waited for: the delivery goes on with it alone.
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
         self.stop_writing()
         end, restarts, least, moved = time.monotonic() + wait_s, 3, math.inf, time.monotonic()
-        while (left := self.spool.left()) and time.monotonic() < end:
+        while (left := self.spool.left(besides=MODEL)) and time.monotonic() < end:
             if progress:
                 progress(left)
             least, moved = (left, time.monotonic()) if left < least else (least, moved)
@@ -179,11 +202,11 @@ class Tracker:
             elif self._process.returncode == 0:  # it did what can be done
                 break
             time.sleep(0.05)
-        if self._process is not None and not left:
+        if self._process is not None and not self.spool.left():
             self._process.wait()
         elif self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # it goes on alone, and needs no warning
-        return self._delivery(self.spool.left())
+        return self._delivery(self.spool.left(besides=MODEL))
 
     def _delivery(self, left: int) -> Delivery:
         experiment, error = self.spool.recall("experiment"), self.spool.recall("error")

@@ -1,0 +1,130 @@
+"""What a report says in words and numbers: the answer in three sentences, and the winner beside the baseline."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wdsearch.charts import chosen_strength, main_key, strength_text
+from wdsearch.explanation import CONTRADICTED, SUPPORTED, UNDETERMINED, Explanation
+from wdsearch.figures import shown
+from wdsearch.objective import Result
+from wdsearch.regularizers import neutral, regularizer_of
+from wdsearch.results import StudyResult
+from wdsearch.terminal import settings_of
+from wdsearch.texts import Texts
+
+
+def answer(result: StudyResult, explanation: Explanation | None, words: Texts) -> list[str]:
+    """Three sentences: which configuration, against the baseline, and how far it can be trusted."""
+    if result.best is None:
+        return [words("answer.none", study=result.study)]
+    goal, found = result.goals[0], result.best.result
+    count = sum(result.counts[name] for name in ("complete", "pruned", "diverged"))
+    first = words("answer.best", count=count, number=result.best.number, settings=_settings(result, words),
+                  goal=words.metric(goal), value=shown(result.best.values[0]), gap=_gap_of(found, goal, words))  # fmt: skip
+    sentences = [first, _against_baseline(result, goal, words), _trust(result, explanation, words)]
+    if len(result.pareto) > 1:
+        sentences.append(words("answer.pareto", numbers=words("list.join").join(map(str, result.pareto))))
+    return sentences
+
+
+def _settings(result: StudyResult, words: Texts) -> str:
+    """The winner's settings, λ first."""
+    assert result.best is not None
+    settings = settings_shown(result, result.best.result)
+    first = main_key(result)
+    keys = sorted(settings, key=lambda key: (key != first, key == "lr"))
+    return words("list.join").join(_setting(key, settings[key], words) for key in keys)
+
+
+def _setting(key: str, value: Any, words: Texts) -> str:
+    if regularizer_of(key) and value == neutral(key):
+        return words("answer.setting_off", key=key)
+    return words("answer.setting", key=key, value=shown(value) if isinstance(value, float) else value)
+
+
+def settings_shown(result: StudyResult, found: Result) -> dict[str, Any]:
+    """A trial's settings by key; of a user's LightningModule its arguments, lr only if that is one."""
+    settings = settings_of(found)
+    own_module = not result.metric
+    if own_module and "lr" not in result.config.get("space", {}):
+        settings.pop("lr")
+    return {key.removeprefix("model.") if own_module else key: value for key, value in settings.items()}
+
+
+def _gap_of(found: Result, goal: str, words: Texts) -> str:
+    shows = "gap" in found.metrics and goal != "gap"
+    return words("answer.gap", gap=shown(found.metrics["gap"])) if shows else ""
+
+
+def _against_baseline(result: StudyResult, goal: str, words: Texts) -> str:
+    if result.baseline is None:
+        return words("answer.no_baseline")
+    if goal not in result.baseline.metrics:
+        return words("answer.baseline_same", goal=words.metric(goal))
+    value = shown(result.baseline.metrics[goal])
+    settings, gap = settings_shown(result, result.baseline), _gap_of(result.baseline, goal, words)
+    rate = words("answer.rate", lr=shown(settings["lr"])) if "lr" in settings else ""
+    return words("answer.baseline", rate=rate, goal=words.metric(goal), value=value, gap=gap)
+
+
+def _trust(result: StudyResult, explanation: Explanation | None, words: Texts) -> str:
+    if explanation is None:
+        return words("answer.not_explained", study=result.study)
+    verdicts = [claim.verdict for claim in explanation.claims]
+    tally = {verdict: verdicts.count(verdict) for verdict in (SUPPORTED, CONTRADICTED, UNDETERMINED)}
+    chosen = chosen_strength(explanation, result)
+    one_se = words("answer.no_one_se")
+    if chosen is not None:
+        best, most = (strength_text(explanation.decay, value, words) for value in (chosen.best, chosen.chosen))
+        one_se = words("answer.one_se", key=explanation.decay, best=best, chosen=most)
+    return words("answer.explained", seeds=explanation.seeds, one_se=one_se, count=len(verdicts), **tally)
+
+
+def comparison(result: StudyResult, words: Texts) -> list[tuple[str, ...]]:
+    """Name, key, the winner's value, the baseline's, and the difference: settings, then metrics, then epochs."""
+    sides = [result.best.result if result.best else None, result.baseline]
+    settings = [settings_shown(result, side) if side else {} for side in sides]
+    rows: list[tuple[str, ...]] = [
+        ("", key, *(_shown_setting(key, side.get(key), words) for side in settings), "")
+        for key in dict.fromkeys([*settings[0], *settings[1]])
+    ]
+    metrics: list[Mapping[str, float]] = [side.metrics if side else {} for side in sides]
+    for name in _metric_names(result, metrics):
+        best, baseline = (side.get(name, math.nan) for side in metrics)
+        rows.append(
+            (words.get(f"metric.{name}", ""), name, *map(value_text, (best, baseline)), signed(best - baseline))
+        )
+    epochs = [str(side.epochs) if side else "" for side in sides]
+    return [*rows, (words("table.epochs"), "", *epochs, "")]
+
+
+def _metric_names(result: StudyResult, metrics: Sequence[Mapping[str, float]]) -> list[str]:
+    """The goals, the losses, the gap, and the rest."""
+    wanted = [
+        *result.goals,
+        "val_loss",
+        "gap",
+        "train_loss",
+        f"val_{result.metric}",
+        *(n for one in metrics for n in one),
+    ]
+    return [name for name in dict.fromkeys(wanted) if any(name in one for one in metrics)]
+
+
+def _shown_setting(key: str, value: Any, words: Texts) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return strength_text(key, value, words) if regularizer_of(key) else shown(value)
+    return str(value)
+
+
+def value_text(value: float) -> str:
+    """A number; `–` for none."""
+    return shown(value) if math.isfinite(value) else "–"
+
+
+def signed(value: float) -> str:
+    """A number with its sign; `–` for none."""
+    return f"{value:+.3g}".replace("-", "−") if math.isfinite(value) else "–"

@@ -1,0 +1,224 @@
+"""The charts of a study along λ, as figures: the gap of its trials, and the path on which only λ varies."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from wdsearch.explanation import Explanation, Outcome
+from wdsearch.figures import (
+    BASELINE,
+    BEST,
+    CHOSEN,
+    COMPLETE,
+    LINE,
+    LOG_FROM,
+    OTHER,
+    PRUNED,
+    STAR,
+    Axis,
+    Figure,
+    Line,
+    Panel,
+    Series,
+    shown,
+)
+from wdsearch.groups import split_key
+from wdsearch.objective import Result
+from wdsearch.path import OneStandardError, one_standard_error
+from wdsearch.regularizers import neutral
+from wdsearch.results import StudyResult, TrialRecord
+from wdsearch.texts import Texts
+
+ARM = "weight_decay"
+DECAYS = ("weight_decay", "l2", "l1")
+
+
+def main_key(result: StudyResult) -> str | None:
+    """The strength that charts have on their x axis: a decay if one is searched, else the first regularizer."""
+    searched = searched_keys(result)
+    return next((key for kind in DECAYS for key in searched if split_key(key)[0] == kind), next(iter(searched), None))
+
+
+def searched_keys(result: StudyResult) -> list[str]:
+    """Keys of strengths that the trials have, those first of which there are several values."""
+    values: dict[str, set[float]] = {}
+    for trial in result.trials:
+        for key, value in trial.result.strengths.items():
+            values.setdefault(key, set()).add(value)
+    return sorted(values, key=lambda key: len(values[key]) < 2)
+
+
+# -- gap over λ ----------------------------------------------------------------------------------------------------
+
+
+def gap_chart(
+    result: StudyResult, words: Texts, key: str | None = None, explanation: Explanation | None = None
+) -> Figure | None:
+    """Gap, and the validation loss or the first goal below it, of all trials against a strength; None without trials.
+
+    Trials at which it is off stand apart at the end of the axis; pruned ones are pale, for theirs is an early epoch's.
+    """
+    key = key or main_key(result)
+    quantities = [name for name in ("gap", loss_of(result)) if any(name in t.result.metrics for t in result.trials)]
+    if key is None or not quantities:
+        return None
+    panels = tuple(_trials_panel(result, key, quantity, words) for quantity in dict.fromkeys(quantities))
+    axis = strength_axis(key, [trial.result.strengths.get(key, math.nan) for trial in result.trials], words)
+    title = words("title.gap", study=result.study, key=key)
+    marks = _chosen_mark(explanation, result, words) if explanation and explanation.decay == key else ()
+    return Figure("gap", title, axis, panels, marks)
+
+
+def loss_of(result: StudyResult) -> str:
+    """The metric that is drawn as the loss: validation loss, or the first goal where a module of a user's has none."""
+    has_loss = any("val_loss" in trial.result.metrics for trial in result.trials)
+    return "val_loss" if has_loss or not result.goals else result.goals[0]
+
+
+def _trials_panel(result: StudyResult, key: str, quantity: str, words: Texts) -> Panel:
+    series = []
+    for state, color in (("PRUNED", PRUNED), ("COMPLETE", COMPLETE)):
+        of_state = [trial for trial in result.trials if trial.state == state and key in trial.result.strengths]
+        name = words(f"series.{state.lower()}", count=sum(trial.state == state for trial in result.trials))
+        series.append(_points(of_state, key, quantity, name, color, words))
+    if result.best is not None and key in result.best.result.strengths:
+        name = words("series.best", number=result.best.number)
+        series.append(_points([result.best], key, quantity, name, BEST, words, STAR))
+    levels = []
+    if result.baseline is not None and quantity in result.baseline.metrics:
+        levels = [Line(result.baseline.metrics[quantity], words("series.baseline"), BASELINE)]
+    values = [value for one in series for value in one.y]
+    axis = Axis(words.metric(quantity), log=quantity != "gap" and _is_wide(values))
+    return Panel(axis, tuple(one for one in series if one.x), tuple(levels))
+
+
+def _points(
+    trials: Sequence[TrialRecord], key: str, quantity: str, name: str, color: str, words: Texts, look: str = "points"
+) -> Series:
+    measured = [trial for trial in trials if quantity in trial.result.metrics]
+    return Series(
+        name,
+        tuple(trial.result.strengths[key] for trial in measured),
+        tuple(trial.result.metrics[quantity] for trial in measured),
+        look,
+        color,
+        labels=tuple(words("label.trial", number=trial.number, epochs=trial.result.epochs) for trial in measured),
+    )
+
+
+def strength_axis(key: str, values: Iterable[float], words: Texts) -> Axis:
+    """A strength's axis: logarithmic over wide ranges, its neutral value apart."""
+    given = list(values)
+    off = neutral(key)
+    log = split_key(key)[0] in DECAYS or _is_wide([value for value in given if value != off])
+    is_off = off in given
+    end = words("axis.off_right" if off == math.inf else "axis.off_left")
+    title = f"{key} ({end})" if is_off and (log or math.isinf(off)) else key
+    return Axis(title, log, off if is_off else None, words("axis.off"))
+
+
+def strength_text(key: str, value: float, words: Texts) -> str:
+    """A strength's value, or that it is off."""
+    return words("axis.off") if value == neutral(key) else shown(value)
+
+
+def _is_wide(values: Iterable[float]) -> bool:
+    positive = [value for value in values if 0 < value < math.inf]
+    return bool(positive) and max(positive) > LOG_FROM * min(positive)
+
+
+# -- along λ alone -------------------------------------------------------------------------------------------------
+
+
+def along(explanation: Explanation, quantity: Callable[[Outcome], float | None]) -> dict[float, dict[int, float]]:
+    """A quantity by strength of decay and seed, over the outcomes that differ in that strength alone."""
+    found: dict[float, dict[int, float]] = {}
+    for outcome in explanation.outcomes:
+        value = quantity(outcome)
+        if outcome.arm == ARM and explanation.decay in outcome.strengths and value is not None:
+            found.setdefault(outcome.strengths[explanation.decay], {})[outcome.seed] = value
+    return dict(sorted(found.items()))
+
+
+def chosen_strength(explanation: Explanation, result: StudyResult) -> OneStandardError | None:
+    """λ.1se by the study's first goal, or by validation loss where the outcomes do not have that goal."""
+    goal = result.goals[0] if result.goals else "val_loss"
+    maximized = bool(result.goals) and result.optuna_study.directions[0].name == "MAXIMIZE"
+    if not any(goal in outcome.metrics for outcome in explanation.outcomes):
+        goal, maximized = "val_loss", False
+    sign = -1.0 if maximized else 1.0
+    return one_standard_error(
+        along(explanation, lambda outcome: sign * outcome.metrics.get(goal, math.nan) if outcome.metrics else math.nan)
+    )
+
+
+def _chosen_mark(explanation: Explanation, result: StudyResult, words: Texts) -> tuple[Line, ...]:
+    found = chosen_strength(explanation, result)
+    if found is None:
+        return ()
+    return (
+        Line(found.chosen, words("mark.one_se", value=strength_text(explanation.decay, found.chosen, words)), CHOSEN),
+    )
+
+
+def path_chart(result: StudyResult, explanation: Explanation | None, words: Texts) -> Figure | None:
+    """Losses and the weights' norm along λ alone; without an explanation those of the complete trials."""
+    if explanation and any(outcome.arm == ARM for outcome in explanation.outcomes):
+        return _replicated_path(result, explanation, words)
+    key = main_key(result)
+    complete = [trial for trial in result.trials if trial.state == "COMPLETE" and key in trial.result.strengths]
+    if key is None or not complete:
+        return None
+    norms = [trial for trial in complete if _norm(trial.result) is not None]
+    sides = (("train_loss", BASELINE), ("val_loss", COMPLETE))
+    losses = tuple(_points(complete, key, side, words(f"series.{side}"), color, words) for side, color in sides)
+    panels = [Panel(_loss_axis(losses, words), tuple(one for one in losses if one.x))]
+    if norms:
+        places, heights = tuple(t.result.strengths[key] for t in norms), tuple(_norm(t.result) or 0.0 for t in norms)
+        labels = tuple(words("label.trial", number=t.number, epochs=t.result.epochs) for t in norms)
+        series = Series(words("series.norm"), places, heights, color=OTHER, labels=labels)
+        panels.append(Panel(Axis(words("axis.norm"), log=_is_wide(heights)), (series,)))
+    axis = strength_axis(key, [trial.result.strengths[key] for trial in complete], words)
+    kept = tuple(panel for panel in panels if panel.series)
+    return Figure("path", words("title.path_of_trials", study=result.study, key=key), axis, kept) if kept else None
+
+
+def _norm(result: Result) -> float | None:
+    return result.diagnosis.whole.get("norm")
+
+
+def _replicated_path(result: StudyResult, explanation: Explanation, words: Texts) -> Figure | None:
+    losses = tuple(
+        mean_line(along(explanation, _metric(side)), words(f"series.{side}"), color)
+        for side, color in (("train_loss", BASELINE), ("val_loss", COMPLETE))
+    )
+    gap = mean_line(along(explanation, _metric("gap")), words("series.gap"), CHOSEN)
+    norm = mean_line(along(explanation, lambda outcome: outcome.measures.get("norm")), words("series.norm"), OTHER)
+    panels = [
+        Panel(_loss_axis(losses, words), tuple(one for one in losses if one.x)),
+        Panel(Axis(words("curve.gap")), (gap,) if gap.x else ()),
+        Panel(Axis(words("curve.norm"), log=_is_wide(norm.y)), (norm,) if norm.x else ()),
+    ]
+    values = {value for panel in panels for series in panel.series for value in series.x}
+    title = words("title.path", study=explanation.study, key=explanation.decay, seeds=explanation.seeds)
+    kept = tuple(panel for panel in panels if panel.series)
+    marks = _chosen_mark(explanation, result, words)
+    return Figure("path", title, strength_axis(explanation.decay, values, words), kept, marks) if kept else None
+
+
+def _metric(name: str) -> Callable[[Outcome], float | None]:
+    return lambda outcome: outcome.metrics.get(name)
+
+
+def _loss_axis(losses: Sequence[Series], words: Texts) -> Axis:
+    return Axis(words("axis.loss"), log=_is_wide(value for one in losses for value in one.y))
+
+
+def mean_line(found: dict[float, dict[int, float]], name: str, color: str, dashed: bool = False) -> Series:
+    """Means over the seeds, with a band of one standard error on either side."""
+    finite = {strength: [v for v in by_seed.values() if math.isfinite(v)] for strength, by_seed in found.items()}
+    finite = {strength: values for strength, values in finite.items() if values}
+    means = [statistics.fmean(values) for values in finite.values()]
+    errors = [statistics.stdev(v) / math.sqrt(len(v)) if len(v) > 1 else 0.0 for v in finite.values()]
+    low, high = (tuple(m + side * e for m, e in zip(means, errors, strict=True)) for side in (-1.0, 1.0))
+    return Series(name, tuple(finite), tuple(means), LINE, color, low, high, dashed=dashed)

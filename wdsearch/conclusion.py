@@ -1,0 +1,79 @@
+"""What the end of a study leaves behind: its report, Optuna's plots, the picture of the gap, and the best model."""
+
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+from wdsearch.description import study_description
+from wdsearch.factory import TrialFactory
+from wdsearch.memory import shown
+from wdsearch.plots import plot_gap
+from wdsearch.results import StudyResult
+from wdsearch.tracking import Tracker
+
+
+def conclude(
+    result: StudyResult, factory: TrialFactory, tracker: Tracker, note: Callable[[str], None], step: int
+) -> None:
+    """Show the study on its run in MLflow. What cannot be drawn or exported is noted: no study fails by it."""
+    metrics: dict[str, float] = {}
+    if result.best is not None:
+        metrics = dict(zip(result.goals, result.best.values, strict=True)) | result.best.result.metrics
+    for what, write in (
+        ("the picture of the gap", _picture),
+        ("the report", _report),
+        ("Optuna's plots", _optunas_plots),
+    ):
+        with _noted(what, note):
+            write(result, tracker)
+    if result.best is not None and not factory.solo:
+        with _noted("the best model", note):
+            _model(result, factory, tracker)
+    number = str(result.best.number) if result.best else "none"
+    memory = {f"memory.{name}": shown(count) for name, count in result.memory.items()}
+    tags = {"best.trial": number, "training": result.training, "mlflow.note.content": study_description(result)}
+    tracker.end_study(metrics, tags | memory, step)
+
+
+@contextmanager
+def _noted(what: str, note: Callable[[str], None]) -> Any:
+    """Say what could not be done, and go on."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # whatever libraries make of a user's study
+        from rich.markup import escape
+
+        note(f"[yellow]warning[/yellow] {what} could not be made: {escape(f'{type(error).__name__}: {error}')}")
+
+
+def _picture(result: StudyResult, tracker: Tracker) -> None:
+    if any(trial.result.strengths and trial.result.metrics.keys() & {"gap"} for trial in result.trials):
+        picture = result.folder / "gap.png"
+        plot_gap(result, picture)
+        tracker.log_artifact(picture)
+
+
+def _report(result: StudyResult, tracker: Tracker) -> None:
+    from wdsearch.report import log_report, write_report
+    from wdsearch.texts import Texts
+
+    log_report(tracker, write_report(result, Texts()))
+
+
+def _optunas_plots(result: StudyResult, tracker: Tracker) -> None:
+    from wdsearch.optuna_page import write_optuna_page
+    from wdsearch.texts import Texts
+
+    path = write_optuna_page(result, Texts())
+    if path is not None:
+        tracker.log_artifact(path, path.parent.name)
+
+
+def _model(result: StudyResult, factory: TrialFactory, tracker: Tracker) -> None:
+    from wdsearch.exporting import export_best, requirements
+
+    assert result.best is not None
+    tracker.log_model(export_best(factory, result), result.best.number, requirements())

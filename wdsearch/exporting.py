@@ -1,0 +1,56 @@
+"""The best trial's network as a program of torch.export, which opens without wdsearch and without unpickling code."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from wdsearch.factory import TrialFactory
+from wdsearch.module import RegularizedModule
+from wdsearch.results import StudyResult
+from wdsearch.space import Configuration
+
+EXAMPLE_ROWS = 2
+"""torch.export takes a size of 1 for a constant."""
+
+
+class ExportError(Exception):
+    """A network that cannot be exported."""
+
+
+def export_best(factory: TrialFactory, result: StudyResult) -> Path:
+    """Write the best trial's network with its weights, in eval mode, for batches of any size; the file.
+
+    Its example inputs have the shapes of the data and are zeros, so that no data leave with a model.
+    Raises ExportError for a network that is not called with one tensor, and what torch.export raises for what it cannot trace.
+    """
+    network, inputs = _network(factory, result)
+    path = result.folder / "best.pt2"
+    with torch.no_grad():
+        sizes = ({0: torch.export.Dim.AUTO},)
+        torch.export.save(torch.export.export(network, inputs, dynamic_shapes=sizes), path)
+    return path
+
+
+def requirements() -> list[str]:
+    """What a model needs to be opened, pinned."""
+    return [f"torch=={version('torch').partition('+')[0]}"]
+
+
+def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
+    """The best trial's network with its weights, and inputs to call it with."""
+    if factory.solo:
+        raise ExportError("a LightningModule is called as its author likes")
+    if result.best is None or not result.weights.exists():
+        raise ExportError("there are no weights of a complete trial")
+    best, saved = result.best, torch.load(result.weights, weights_only=True)
+    if saved["trial"] != best.number:
+        raise ExportError(f"{result.weights.name} has trial {saved['trial']}, and the best is trial {best.number}")
+    module = factory.module(Configuration(best.result.lr, best.result.strengths, best.result.model))
+    module.load_state_dict(saved["state_dict"])
+    if type(module).forward is not RegularizedModule.forward:
+        raise ExportError(f"{type(module).__name__} has a forward of its own")
+    inputs, _ = module.split(next(iter(factory.data.val_dataloader())))
+    if len(inputs.args) != 1 or inputs.kwargs or not isinstance(inputs.args[0], torch.Tensor):
+        raise ExportError("it is not called with a single tensor")
+    return module.network.eval(), (torch.zeros_like(inputs.args[0][:EXAMPLE_ROWS]),)

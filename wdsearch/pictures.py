@@ -1,0 +1,162 @@
+"""Figures as files of their own (PNG, SVG or PDF), drawn by matplotlib: no browser is needed."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from wdsearch.figures import BARS, COLORS, LINE, STAR, Figure, Panel, Scale, Series, scale
+
+WIDTH, PANEL, BAR = 8.0, 2.6, 0.42
+"""Inches of a figure's width, and of the height of a panel and of a bar."""
+LEGEND_COLUMNS, LEGEND_ROW, HEAD, FOOT = 3, 0.2, 0.42, 0.62
+CHINESE = ("noto*cjk", "sourcehan", "wqy", "msyh", "simhei", "simsun", "pingfang", "heiti", "droidsansfallback")
+"""Beginnings of the file names of fonts with Chinese glyphs, the better ones first."""
+
+
+def draw(figure: Figure, path: Path | None = None, family: str | None = None) -> Any:
+    """The matplotlib figure, written to `path` if given; `family` is a font for its texts."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as Canvas
+
+    fonts: dict[Any, Any] = {"font.family": [family, "DejaVu Sans"]} if family else {}
+    with rc_context(fonts | {"axes.unicode_minus": False}):
+        canvas = Canvas(figsize=(WIDTH, _height(figure)))
+        axes = canvas.subplots(len(figure.panels), 1, sharex=True, squeeze=False)[:, 0].tolist()
+        x = figure.x_scale()
+        for row, panel in enumerate(figure.panels):
+            _draw_panel(axes[row], figure, panel, x)
+            axes[row].set_xlim(x.low, x.high)
+        _ticks(axes[-1].xaxis, x)
+        axes[-1].set_xlabel(figure.x.title)
+        for mark in figure.marks:
+            if (place := x.place(mark.value)) is not None:
+                for one in axes:
+                    one.axvline(place, color=mark.color, linestyle=":", linewidth=1.6)
+        _arrange(canvas, axes, figure)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            canvas.savefig(path, dpi=120)
+    return canvas
+
+
+def chinese_font() -> str | None:
+    """The family of an installed font that has Chinese glyphs; None if there is none."""
+    from fnmatch import fnmatch
+
+    from matplotlib.font_manager import FontProperties, findSystemFonts, fontManager
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # fonts of one weight have no "normal" one
+    installed = sorted(findSystemFonts())
+    for path in (path for start in CHINESE for path in installed if fnmatch(Path(path).name.lower(), f"{start}*")):
+        with suppress(OSError, RuntimeError):  # a file that is no font
+            fontManager.addfont(path)
+            return str(FontProperties(fname=path).get_name())
+    return None
+
+
+def _height(figure: Figure) -> float:
+    rows = -(-len(_legend_names(figure)) // LEGEND_COLUMNS)
+    bars = max((len(panel.y.names) for panel in figure.panels), default=0)
+    body = BAR * max(bars, 3) if bars else PANEL * len(figure.panels)
+    return HEAD + LEGEND_ROW * rows + body + FOOT
+
+
+def _arrange(canvas: Any, axes: Sequence[Any], figure: Figure) -> None:
+    """Title and legend above the panels, in inches; matplotlib's own layout would cost as much as all the rest."""
+    height, names = canvas.get_figheight(), _legend_names(figure)
+    rows = -(-len(names) // LEGEND_COLUMNS)
+    longest = max((len(name) for panel in figure.panels for name in panel.y.names), default=0)
+    left = min(0.4, max(0.11, 0.03 + 0.0105 * longest + 0.03))
+    right = 0.97
+    canvas.subplots_adjust(left, FOOT / height, right, 1 - (HEAD + LEGEND_ROW * rows) / height, hspace=0.08)
+    canvas.text(left, 1 - 0.12 / height, figure.title, va="top", fontsize="medium")
+    if names:
+        canvas.legend(
+            names.values(),
+            names.keys(),
+            loc="upper left",
+            bbox_to_anchor=(left - 0.01, 1 - (HEAD - 0.1) / height),
+            ncols=LEGEND_COLUMNS,
+            fontsize="small",
+            frameon=False,
+            borderaxespad=0.0,
+            labelspacing=0.25,
+        )
+
+
+def _legend_names(figure: Figure) -> dict[str, Any]:
+    """What stands in the legend, once each, by its name."""
+    from matplotlib.lines import Line2D
+
+    found: dict[str, Any] = {}
+    for panel in figure.panels:
+        for place, series in enumerate(panel.series):
+            look: dict[str, Any] = {"color": series.color or COLORS[place % len(COLORS)]}
+            look |= {"marker": "*", "markersize": 11} if series.look == STAR else {"marker": "o", "markersize": 5}
+            look["linestyle"] = ("--" if series.dashed else "-") if series.look == LINE else ""
+            found.setdefault(series.name, Line2D([], [], **look))
+        for level in panel.levels:
+            found.setdefault(level.name, Line2D([], [], color=level.color, linestyle="--"))
+    for mark in figure.marks:
+        found.setdefault(mark.name, Line2D([], [], color=mark.color, linestyle=":"))
+    return {name: handle for name, handle in found.items() if name}
+
+
+def _draw_panel(axes: Any, figure: Figure, panel: Panel, x: Scale) -> None:
+    bands = [value for series in panel.series for value in (*series.y, *series.low, *series.high)]
+    y = scale(panel.y, [*bands, *(level.value for level in panel.levels)])
+    colored = _heat(axes, panel, x, y) if panel.heat is not None else None
+    for place, series in enumerate(panel.series):
+        drawn = _draw_series(axes, series, x, y, series.color or COLORS[place % len(COLORS)])
+        colored = drawn if series.shade else colored
+    for level in panel.levels:
+        axes.axhline(y.place(level.value), color=level.color, linestyle="--", linewidth=1.2)
+    axes.set_ylim(y.low, y.high)
+    axes.set_ylabel(panel.y.title)
+    axes.spines[["top", "right"]].set_visible(False)
+    if panel.heat is None:
+        axes.grid(alpha=0.25)
+        axes.set_axisbelow(True)
+    _ticks(axes.yaxis, y)
+    if colored is not None:
+        axes.figure.colorbar(colored, ax=axes, label=figure.shading, pad=0.02)
+
+
+def _ticks(axis: Any, found: Scale) -> None:
+    if found.ticks:
+        axis.set_ticks([place for place, _ in found.ticks], [text for _, text in found.ticks])
+
+
+def _draw_series(axes: Any, series: Series, x: Scale, y: Scale, color: str) -> Any:
+    placed = [(x.place(one), y.place(other)) for one, other in zip(series.x, series.y, strict=True)]
+    kept = [number for number, (one, other) in enumerate(placed) if one is not None and other is not None]
+    across, up = [placed[number][0] for number in kept], [placed[number][1] for number in kept]
+    if series.look == BARS:
+        return axes.barh(up, across, height=0.62, color=color)
+    if series.look == STAR:
+        return axes.plot(across, up, "*", markersize=15, color=color, markeredgecolor="white", zorder=5)
+    if series.look == LINE:
+        if series.low and kept:
+            edges = [(y.place(series.low[number]), y.place(series.high[number])) for number in kept]
+            low, high = ([float("nan") if edge is None else edge for edge in side] for side in zip(*edges, strict=True))
+            axes.fill_between(across, low, high, color=color, alpha=0.16, linewidth=0)
+        return axes.plot(across, up, "--o" if series.dashed else "-o", color=color, markersize=4, zorder=4)
+    if series.shade:
+        shades = [series.shade[number] for number in kept]
+        return axes.scatter(across, up, c=shades, s=42, edgecolors="#33404d", linewidths=0.4, zorder=3)
+    return axes.scatter(across, up, s=26, color=color, zorder=3)
+
+
+def _heat(axes: Any, panel: Panel, x: Scale, y: Scale) -> Any:
+    import numpy as np
+
+    assert panel.heat is not None
+    values = np.array(panel.heat.values, dtype=float)
+    drawn = axes.imshow(values, origin="lower", aspect="auto")
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2 if np.isfinite(values).any() else 0.0
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", color="w" if value < middle else "k")
+    return drawn

@@ -1,0 +1,146 @@
+"""The report of a study: one HTML file with everything in it, and a PNG of each figure beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from wdsearch.charts import gap_chart, path_chart
+from wdsearch.claim_charts import claim_charts
+from wdsearch.explanation import Explanation, explanation_from
+from wdsearch.figures import Figure
+from wdsearch.flags import flags
+from wdsearch.importance import importance_chart, interaction_chart
+from wdsearch.interactive import library
+from wdsearch.page import Content, body
+from wdsearch.pictures import chinese_font, draw
+from wdsearch.provenance import VERSIONS, provenance
+from wdsearch.results import EXPLANATION, StudyResult, load_result, spent
+from wdsearch.storage import Home
+from wdsearch.texts import Texts
+from wdsearch.tracking import Delivery, Tracker
+
+FOLDER = "report"
+"""Of the study's folder, and of the parent run's artifacts."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: the page, a picture of each of its figures, and notes worth saying."""
+
+    page: Path
+    pictures: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+def report(
+    study: str,
+    home: Home,
+    storage: str | None = None,
+    language: str = "en",
+    output: Path | None = None,
+) -> tuple[Report, Delivery | None]:
+    """Write a study's report and show it on its run in MLflow; `output` is a further copy of the page.
+
+    Raises StudyNotFoundError, and LanguageError for a language that there are no texts in. The delivery is None for a study
+    that has no run in MLflow, as one whose records were removed.
+    """
+    words = Texts(language)
+    result = load_result(study, home, storage)
+    written = write_report(result, words)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_bytes(written.page.read_bytes())
+    tracker = Tracker.of_study(home.path, study)
+    if tracker is None:
+        return written, None
+    log_report(tracker, written)
+    tracker.start_delivery()
+    return written, tracker.close()
+
+
+def write_report(result: StudyResult, words: Texts) -> Report:
+    """A study's report in its folder, in a language: `report.html` in English, `report.zh.html` in Chinese."""
+    stored = result.optuna_study.user_attrs.get(EXPLANATION)
+    explanation = explanation_from(stored) if stored else None
+    charts, claims = _charts(result, explanation, words)
+    content = Content(result, explanation, flags(result), charts, claims, _versions(result, words))
+    suffix = "" if words.language == "en" else f".{words.language}"
+    folder = result.folder / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / f"report{suffix}.html"
+    page.write_text(_page(content, words), encoding="utf-8")
+    pictures, notes = _pictures(content, folder, suffix, words)
+    return Report(page, pictures, notes)
+
+
+def log_report(tracker: Tracker, written: Report) -> None:
+    """Let MLflow show a report on the study's run."""
+    for path in (written.page, *written.pictures):
+        tracker.log_artifact(path, FOLDER)
+
+
+def _charts(
+    result: StudyResult, explanation: Explanation | None, words: Texts
+) -> tuple[Mapping[str, Figure], Mapping[str, Figure]]:
+    """The charts that a study's trials allow, and those of the claims, by name."""
+    found = {
+        "gap": gap_chart(result, words, explanation=explanation),
+        "path": path_chart(result, explanation, words),
+        "importance": importance_chart(result, words),
+        "interaction": interaction_chart(result, explanation, words),
+    }
+    drawn = {name: figure for name, figure in found.items() if figure is not None}
+    return drawn, claim_charts(explanation, words) if explanation else {}
+
+
+def _page(content: Content, words: Texts) -> str:
+    result = content.result
+    counts = [words(f"count.{name}", count=count) for name, count in result.counts.items() if count]
+    budget = result.config.get("budget", {})
+    subtitle = words(
+        "page.subtitle",
+        spent=spent(result.counts),
+        budget=budget.get("trials", 0),
+        epochs=budget.get("epochs", 0),
+        counts=words("list.join").join(counts),
+        version=version("wdsearch"),
+        date=date.today().isoformat(),
+    )
+    template = Template((files("wdsearch") / "templates" / "report.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        language=words.language,
+        title=words("page.title", study=result.study),
+        subtitle=subtitle,
+        library=library(),
+        body=body(content, words),
+    )
+
+
+def _versions(result: StudyResult, words: Texts) -> dict[str, str]:
+    """Versions as they were recorded when the study was trained, else those of now, under a line that says which."""
+    stored: Mapping[str, Any] = result.optuna_study.user_attrs.get(VERSIONS, {})
+    head = words("reproduce.versions" if stored else "reproduce.versions_now")
+    found = dict(stored or provenance())
+    return {head: "", **{name.removeprefix("version."): str(value) for name, value in found.items()}}
+
+
+def _pictures(content: Content, folder: Path, suffix: str, words: Texts) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """A PNG of each figure; in English where no font has the characters of the language."""
+    family, notes = None, []
+    charts = [*content.charts.values(), *content.claims.values()]
+    if words.language == "zh" and charts:
+        family = chinese_font()
+    if words.language == "zh" and charts and family is None:
+        notes.append(words("note.no_font"))
+        english = _charts(content.result, content.explanation, Texts("en"))
+        charts, suffix = [figure for found in english for figure in found.values()], ""
+    paths = []
+    for figure in charts:
+        paths.append(folder / f"{figure.name}{suffix}.png")
+        draw(figure, paths[-1], family)
+    return tuple(paths), tuple(notes)

@@ -156,6 +156,7 @@ def _train(loop: SearchLoop, places: int) -> int:
             raise
     fewer = max(1, places // 2)
     loop.progress.note(f"out of memory with {places} trials in a call: going on with {fewer} (trainer.population)")
+    loop.study.set_user_attr(TRAINING, loop.factory.training(fewer))
     gc.collect()  # Trainer and population refer to each other, and would keep their memory
     loop.work = loop.work.again()
     return fewer

@@ -16,7 +16,7 @@ import optuna
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from wdsearch.assembly import build_data, check_trainer, describe_data
+from wdsearch.assembly import build_data, check_trainer
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.description import study_description
 from wdsearch.examine import AUGMENTED, examine
@@ -71,7 +71,7 @@ def run(
     config, place = load_study(source, overrides), Home(home)
     with SearchProgress(progress) as bar, _quiet_libraries(), clear_storage_errors(place, storage):
         factory = _prepare(config, bar)
-        digest = describe_data(config, factory.data)["digest"]
+        digest = factory.dataset["digest"]
         study, engine = open_study(config, place, storage, build_pruner(config), factory.metric, digest)
         leases = Leases(engine, study._study_id, place.folder(config.study) / "workers")
         tracker = tracker or Tracker(place.path, config.study)

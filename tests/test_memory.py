@@ -1,6 +1,7 @@
 """What a population takes: the estimate is near the measured peak, and a population that does not fit is shrunk."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ if {limit}:
     resource.setrlimit(resource.RLIMIT_AS, (virtual + {limit}, -1))
 result = wdsearch.run(study, home={home!r}, progress=False)
 print(result.counts["complete"], result.memory["estimated"], result.memory["peak"], result.best.values[0])
+print("trained", result.training, file=sys.stderr)
 """
 
 
@@ -57,9 +59,13 @@ def test_the_estimate_is_near_the_measured_peak(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 def test_out_of_memory_the_population_is_shrunk_and_nothing_else_changes(tmp_path: Path) -> None:
-    free, _ = run_wide(tmp_path / "free")
+    free, said = run_wide(tmp_path / "free")
+    assert "fused, up to 33 trials in a call" in said
     limited, errors = run_wide(tmp_path / "limited", limit=int(0.6 * int(free[2])))
     assert "out of memory with 33 trials in a call: going on with 16" in errors
+    trained = errors[errors.index("trained on") :]
+    assert "fused, up to 33 trials in a call" not in trained, "what is said at the end is how it was in the end"
+    assert re.search(r"fused, up to (16|8|4|2) trials in a call|fused, up to 1 ", trained)
     assert (limited[0], limited[-1]) == (free[0], free[-1])
 
 

@@ -28,6 +28,9 @@ VARIANTS = SMALL | {
     "residual_mlp layer": {"inputs": 64, "width": 13, "blocks": 1, "norm": "layer"},
     "convnet 1d": {"shape": (1, 64), "channels": (5,), "norm": None},
     "transformer table": {"shape": (64,), "width": 4, "heads": 2, "blocks": 1},
+    "transformer batch": {"shape": (1, 64), "patch": 8, "width": 10, "heads": 2, "blocks": 1, "norm": "batch"},
+    "transformer table batch": {"shape": (64,), "width": 4, "heads": 2, "blocks": 1, "norm": "batch"},
+    "transformer bare": {"shape": (1, 64), "patch": 8, "width": 10, "heads": 2, "blocks": 1, "norm": None},
 }
 BITWISE = list(VARIANTS)
 
@@ -92,6 +95,7 @@ def test_categories_are_embedded() -> None:
         ("resnet", {"stage1block1.before.0.weight"}),
         ("transformer", {"tokens.1.places.weight", "blocks.0.steps.0.weight"}),
         ("transformer table", {"tokens.1.weight"}),
+        ("transformer batch", {"blocks.0.steps.0.weight", "blocks.2.weight"}),
     ],
 )
 def test_norms_embeddings_and_biases_do_not_decay(name: str, not_decayed: set[str]) -> None:
@@ -114,6 +118,7 @@ def test_norms_embeddings_and_biases_do_not_decay(name: str, not_decayed: set[st
         ("transformer", {"shape": (1, 40), "patch": 3}, "patch is 3, which does not divide a length of 40"),
         ("transformer", {"shape": (1, 40), "heads": 3}, "heads is 3, which does not divide a width of 32"),
         ("residual_mlp", {"inputs": 4, "norm": "bach"}, "norm is 'bach'; allowed are batch, layer, or nothing"),
+        ("transformer", {"shape": (4,), "norm": "bach"}, "norm is 'bach'; allowed are batch, layer, or nothing"),
     ],
 )
 def test_what_a_network_does_not_take_is_said(name: str, options: dict[str, Any], said: str) -> None:
@@ -131,8 +136,9 @@ def test_layer_norm_is_that_of_torch() -> None:
     torch.testing.assert_close(ours(inputs), theirs(inputs), rtol=1e-12, atol=1e-12)
 
 
-def test_batch_norm_is_that_of_torch() -> None:
-    """Outputs, gradients and running statistics, in training and evaluation."""
+@pytest.mark.parametrize("shape", [(11, 7), (5, 3, 7)])
+def test_batch_norm_is_that_of_torch(shape: tuple[int, ...]) -> None:
+    """Outputs, gradients and running statistics, in training and evaluation; torch's has the features before the tokens."""
     generator = torch.Generator().manual_seed(0)
     theirs = nn.BatchNorm1d(7).double()
     with torch.no_grad():
@@ -140,8 +146,8 @@ def test_batch_norm_is_that_of_torch() -> None:
     ours = BatchNorm(7).double()
     ours.load_state_dict(theirs.state_dict())
     for _ in range(3):
-        inputs = torch.randn(11, 7, dtype=torch.float64, generator=generator, requires_grad=True)
-        outputs = [layer(inputs) for layer in (ours, theirs)]
+        inputs = torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
+        outputs = [ours(inputs), theirs(inputs.movedim(-1, 1)).movedim(1, -1)]
         torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
         gradients = [
             torch.autograd.grad(o.sin().sum(), [inputs, *layer.parameters()])
@@ -149,7 +155,8 @@ def test_batch_norm_is_that_of_torch() -> None:
         ]
         torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(ours.eval()(inputs), theirs.eval()(inputs), rtol=1e-12, atol=1e-12)
+    expected = theirs.eval()(inputs.movedim(-1, 1)).movedim(1, -1)
+    torch.testing.assert_close(ours.eval()(inputs), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_silu_is_that_of_torch() -> None:

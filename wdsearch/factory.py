@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -12,7 +13,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from wdsearch.assembly import BuildError, build_recipe, build_task, built, check_hooks, text_of
+from wdsearch.assembly import BuildError, build_recipe, build_task, built, check_hooks, describe_data, text_of
 from wdsearch.batches import Batch, rows_of, shapes_of, split_batch
 from wdsearch.diagnostics import scale_invariant_share
 from wdsearch.fusing import slow_when_fused, step_alone, why_alone
@@ -43,6 +44,11 @@ class TrialFactory:
         self._reasons: dict[str, str | None] = {}
         if not self.solo:
             check_hooks(data)
+
+    @cached_property
+    def dataset(self) -> dict[str, str]:
+        """The data set as MLflow records it; all rows are read for its digest, once."""
+        return describe_data(self.config, self.data)
 
     @property
     def solo(self) -> bool:

@@ -18,7 +18,7 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from rich.markup import escape
 
-from wdsearch.assembly import BuildError, describe_data
+from wdsearch.assembly import BuildError
 from wdsearch.checkpoint import write_checkpoint
 from wdsearch.cohort import DIVERGED, TrialEpoch
 from wdsearch.description import trial_description
@@ -55,7 +55,7 @@ class SearchLoop(L.Callback):
     ) -> None:
         self.work, self.factory, self.tracker, self.progress = work, factory, tracker, progress
         self.config, self.study, self.goals = work.config, work.study, work.config.objective.goals
-        self.dataset = describe_data(self.config, factory.data)
+        self.dataset = factory.dataset
         self.folder = home.folder(self.config.study)
         self.device = device_of(self.config.trainer.accelerator)
         self.memory = Memory(0, self.device)

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from wdsearch.editor_schema import FILE, HEADER, study_schema
+from wdsearch.errors import DataError
+
+LOOKED_AT = 100_000
+"""Rows of a table larger than memory by which its study is written."""
 
 
 class ScaffoldError(Exception):
@@ -95,14 +100,17 @@ def _of_table(path: Path, target: str | None, folder: Path) -> tuple[str, tuple[
     """The study file for a table, and what to know about the table."""
     from wdsearch import tables  # pandas takes half a second
 
-    frame = tables.read_frame(path)
+    frame, note = _rows_of(path)
     if target is None:
         names = ", ".join(frame.columns)
         raise ScaffoldError(f"which column of {path} is to be predicted? --target COLUMN; it has: {names}")
     tables.check_names(frame, [target], f"--target, {path}")
-    frame = tables.rows_with_target(frame, target)
-    asked, columns = tables.target_of(frame[target]), tables.columns_of(frame.drop(columns=target))
-    tables.check_any(columns, target)
+    try:
+        frame = tables.rows_with_target(frame, target)
+        asked, columns = tables.target_of(frame[target]), tables.columns_of(frame, without=[target])
+        tables.check_any(columns, target)
+    except DataError as error:
+        raise DataError(f"{error}; {note}: if others differ, mix the rows") if note else error from None
     summary = tables.summary(target, asked, columns, len(frame))
     left_out = [f"left out: {name} ({why})" for name, why in [*columns.useless.items(), *columns.doubtful.items()]]
     text = _filled(
@@ -116,7 +124,18 @@ def _of_table(path: Path, target: str | None, folder: Path) -> tuple[str, tuple[
         class_weight="" if asked.balanced else _CLASS_WEIGHT,
         batch_size=min(500, max(20, len(frame) // 50)),
     )
-    return HEADER + text, (summary, *left_out)
+    return HEADER + text, (summary, *([note] if note else []), *left_out)
+
+
+def _rows_of(path: Path) -> tuple[Any, str]:
+    """The rows of a table that are looked at, and a note if these are not all: of a table larger than memory the first."""
+    from wdsearch import tables
+    from wdsearch.datasets._base import fits
+
+    with tables.readable(path):
+        whole = fits(tables.memory_size(path))
+    frame = tables.read_frame(path, rows=None if whole else LOOKED_AT)
+    return frame, "" if whole else f"the table is large: only its first {len(frame):,} rows were looked at"
 
 
 _CLASS_WEIGHT = "    # class_weight: balanced   # a class counts as much as another, however rare\n"

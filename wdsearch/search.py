@@ -15,7 +15,7 @@ import optuna
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from wdsearch.assembly import build_data, check_trainer, describe_data, population_trainer
+from wdsearch.assembly import build_data, check_trainer, population_trainer
 from wdsearch.conclusion import conclude
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.examine import AUGMENTED, examine
@@ -69,7 +69,7 @@ def run(
     config, place = load_study(source, overrides), Home(home)
     with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(place, storage):
         factory = prepare(config, bar)
-        digest = describe_data(config, factory.data)["digest"]
+        digest = factory.dataset["digest"]
         study, engine = open_study(config, place, storage, build_pruner(config), factory.metric, digest)
         study.set_user_attr(VERSIONS, provenance())
         leases = Leases(engine, study._study_id, place.folder(config.study) / "workers")
@@ -145,6 +145,7 @@ def _train(loop: SearchLoop, places: int) -> int:
             raise
     fewer = max(1, places // 2)
     loop.progress.note(f"out of memory with {places} trials in a call: going on with {fewer} (trainer.population)")
+    loop.study.set_user_attr(TRAINING, loop.factory.training(fewer))
     gc.collect()  # Trainer and population refer to each other, and would keep their memory
     loop.work = loop.work.again()
     return fewer

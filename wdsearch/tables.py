@@ -2,9 +2,11 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -52,17 +54,44 @@ class Target:
         """Class numbers, or the quantity itself."""
         if self.classes is None:
             return values.to_numpy(dtype=float)
-        return pd.Categorical(values.astype(str), categories=self.classes).codes.astype(np.int64)
+        numbers, names = coded(values)
+        places = {name: place for place, name in enumerate(self.classes)}
+        return np.array([places[name] for name in names], dtype=np.int64)[numbers]
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_frame(path: Path, separator: str | None = None) -> pd.DataFrame:
-    """All rows of a CSV file, compressed or not, or of a Parquet file. Raises DataError."""
+@runtime_checkable
+class Table(Protocol):
+    """Columns of values by name: a DataFrame, or one that is read column by column."""
+
+    @property
+    def columns(self) -> Any:
+        """Their names."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, name: str) -> Any: ...
+
+
+def read_frame(path: Path, separator: str | None = None, rows: int | None = None) -> pd.DataFrame:
+    """All rows, or the first ones, of a CSV file, compressed or not, or of a Parquet file. Raises DataError."""
+    with readable(path):
+        if rows is None:
+            _check_size(path)
+        frame = _read_parquet(path, rows) if is_parquet(path) else _read_csv(path, separator, rows)
+        frame.columns = frame.columns.map(str)
+    return frame
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise DataError, with what to do, for whatever goes wrong while a table is read."""
     try:
-        _check_size(path)
-        frame = pd.read_parquet(path) if path.suffix in _PARQUET else _read_csv(path, separator)
+        yield
+    except DataError:
+        raise
     except FileNotFoundError:
         problem = "there is no such file"
     except UnicodeDecodeError:
@@ -70,34 +99,57 @@ def read_frame(path: Path, separator: str | None = None) -> pd.DataFrame:
     except (OSError, ValueError) as error:  # pandas' own are ValueErrors
         problem = f"it cannot be read as a table: {getattr(error, 'strerror', None) or error}"
     else:
-        frame.columns = frame.columns.map(str)
-        return frame
+        return
     raise DataError(f"{path}: {problem}")
 
 
-def _read_csv(path: Path, separator: str | None) -> pd.DataFrame:
-    return pd.read_csv(path, sep=separator or separator_of(path), encoding="utf-8-sig", low_memory=False)
+def is_parquet(path: Path) -> bool:
+    """Whether its name says so."""
+    return path.suffix in _PARQUET
+
+
+def _read_csv(path: Path, separator: str | None, rows: int | None) -> pd.DataFrame:
+    separator = separator or separator_of(path)
+    return pd.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False, nrows=rows)
+
+
+def _read_parquet(path: Path, rows: int | None) -> pd.DataFrame:
+    if rows is None:
+        return pd.read_parquet(path)
+    from pyarrow import Table as ArrowTable
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        first = next(file.iter_batches(rows), None)
+        return (file.schema_arrow.empty_table() if first is None else ArrowTable.from_batches([first])).to_pandas()
+
+
+def text_size(path: Path) -> int:
+    """About how many bytes a CSV file has when it is not compressed."""
+    return path.stat().st_size * _INFLATION.get(path.suffix, 3) // 3
+
+
+def memory_size(path: Path) -> int:
+    """About how many bytes a table takes in memory."""
+    if not is_parquet(path):
+        return 3 * text_size(path)
+    from pyarrow.parquet import read_metadata
+
+    return read_metadata(path).num_rows * read_metadata(path).num_columns * 8 * 3
 
 
 def _check_size(path: Path) -> None:
     """Raise DataError for a file that would not fit into memory."""
-    if path.suffix in _PARQUET:
-        from pyarrow.parquet import read_metadata
-
-        needed = read_metadata(path).num_rows * read_metadata(path).num_columns * 8 * 3
-    else:
-        needed = path.stat().st_size * _INFLATION.get(path.suffix, 3)
-    free = psutil.virtual_memory().available
+    needed, free = memory_size(path), psutil.virtual_memory().available
     if needed > free:
         text = f"it would take about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free"
-        raise DataError(
-            f"{path}: {text}; take a sample of its rows, or read it piece by piece in a LightningDataModule"
-        )
+        raise DataError(f"{path}: {text}; leave in_memory out, and it is read batch by batch")
 
 
 def separator_of(path: Path) -> str:
     """What stands between a CSV file's columns, by its first line."""
-    header = pd.read_csv(path, sep="\0", header=None, nrows=1, encoding="utf-8-sig", engine="python").iloc[0, 0]
+    options = {"header": None, "nrows": 1, "encoding": "utf-8-sig", "engine": "python", "quoting": csv.QUOTE_NONE}
+    header = pd.read_csv(path, sep="\0", **options).iloc[0, 0]
     try:
         return csv.Sniffer().sniff(str(header), ",;\t|").delimiter
     except csv.Error:  # one column, or a header of which nothing can be said
@@ -107,9 +159,9 @@ def separator_of(path: Path) -> str:
 # -- columns -------------------------------------------------------------------------------------------------------
 
 
-def check_names(frame: pd.DataFrame, names: Iterable[str], where: str) -> None:
+def check_names(table: Table, names: Iterable[str], where: str) -> None:
     """Raise DataError for a name that no column has."""
-    columns = list(frame.columns)
+    columns = list(table.columns)
     for name in names:
         if name not in columns:
             raise DataError(f"{where}: the table has no column {name!r}{nearest(name, columns)}")
@@ -117,15 +169,29 @@ def check_names(frame: pd.DataFrame, names: Iterable[str], where: str) -> None:
             raise DataError(f"{where}: the table has {columns.count(name)} columns {name!r}; rename all but one")
 
 
-def columns_of(frame: pd.DataFrame, numbers: Sequence[str] = (), categories: Sequence[str] = ()) -> Columns:
-    """Columns by what they hold; those named are taken as such."""
-    kinds = {name: _kind(frame[name], name) for name in frame.columns}
-    kinds |= dict.fromkeys(numbers, "number") | dict.fromkeys(categories, "category")
+def columns_of(
+    table: Table, numbers: Sequence[str] = (), categories: Sequence[str] = (), without: Iterable[str] = ()
+) -> Columns:
+    """Columns by what they hold, `without` some; those named are taken as such."""
+    named = dict.fromkeys(numbers, "number") | dict.fromkeys(categories, "category")
+    left = [name for name in table.columns if name not in {*without}]
+    kinds = {name: named.get(name) or _kind(table[name], name) for name in left} | named
     of_kind = {kind: tuple(name for name in kinds if kinds[name] == kind) for kind in ("number", "category")}
     rest = {name: kind for name, kind in kinds.items() if kind not in of_kind}
     useless = {name: why for name, why in rest.items() if why in (EMPTY, CONSTANT)}
     doubtful = {name: why for name, why in rest.items() if name not in useless}
     return Columns(of_kind["number"], of_kind["category"], useless, doubtful)
+
+
+def coded(values: pd.Series, missing: str | None = None) -> tuple[np.ndarray, list[str]]:
+    """Each row's number among the different values as texts, and these in their order.
+
+    A gap is a text of its own if `missing` names it, else -1. Only different values become texts: a column may be long.
+    """
+    found, different = pd.factorize(values, use_na_sentinel=missing is None)
+    texts = pd.Series(different).astype("string").fillna(missing or "").to_numpy(dtype=object)
+    names, places = np.unique(texts, return_inverse=True)
+    return np.append(places, -1)[found], names.tolist()
 
 
 def check_any(columns: Columns, target: str) -> None:
@@ -138,13 +204,16 @@ def check_any(columns: Columns, target: str) -> None:
 
 def _kind(values: pd.Series, name: str) -> str:
     """`number`, `category`, or why the column is neither."""
+    numeric = is_numeric_dtype(values) and not is_bool_dtype(values)
+    if values.isna().all():
+        return EMPTY
+    if numeric:
+        return CONSTANT if values.min() == values.max() else NUMBERING if _numbers_rows(values, name) else "number"
     different = values.nunique()
-    if different < 2:
-        return CONSTANT if different else EMPTY
+    if different == 1:
+        return CONSTANT
     if holds_dates(values):
         return DATES
-    if is_numeric_dtype(values) and not is_bool_dtype(values):
-        return NUMBERING if _numbers_rows(values, name) else "number"
     if different > min(MOST_CATEGORIES, len(values) // 2):
         return f"text of {different} different values"
     return "category"
@@ -155,7 +224,7 @@ def holds_dates(values: pd.Series) -> bool:
     if is_datetime64_any_dtype(values):
         return True
     texts = values.dropna()
-    if is_numeric_dtype(values) or not texts.map(_may_be_date).all():
+    if is_numeric_dtype(values) or not all(map(_may_be_date, texts)):
         return False
     return bool(pd.to_datetime(texts, errors="coerce", format="mixed").notna().all())
 
@@ -167,10 +236,10 @@ def _may_be_date(value: object) -> bool:
 
 
 def _numbers_rows(values: pd.Series, name: str) -> bool:
-    if is_float_dtype(values) or not values.is_unique:
+    if is_float_dtype(values):
         return False
     named = name.lower() == "id" or name.lower().endswith("_id")
-    return named or bool(values.max() - values.min() + 1 == len(values))
+    return (named or bool(values.max() - values.min() + 1 == len(values))) and values.is_unique
 
 
 # -- the target ----------------------------------------------------------------------------------------------------
@@ -186,15 +255,16 @@ def target_of(values: pd.Series, task: str | None = None) -> Target:
     whole = numeric and bool((values % 1 == 0).all())
     if task == "regression" or (task is None and numeric and not (whole and values.nunique() <= MOST_CLASSES)):
         return Target(None)
-    sizes = values.astype(str).value_counts()
-    rarest, rows = sizes.index[-1], int(sizes.iloc[-1])
-    if len(sizes) < 2:
+    numbers, names = coded(values)
+    sizes = np.bincount(numbers)
+    rarest, rows = names[sizes.argmin()], int(sizes.min())
+    if len(names) < 2:
         raise DataError(f"the target {name!r} has one value, {rarest}: there is nothing to predict")
     if rows < FEWEST_OF_A_CLASS:
         text = f"{rarest} of the target {name!r} has {rows} rows; every class needs {FEWEST_OF_A_CLASS}"
         more = "; if it is a quantity, set task: regression" if numeric else ""
         raise DataError(f"{text} to be in all parts of a split: leave it out, or join it with another{more}")
-    ordered = sorted(sizes.index, key=_by_number)
+    ordered = sorted(names, key=_by_number)
     return Target(tuple(ordered), balanced=bool(sizes.min() >= 0.8 * sizes.mean()))
 
 
@@ -206,12 +276,14 @@ def _by_number(name: str) -> tuple[float, str]:
         return math.inf, name
 
 
-def rows_with_target(frame: pd.DataFrame, target: str) -> pd.DataFrame:
-    """The rows of which the target is known. Raises DataError."""
-    known = frame.dropna(subset=[target])
-    if len(known) < FEWEST_ROWS:
-        raise DataError(f"the table has {len(known)} rows with a target; at least {FEWEST_ROWS} are needed")
-    return known
+def rows_with_target(table: Any, target: str) -> Any:
+    """The rows of a table of which the target is known. Raises DataError."""
+    rows = np.flatnonzero(table[target].notna().to_numpy())
+    if len(rows) < FEWEST_ROWS:
+        raise DataError(f"the table has {len(rows)} rows with a target; at least {FEWEST_ROWS} are needed")
+    if isinstance(table, pd.DataFrame):
+        return table.iloc[rows].reset_index(drop=True)
+    return table if len(rows) == len(table) else table.of(rows)
 
 
 def summary(target: str, asked: Target, columns: Columns, rows: int) -> str:

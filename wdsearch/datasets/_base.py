@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
+import psutil
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -18,6 +19,13 @@ from wdsearch.noise import derive_seed
 EVAL_BATCH, EVAL_BYTES = 1024, 2**26
 MOST_EVALUATED = 10_000
 """Most training rows on which the gap is measured where rows are read anew each time."""
+
+SHARE_OF_MEMORY = 4
+
+
+def fits(size: int) -> bool:
+    """Whether so many bytes are less than a quarter of the free memory; what takes more is read batch by batch."""
+    return size < psutil.virtual_memory().available / SHARE_OF_MEMORY
 
 
 class Arrays(NamedTuple):
@@ -112,12 +120,8 @@ class ArrayDataModule(L.LightningDataModule):
         scaler = self.preprocessor().fit(splits["train"].inputs)
         target_scaler = self.target_scaler(splits["train"].targets)
         for name, part in splits.items():
-            inputs = self.encoded(scaler.transform(part.inputs))
-            self.parts[name] = Rows(*inputs, self.scaled(part.targets, target_scaler))
-
-    def encoded(self, inputs: np.ndarray) -> tuple[Tensor, ...]:
-        """Preprocessed inputs as the network takes them."""
-        return (torch.tensor(inputs, dtype=torch.float32),)
+            inputs = torch.tensor(scaler.transform(part.inputs), dtype=torch.float32)
+            self.parts[name] = Rows(inputs, self.scaled(part.targets, target_scaler))
 
     def target_scaler(self, targets: np.ndarray) -> StandardScaler | None:
         """What standardises the quantities of a regression; None for classes."""

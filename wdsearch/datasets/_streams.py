@@ -1,24 +1,22 @@
 """Rows that are read from where they lie: all at once if they fit into memory, else batch by batch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import psutil
 import torch
-from rich.console import Console
-from rich.progress import track
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wdsearch.datasets._base import MOST_EVALUATED, ArrayDataModule, Rows
+from wdsearch.datasets._base import MOST_EVALUATED, ArrayDataModule, Rows, fits
+from wdsearch.datasets._progress import shown
 from wdsearch.datasets._splits import check_shares, grouped, shuffled
 from wdsearch.noise import derive_seed
 
 MEASURED = 10_000
 """Most training rows of which mean and standard deviation are taken."""
-READ_AT_ONCE, SHARE_OF_MEMORY = 500, 4
+READ_AT_ONCE = 500
 
 
 @runtime_checkable
@@ -79,7 +77,7 @@ class StreamedRows(Dataset):
     def in_memory(self, what: str) -> Rows:
         """All of them, read now; `what` they are is said beside a progress bar."""
         inputs = torch.empty(len(self), int(np.prod(self.part.reader.shape)))
-        for block in _shown(torch.arange(len(self)).split(READ_AT_ONCE), what):
+        for block in shown(torch.arange(len(self)).split(READ_AT_ONCE), what):
             inputs[block], _ = self[block]
         return Rows(inputs, self.targets)
 
@@ -87,13 +85,6 @@ class StreamedRows(Dataset):
 def _by_channel(rows: np.ndarray, dtype: type) -> np.ndarray:
     """(rows, features, 1), or (rows, channels, entries): the second axis is standardised entry by entry."""
     return rows.reshape(len(rows), rows.shape[1], -1).astype(dtype)
-
-
-def _shown(blocks: Sequence[Any], what: str) -> Iterable[Any]:
-    """A progress bar on stderr where there is a terminal, and more than a few blocks."""
-    console = Console(stderr=True)
-    few = len(blocks) < 4 or not console.is_terminal
-    return track(blocks, what, console=console, transient=True, disable=few)
 
 
 class StreamDataModule(ArrayDataModule):
@@ -122,10 +113,7 @@ class StreamDataModule(ArrayDataModule):
             name: StreamedRows(part, self.scaled(part.targets, target_scaler), scaler) for name, part in parts.items()
         }
         size = 4 * int(np.prod(self.row_shape)) * sum(map(len, streams.values()))
-        in_memory = (
-            size < psutil.virtual_memory().available / SHARE_OF_MEMORY if self.in_memory is None else self.in_memory
-        )
-        if in_memory:
+        if fits(size) if self.in_memory is None else self.in_memory:
             self.parts = {name: stream.in_memory(f"reading {name} rows") for name, stream in streams.items()}
         else:
             self.parts, self.most_evaluated = streams, MOST_EVALUATED
@@ -168,7 +156,7 @@ class StreamDataModule(ArrayDataModule):
         chosen = torch.randperm(len(part.numbers), generator=generator)[:MEASURED].sort().values
         scaler = StandardScaler()
         blocks = chosen.split(READ_AT_ONCE)
-        for block in _shown(blocks, "measuring mean and deviation"):
+        for block in shown(blocks, "measuring mean and deviation"):
             rows = _by_channel(part.reader.read(part.numbers[block.numpy()]), np.float64)
             scaler.partial_fit(rows.transpose(0, 2, 1).reshape(-1, rows.shape[1]))
         return scaler

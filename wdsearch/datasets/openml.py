@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wdsearch.datasets._base import Arrays
 from wdsearch.datasets.table import TableData
 from wdsearch.errors import DataError
+
+if TYPE_CHECKING:  # pandas takes half a second
+    from wdsearch.tables import Table
 
 
 class OpenMLData(TableData):
@@ -33,6 +35,7 @@ class OpenMLData(TableData):
         class_weight: str | Mapping[Any, float] | None = None,
         min_frequency: int = 5,
         batch_size: int = 100,
+        in_memory: bool | None = None,
         split_seed: int = 0,
         seed: int = 0,
         task: str | None = None,
@@ -41,19 +44,19 @@ class OpenMLData(TableData):
     ) -> None:
         super().__init__(
             "", target or "", drop, numbers, categories, None, split, validation, test, class_weight, min_frequency,
-            batch_size, split_seed, seed, task, codes,
+            batch_size, in_memory, split_seed, seed, task, codes,
         )  # fmt: skip
         self.dataset, self.version = dataset, version
         self.root = None if root is None else str(Path(folder or "", root))
 
-    def splits(self) -> dict[str, Arrays]:
-        """Fetch the table, and split it."""
-        self.path, known = _fetched(self.dataset, self.version, self.root)
+    def table(self) -> Table:
+        """Fetch all rows."""
+        frame, known = _fetched(self.dataset, self.version, self.root)
         if not self.target and known is None:
-            columns = ", ".join(self.path.columns)
+            columns = ", ".join(frame.columns)
             raise DataError(f"openml.org names no target of {self.dataset}; give one: it has {columns}")
         self.target = self.target or str(known)
-        return super().splits()
+        return frame
 
 
 def _fetched(dataset: str | int, version: int | None, place: str | None) -> tuple[Any, str | None]:

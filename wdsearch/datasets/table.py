@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from wdsearch.datasets._base import ArrayDataModule, Arrays
+from wdsearch.datasets._base import MOST_EVALUATED, ArrayDataModule, fits
+from wdsearch.datasets._encoding import WORD, Encoded, Entry, TableRows, category_entry, kept, number_entries, written
+from wdsearch.datasets._progress import shown
+from wdsearch.datasets._scratch import Scratch
 from wdsearch.datasets._splits import split_rows
+from wdsearch.datasets._stored import TABLE, StoredTable, stored_csv
 from wdsearch.errors import DataError
 
 if TYPE_CHECKING:  # pandas takes half a second
     import pandas as pd
+
+    from wdsearch.tables import Table
+
+MISSING = "(missing)"
+"""A category that is not there is a category as well."""
 
 
 class TableData(ArrayDataModule):
@@ -29,7 +36,11 @@ class TableData(ArrayDataModule):
     `split` is one of `{stratify: true}` (classes in equal shares: the default; or a column's name, or false), `{group: COLUMN}`
     (rows of a group stay in one part) and `{time: COLUMN}` (trained on the earliest, tested on the latest rows).
     `class_weight` is `balanced`, or a weight for each class: see `torch.nn.CrossEntropyLoss(weight=...)`.
-    With `codes`, batches are (numbers, category numbers, targets), `categories` counting each column's values.
+
+    A file that takes more than a quarter of the free memory is read column by column. Encoded rows that do are written to a
+    temporary file and read batch by batch, with the same numbers; the gap is then measured on up to 10,000 training
+    rows. `in_memory` says which instead. With `codes`, batches are (numbers, category numbers, targets), `categories`
+    counting each column's values.
 
     Raises DataError for a table of which that cannot be made.
     """
@@ -52,6 +63,7 @@ class TableData(ArrayDataModule):
         class_weight: str | Mapping[Any, float] | None = None,
         min_frequency: int = 5,
         batch_size: int = 100,
+        in_memory: bool | None = None,
         split_seed: int = 0,
         seed: int = 0,
         task: str | None = None,
@@ -63,37 +75,85 @@ class TableData(ArrayDataModule):
         self.target, self.drop, self.named = target, tuple(drop), (tuple(numbers), tuple(categories))
         self.separator, self.split, self.validation, self.test = separator, dict(split or {}), validation, test
         self.class_weight, self.min_frequency, self.asked, self.codes = class_weight, min_frequency, task, codes
+        self.in_memory = in_memory
+        self._scratch: Scratch | None = None
 
-    def splits(self) -> dict[str, Arrays]:
-        """Read the table, decide what its columns and its target are, and split it."""
+    def setup(self, stage: str | None = None) -> None:
+        """Decide what the columns and the target are, split, encode, and keep in memory what fits; once."""
+        if self.parts:
+            return
         from wdsearch import tables
 
-        frame = tables.read_frame(self.path, self.separator) if isinstance(self.path, Path) else self.path
-        self._check_names(frame)
-        frame = tables.rows_with_target(frame, self.target).reset_index(drop=True)
-        asked = tables.target_of(frame[self.target], self.asked)
+        table = self.table()
+        self._check_names(table)
+        table = tables.rows_with_target(table, self.target)
+        asked = tables.target_of(table[self.target], self.asked)
         self.task, self.metric, self.classes = asked.task, asked.metric, asked.classes
-        by = next((name for name in self.split.values() if isinstance(name, str)), None)
-        unused = {self.target, *self.drop, *((by,) if by and "stratify" not in self.split else ())}
-        self.columns = tables.columns_of(frame.drop(columns=list(unused)), *self.named)
-        self._check_columns(frame)
-        self.about = self._about(tables.summary(self.target, asked, self.columns, len(frame)))
-        targets = asked.encoded(frame[self.target])
+        unused = {self.target, *self.drop, *(self._split_columns if "stratify" not in self.split else ())}
+        self.columns = tables.columns_of(table, *self.named, without=unused)
+        self._check_columns(table)
+        self.about = self._about(tables.summary(self.target, asked, self.columns, len(table)))
+        targets = asked.encoded(table[self.target])
         stratify = targets if self.task == "classification" else None
-        parts = split_rows(frame, self.split, (self.validation, self.test), self.split_seed, stratify)
-        numbers, categories = list(self.columns.numbers), list(self.columns.categories)
-        inputs = frame[numbers].astype(float).join(frame[categories])
-        return {name: Arrays(inputs.iloc[rows], targets[rows]) for name, rows in parts.items()}
+        parts = split_rows(table, self.split, (self.validation, self.test), self.split_seed, stratify)
+        self.rows = self._encoded(table, parts["train"])
+        if self._scratch is not None:
+            (self._scratch.path / TABLE).unlink(missing_ok=True)
+        self._take(parts, targets)
 
-    def _check_names(self, frame: pd.DataFrame) -> None:
+    def _take(self, numbers: Mapping[str, np.ndarray], targets: np.ndarray) -> None:
+        """The parts' rows by their numbers, in memory or read for each batch."""
+        scaler = self.target_scaler(targets[numbers["train"]])
+        parts = {
+            name: TableRows(self.rows, chosen, self.scaled(targets[chosen], scaler), self.codes)
+            for name, chosen in numbers.items()
+        }
+        if self._kept(len(targets) * self.rows.width(self.codes)):
+            self.parts = {name: part.in_memory() for name, part in parts.items()}
+            self.rows, self._scratch = self.rows._replace(words=None), None
+        else:
+            self.parts, self.most_evaluated = parts, MOST_EVALUATED
+            self.about += "; read batch by batch"
+
+    def _kept(self, entries: int) -> bool:
+        """Whether so many are kept in memory."""
+        return fits(entries * WORD.itemsize) if self.in_memory is None else self.in_memory
+
+    @property
+    def scratch(self) -> Scratch:
+        """Where temporary files go; they are gone with these data."""
+        self._scratch = self._scratch or Scratch()
+        return self._scratch
+
+    @property
+    def _split_columns(self) -> tuple[str, ...]:
+        return tuple(name for name in self.split.values() if isinstance(name, str))
+
+    def table(self) -> Table:
+        """All rows, read now or column by column."""
+        from wdsearch import tables
+
+        if not isinstance(self.path, Path):
+            return self.path
+        with tables.readable(self.path):
+            whole = fits(tables.memory_size(self.path)) if self.in_memory is None else self.in_memory
+            if whole:
+                return tables.read_frame(self.path, self.separator)
+            if tables.is_parquet(self.path):
+                return StoredTable(self.path)
+            separator = self.separator or tables.separator_of(self.path)
+            left_out = {*self.drop} - {self.target, *self._split_columns, *self.named[0], *self.named[1]}
+            return stored_csv(self.path, separator, left_out, self.scratch, tables.text_size(self.path))
+
+    def _check_names(self, table: Table) -> None:
         from wdsearch.tables import check_names
 
-        check_names(frame, [self.target], "target")
+        check_names(table, [self.target], "target")
         for where, names in {"drop": self.drop, "numbers": self.named[0], "categories": self.named[1]}.items():
-            check_names(frame, names, where)
-        check_names(frame, [name for name in self.split.values() if isinstance(name, str)], "split")
+            check_names(table, names, where)
+        check_names(table, self._split_columns, "split")
 
-    def _check_columns(self, frame: pd.DataFrame) -> None:
+    def _check_columns(self, table: Table) -> None:
         """Raise DataError for columns that somebody must decide about."""
         from wdsearch.tables import DATES, NUMBERING, check_any
 
@@ -105,68 +165,45 @@ class TableData(ArrayDataModule):
             ways += ["keep a quantity by numbers: [COLUMN]"] * (NUMBERING in doubtful.values())
             ways += ["keep a text by categories: [COLUMN]"] * any("text" in why for why in doubtful.values())
             raise DataError(f"columns of which it is not plain how to learn from them: {said}; {'; '.join(ways)}")
-        numbers = frame[list(self.columns.numbers)]
-        texts = [name for name in numbers if numbers[name].dtype.kind not in "iufb"]
-        if texts:
-            raise DataError(f"column {texts[0]!r} holds values such as {numbers[texts[0]].iloc[0]!r}, not numbers")
-        infinite = [name for name in numbers if np.isinf(numbers[name].to_numpy(dtype=float)).any()]
-        if infinite:
-            raise DataError(f"column {infinite[0]!r} has infinite values: replace them, or leave it out by drop")
+        for name in self.columns.numbers:
+            values = table[name]
+            if values.dtype.kind not in "iufb":
+                raise DataError(f"column {name!r} holds values such as {values.iloc[0]!r}, not numbers")
+            if np.isinf(values.astype(float)).any():
+                raise DataError(f"column {name!r} has infinite values: replace them, or leave it out by drop")
         check_any(self.columns, self.target)
 
     def _about(self, summary: str) -> str:
         left_out = ", ".join(f"{name} ({why})" for name, why in self.columns.useless.items())
         return f"{summary}; left out: {left_out}" if left_out else summary
 
-    def preprocessor(self) -> Any:
-        """Numbers imputed and standardised; categories one-hot, rare and unseen ones together."""
-        from sklearn.compose import ColumnTransformer
-        from sklearn.impute import SimpleImputer
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+    def _encoded(self, table: Table, train: np.ndarray) -> Encoded:
+        """All rows as numbers and category numbers, fitted to the training rows."""
+        most = len(table) * (2 * len(self.columns.numbers) + len(self.columns.categories))
+        if self._kept(most):
+            return kept(self._entries(table, train))
+        self.scratch.claim(2 * most * WORD.itemsize, f"reading {len(table):,} rows batch by batch")
+        return written(self._entries(table, train), len(table), self.scratch)
 
-        imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-        one_hot = OneHotEncoder(
-            handle_unknown="infrequent_if_exist", min_frequency=self.min_frequency, sparse_output=False
-        )
-        self._transformer = ColumnTransformer(
-            [
-                ("numbers", make_pipeline(imputer, StandardScaler()), list(self.columns.numbers)),
-                ("categories", make_pipeline(FunctionTransformer(_texts), one_hot), list(self.columns.categories)),
-            ]
-        )
-        return self._transformer
+    def _entries(self, table: Table, train: np.ndarray) -> Iterator[Entry]:
+        """Column after column."""
+        from wdsearch.tables import coded
 
-    def encoded(self, inputs: np.ndarray) -> tuple[Tensor, ...]:
-        """Numbers and one-hot categories, or numbers and category numbers."""
-        sizes = self._sizes
-        if not self.codes or not sizes:
-            return super().encoded(inputs)
-        first = inputs.shape[1] - sum(sizes)
-        numbers, *blocks = np.split(inputs, np.cumsum([first, *sizes[:-1]]), axis=1)
-        # 0 is what no training row had and no rare category stands for
-        numbered = [np.where(block.any(1), block.argmax(1) + 1, 0) for block in blocks]
-        return *super().encoded(numbers), torch.tensor(np.stack(numbered, axis=1), dtype=torch.int64)
+        for name in shown([*self.columns.numbers, *self.columns.categories], "preparing columns"):
+            if name in self.columns.numbers:
+                yield from number_entries(table[name].astype(float).to_numpy(), train)
+            else:
+                yield category_entry(coded(table[name], missing=MISSING)[0], train, self.min_frequency)
 
     @property
-    def _sizes(self) -> list[int]:
-        """Entries of each column of categories when one-hot: those of its training rows, the rare ones as one."""
-        if not self.columns.categories:
-            return []
-        encoder = self._transformer.named_transformers_["categories"][-1]
-        rare = encoder.infrequent_categories_
-        return [
-            len(names) - (0 if few is None else len(few) - 1)
-            for names, few in zip(encoder.categories_, rare, strict=True)
-        ]
+    def inputs(self) -> int:
+        """Number of features of a row; not of its categories, if they are an input of their own."""
+        self.setup()
+        return self.rows.width(self.codes)
 
     @property
     def categories(self) -> tuple[int, ...]:
         """How many values each column of categories has, for embeddings; empty if they are one-hot."""
         self.setup()
-        return tuple(size + 1 for size in self._sizes) if self.codes else ()
-
-
-def _texts(columns: pd.DataFrame) -> pd.DataFrame:
-    """Categories as texts, for they are compared; a missing one is a category as well."""
-    return columns.astype("string").fillna("(missing)").astype(object)
+        # 0 is what no training row had and no rare category stands for
+        return tuple(size + 1 for size in self.rows.sizes) if self.codes else ()

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization (Ioffe & Szegedy 1502.03167) of (batch, features), with the state of `nn.BatchNorm1d`."""
+    """Batch normalization (Ioffe & Szegedy 1502.03167) of (batch, ..., features), with the state of `nn.BatchNorm1d`.
+
+    The tokens of all rows count alike, as the places of a sequence do in torch's.
+    """
 
     running_mean: Float[Tensor, " features"]
     running_var: Float[Tensor, " features"]
@@ -27,12 +30,13 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
-    def forward(self, inputs: Float[Tensor, "batch features"]) -> Float[Tensor, "batch features"]:
-        mean = inputs.mean(0) if self.training else self.running_mean
+    def forward(self, inputs: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
+        rows = inputs.flatten(0, -2)
+        mean = rows.mean(0) if self.training else self.running_mean
         centred = inputs - mean
-        variance = centred.square().mean(0) if self.training else self.running_var
+        variance = centred.flatten(0, -2).square().mean(0) if self.training else self.running_var
         if self.training:
-            self._track(mean.detach(), variance.detach(), len(inputs))
+            self._track(mean.detach(), variance.detach(), len(rows))
         return centred * (variance + self.eps).rsqrt() * self.weight + self.bias
 
     def _track(self, mean: Float[Tensor, " features"], variance: Float[Tensor, " features"], rows: int) -> None:

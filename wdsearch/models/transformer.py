@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from wdsearch.models.layers import Embeddings, LayerNorm, NumberTokens, PatchTokens, Residual, Shaped
+from wdsearch.models.layers import Embeddings, NumberTokens, PatchTokens, Residual, Shaped, normalization
 
 
 class Attention(nn.Module):
@@ -21,7 +21,7 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens of a row, and of its categories, through blocks of attention and a perceptron, each after layer norm; their mean."""
+    """Tokens of a row, and of its categories, through blocks of attention and a perceptron, each after its norm; their mean."""
 
     def __init__(
         self, tokens: nn.Module, embeddings: Embeddings | None, blocks: Sequence[nn.Module], output: nn.Module
@@ -46,12 +46,14 @@ def transformer(
     heads: int = 4,
     blocks: int = 2,
     patch: int = 1,
+    norm: str | None = "layer",
     dropout: float = 0.0,
 ) -> nn.Module:
     """A pre-norm Transformer encoder (Xiong et al. 2002.04745) over patches of a sequence, or over the columns of a table.
 
-    Of a table each number and each category is a token (FT-Transformer, Gorishniy et al. 2106.11959, section 3.3). `dropout`
-    acts on attention weights, in the perceptrons and on both residual branches.
+    Of a table each number and each category is a token (FT-Transformer, Gorishniy et al. 2106.11959, section 3.3). `norm` is
+    layer, batch (feature by feature, over the tokens of all rows) or nothing; `dropout` acts on attention weights, in the
+    perceptrons and on both residual branches.
     """
     if len(shape) > 2:
         raise ValueError(f"rows of shape {tuple(shape)} are no sequence; needed is (channels, length) or (features,)")
@@ -63,8 +65,8 @@ def transformer(
     def block() -> list[nn.Module]:
         perceptron = [nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)]
         return [
-            Residual(LayerNorm(width), Attention(width, heads, dropout), nn.Dropout(dropout)),
-            Residual(LayerNorm(width), *perceptron, nn.Dropout(dropout)),
+            Residual(*normalization(norm, width), Attention(width, heads, dropout), nn.Dropout(dropout)),
+            Residual(*normalization(norm, width), *perceptron, nn.Dropout(dropout)),
         ]
 
     table = len(shape) == 1
@@ -72,5 +74,8 @@ def transformer(
     embeddings = Embeddings(categories, width) if categories else None
     layers = [layer for _ in range(blocks) for layer in block()]
     return Transformer(
-        nn.Sequential(Shaped(shape), tokens), embeddings, [*layers, LayerNorm(width)], nn.Linear(width, outputs)
+        nn.Sequential(Shaped(shape), tokens),
+        embeddings,
+        [*layers, *normalization(norm, width)],
+        nn.Linear(width, outputs),
     )

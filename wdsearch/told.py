@@ -9,7 +9,7 @@ from rich.table import Table
 from wdsearch.explanation import Claim, Explanation
 
 SENTENCES = {
-    "complexity": "a simpler network: smaller norm of the weights",
+    "complexity": "a simpler network: smaller norm, lower stable rank",
     "bell": "L2: the weights' bell gets narrower",
     "zeros": "L1: weights become exactly zero",
     "collinearity": "less collinearity: units are less alike",
@@ -33,7 +33,7 @@ REASONS = {
     "opposite": "it is the other way round",
     "none": "no effect of a size that matters",
     "mixed": "one measure falls, another rises",
-    "unclear": "seeds differ too much",
+    "unclear": "not clear from these seeds",
     "inert": "this λ changes the weights too little",
     "diverged": "trainings diverged",
     "edge": "no λ of the grid is too large",

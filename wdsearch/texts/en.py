@@ -123,7 +123,7 @@ TEXTS = {
     "claim.complexity": "Weight decay makes the network simpler: its weights' norm falls.",
     "claim.complexity.supported": "The norm of the weights falls, and their stable rank does not rise.",
     "claim.complexity.contradicted": "The weights' norm does not fall as claimed.",
-    "claim.complexity.undetermined": "Whether the weights' norm falls cannot be told.",
+    "claim.complexity.undetermined": "Whether the network becomes simpler cannot be told.",
     "claim.bell": "L2 decay draws the weights into a narrow bell around zero, without making them exactly zero.",
     "claim.bell.supported": "The weights' spread narrows, and no more of them become exactly zero.",
     "claim.bell.contradicted": "The weights do not draw together into a narrower bell.",

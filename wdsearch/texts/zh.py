@@ -118,7 +118,7 @@ TEXTS = {
     "claim.complexity": "权重衰减使网络更简单：权重范数下降。",
     "claim.complexity.supported": "权重范数下降，稳定秩没有上升。",
     "claim.complexity.contradicted": "权重范数没有如论断所说那样下降。",
-    "claim.complexity.undetermined": "无法判断权重范数是否下降。",
+    "claim.complexity.undetermined": "无法判断网络是否变得更简单。",
     "claim.bell": "L2 衰减把权重收拢成以零为中心的窄钟形分布，但不会使其恰好为零。",
     "claim.bell.supported": "权重分布变窄，恰好为零的权重没有增多。",
     "claim.bell.contradicted": "权重没有收拢成更窄的钟形。",

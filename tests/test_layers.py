@@ -44,6 +44,7 @@ LAYERS = [
     "status flags charts",
     "importance claim_charts exporting",
     "tracking terminal plots",
+    "serving",
     "overviews description answer told",
     "page",
     "optuna_page report",

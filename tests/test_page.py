@@ -26,7 +26,8 @@ import wdsearch
 from wdsearch import courier
 from wdsearch.config import load_study
 from wdsearch.delivery import deliver
-from wdsearch.tracking import Tracker, ui_command
+from wdsearch.serving import ui_command
+from wdsearch.tracking import Tracker
 from wdsearch.view import LOSSES, VIEW, saved_views
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -15,8 +15,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, Run
 
 from wdsearch.delivery import deliver
+from wdsearch.serving import ui_command
 from wdsearch.spool import Spool
-from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri, ui_command
+from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
 
 # mlflow 3.17 reads runs in a way that SQLAlchemy 2.1 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")

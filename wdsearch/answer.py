@@ -1,17 +1,21 @@
-"""What a report says in words and numbers: the answer in three sentences, and the winner beside the baseline."""
+"""What a report says in words and numbers: the answer in three sentences, winner beside baseline, claims and flags."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wdsearch.charts import chosen_strength, main_key, strength_text
-from wdsearch.explanation import CONTRADICTED, SUPPORTED, UNDETERMINED, Explanation
+from wdsearch.explanation import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation
 from wdsearch.figures import shown
+from wdsearch.flags import Flag
 from wdsearch.objective import Result
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.results import StudyResult
 from wdsearch.terminal import settings_of
 from wdsearch.texts import Texts
+
+PERCENT = ("share", "weights", "runs")
+"""Units of which the effects are told in hundredths."""
 
 
 def answer(result: StudyResult, explanation: Explanation | None, words: Texts) -> list[str]:
@@ -128,3 +132,24 @@ def value_text(value: float) -> str:
 def signed(value: float) -> str:
     """A number with its sign; `–` for none."""
     return f"{value:+.3g}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def finding(claim: Claim, words: Texts) -> str:
+    """What was found of a claim, in a sentence."""
+    return words(f"claim.{claim.key}.{claim.verdict}")
+
+
+def effect(claim: Claim, words: Texts) -> str:
+    """A claim's effect with its interval, in its unit."""
+    if not math.isfinite(claim.effect):
+        return words("claim.no_effect")
+    scale = 100.0 if claim.unit in PERCENT else 1.0
+    low, high = (signed(scale * value) for value in (claim.low, claim.high))
+    value = words(f"unit.{claim.unit}", value=signed(scale * claim.effect))
+    return words("claim.effect", effect=value, low=low, high=high)
+
+
+def flag_text(flag: Flag, words: Texts) -> str:
+    """A flag in words; shares are told in hundredths."""
+    told = {name: value * 100 if name in ("shrinkage", "share") else value for name, value in flag.values.items()}
+    return words(f"flag.{flag.key}", **{n: f"{v:.3g}" if isinstance(v, float) else str(v) for n, v in told.items()})

@@ -155,21 +155,28 @@ def explain(
             console.print(*explained(found), sep="\n", soft_wrap=True)
 
 
-@app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch ui mnist1d --port 5001")
+@app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch ui mnist1d --port 5001 --dashboard")
 def ui(
     study: Study,
     port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.")] = 5000,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Optuna's dashboard as well, on the next port.")
+    ] = False,
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
     """Serve the MLflow records on this machine and print the study's page; Ctrl-C ends it."""
     with _clear_errors():
         from wdsearch.results import load_result
+        from wdsearch.serving import dashboard_server, mlflow_server, serve
         from wdsearch.storage import Home
-        from wdsearch.tracking import serve
 
         place = Home(home)
-        serve(place.path, load_result(study, place, storage).study, port, typer.echo)
+        found = load_result(study, place, storage)
+        servers = [mlflow_server(place.path, found.study, port)]
+        if dashboard:
+            servers.append(dashboard_server(place.url(storage), found.optuna_study._study_id, port + 1))
+        serve(servers, typer.echo)
 
 
 @app.command(

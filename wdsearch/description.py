@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wdsearch.groups import TIMESCALE
 from wdsearch.objective import Result
 from wdsearch.results import StudyResult, TrialRecord, is_better
-from wdsearch.space import TIMESCALE
 from wdsearch.studyfile import as_yaml
 from wdsearch.terminal import number, settings_of
 

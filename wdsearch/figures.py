@@ -173,8 +173,7 @@ def _decades(low: float, high: float) -> list[tuple[float, str]]:
     steps = (1, 2, 5) if high - low < 2.5 else (1,)
     powers = range(math.floor(low), math.ceil(high) + 1)
     every = max(1, math.ceil(len(powers) / MOST_TICKS))
-    numbers = [step * 10.0**power for power in powers[::every] for step in steps]
-    return [(math.log10(number), f"{number:g}") for number in numbers]
+    return [(power + math.log10(step), f"{float(f'{step}e{power}'):g}") for power in powers[::every] for step in steps]
 
 
 def _round_numbers(low: float, high: float) -> list[tuple[float, str]]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from wdsearch.groups import split_key
+from wdsearch.groups import TIMESCALE, split_key
 from wdsearch.results import StudyResult
-from wdsearch.space import TIMESCALE
 
 INERT, EDGE, NORMED, DIVERGING = 0.05, 0.05, 0.5, 0.1
 """Shrinkage below which λ does nothing; share of a range that is its edge; of weights before norm layers; of trials diverged."""

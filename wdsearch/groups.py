@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
+TIMESCALE = ".timescale"
+"""What Optuna's name of a key ends in that is searched as a timescale."""
 Patterns = Mapping[str, str]
 """Regular expression of each group by its name, in the order in which they are tried."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from wdsearch.answer import answer, comparison, signed, value_text
+from wdsearch.answer import answer, comparison, effect, finding, flag_text, value_text
 from wdsearch.explanation import Claim, Explanation
 from wdsearch.figures import Figure
 from wdsearch.flags import Flag
@@ -15,9 +15,6 @@ from wdsearch.interactive import as_html
 from wdsearch.results import StudyResult
 from wdsearch.studyfile import as_yaml
 from wdsearch.texts import Texts
-
-PERCENT = ("share", "weights", "runs")
-"""Units of which the effects are told in hundredths."""
 
 
 @dataclass(frozen=True)
@@ -147,21 +144,6 @@ def _card(claim: Claim, figure: Figure | None, words: Texts) -> str:
     return f'<div class="card" id="{claim.key}">{head}{told}{drawn}</div>\n'
 
 
-def finding(claim: Claim, words: Texts) -> str:
-    """What was found of a claim, in a sentence."""
-    return words(f"claim.{claim.key}.{claim.verdict}")
-
-
-def effect(claim: Claim, words: Texts) -> str:
-    """A claim's effect with its interval, in its unit."""
-    if not math.isfinite(claim.effect):
-        return words("claim.no_effect")
-    scale = 100.0 if claim.unit in PERCENT else 1.0
-    low, high = (signed(scale * value) for value in (claim.low, claim.high))
-    value = words(f"unit.{claim.unit}", value=signed(scale * claim.effect))
-    return words("claim.effect", effect=value, low=low, high=high)
-
-
 # -- what to do, and how to do it again ----------------------------------------------------------------------------
 
 
@@ -170,12 +152,6 @@ def _flags(content: Content, words: Texts) -> str:
         return _paragraphs([words("missing.flags")], "note")
     lines = (f"<li>{inline(flag_text(flag, words))}</li>" for flag in content.flags)
     return f'<ul class="flags">{"".join(lines)}</ul>'
-
-
-def flag_text(flag: Flag, words: Texts) -> str:
-    """A flag in words; shares are told in hundredths."""
-    told = {name: value * 100 if name in ("shrinkage", "share") else value for name, value in flag.values.items()}
-    return words(f"flag.{flag.key}", **{n: f"{v:.3g}" if isinstance(v, float) else str(v) for n, v in told.items()})
 
 
 def _reproduce(content: Content, words: Texts) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from wdsearch.groups import TIMESCALE
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.schema import Dimension, StudyConfig
 from wdsearch.sources import default_of
 from wdsearch.studyfile import Fault, StudyFileError
 
-TIMESCALE = ".timescale"
 OFF_SHARE = 1 / 8
 
 

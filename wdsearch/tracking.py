@@ -3,13 +3,10 @@
 A process of its own (a thread would fight with training for the interpreter) delivers them: `wdsearch.delivery`.
 """
 
-import errno
 import fcntl
 import json
 import math
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,10 +32,6 @@ QUIET = {
 }
 # the spool is the retry: MLflow's own would hold a delivery up for minutes
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-
-
-class PortError(Exception):
-    """A port on which no server can be started."""
 
 
 class Delivery(NamedTuple):
@@ -265,45 +258,6 @@ def shown_uri(uri: str) -> str:
     """A tracking URI without user and password."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else uri
-
-
-def ui_command(home: Path, uri: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of an MLflow server on this machine over a local store."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    command += ["--artifacts-destination", (home.absolute() / "artifacts").as_uri()]
-    return command, os.environ | QUIET | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-def serve(home: Path, study: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve the MLflow records of `home` until interrupted, and say the study's page; with a remote server only that."""
-    spool = Spool(home / "spool" / f"{study}.db")
-    uri, experiment = spool.recall("uri") or default_uri(home), spool.recall("experiment") or ""
-    link = experiment_link(uri, experiment, port, spool.recall("shown"))
-    spool.close()
-    if not uri.startswith("http"):
-        _check_port(port)
-    say(link)
-    if uri.startswith("http"):
-        return
-    command, environment = ui_command(home, uri, port)
-    server = subprocess.Popen(command, env=environment, start_new_session=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        server.wait()
-    except KeyboardInterrupt:
-        os.killpg(server.pid, signal.SIGTERM)  # the server and its own worker processes
-        server.wait()
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(("127.0.0.1", port))
-        except OSError as error:
-            reason = "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
-            raise PortError(f"port {port} of 127.0.0.1 cannot be used: {reason}; choose another with --port") from None
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,116 @@
+"""Figures: where values stand on an axis, and that both who draw them put them there."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.image import imread
+
+from wdsearch.figures import BARS, LINE, STAR, Axis, Figure, Heat, Line, Panel, Series, scale
+from wdsearch.interactive import as_html
+from wdsearch.pictures import draw
+
+
+def test_off_stands_apart_at_the_left_of_a_log_axis() -> None:
+    found = scale(Axis("λ", log=True, off=0.0, off_label="off"), [0.0, 0.01, 0.1, 10.0])
+    places = [found.place(value) for value in (0.0, 0.01, 0.1, 10.0)]
+    assert places[1:] == [-2.0, -1.0, 1.0]
+    assert found.low < places[0] < -2.0  # type: ignore[operator]
+    assert {text: place for place, text in found.ticks}["off"] == places[0]
+    assert {"0.01", "0.1", "1", "10"} <= {text for _, text in found.ticks}
+
+
+def test_an_infinite_off_stands_at_the_right() -> None:
+    found = scale(Axis("clip", off=math.inf, off_label="off"), [1.0, 2.0, 3.0, math.inf])
+    assert 3.0 < found.place(math.inf) < found.high  # type: ignore[operator]
+    assert found.ticks[-1] == (found.place(math.inf), "off")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
+def test_what_has_no_place_is_left_out(value: float) -> None:
+    assert scale(Axis("λ", log=True), [0.1, 1.0, value]).place(value) is None
+
+
+def test_an_outlier_stands_at_the_edge_instead_of_hiding_the_rest() -> None:
+    values = [*(1.0 + 0.01 * number for number in range(20)), 1e6]
+    found = scale(Axis("loss"), values)
+    assert found.high < 2.0
+    assert found.place(1e6) == found.high
+    assert found.clipped
+    assert scale(Axis("loss"), values, tight=False).high > 1e6
+
+
+@pytest.mark.parametrize("values", [[], [2.0], [0.0, 0.0], [math.nan], [1e-300, 1e300], [-5.0]])
+@pytest.mark.parametrize("log", [False, True])
+def test_every_axis_has_a_width(values: list[float], log: bool) -> None:
+    found = scale(Axis("x", log=log, off=0.0, off_label="off"), values)
+    assert math.isfinite(found.low)
+    assert found.low < found.high
+
+
+def figure() -> Figure:
+    """Of every kind of series, with a value that is off, and one that is none."""
+    x, y = (0.0, 0.1, 1.0, 10.0), (1.0, 0.5, 0.7, math.nan)
+    series = (
+        Series("points", x, y, labels=("a", "b", "c", "d")),
+        Series("line", x, y, LINE, "#1b7f4d", tuple(v - 0.1 for v in y), tuple(v + 0.1 for v in y)),
+        Series("star", (0.1,), (0.5,), STAR),
+    )
+    shaded = Series("", x, y, shade=(1.0, 2.0, 3.0, 4.0))
+    panels = (Panel(Axis("loss"), series, (Line(0.9, "baseline", "#c1440e"),)), Panel(Axis("gap"), (shaded,)))
+    axis = Axis("weight_decay", log=True, off=0.0, off_label="off")
+    return Figure("every", "Every kind", axis, panels, (Line(1.0, "λ.1se", "#1b7f4d"),), "shade")
+
+
+def traces(html: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Data and layout of the drawing in a page."""
+    start = html.index("[", html.index("Plotly.newPlot"))
+    decoder = json.JSONDecoder()
+    data, end = decoder.raw_decode(html[start:])
+    layout, _ = decoder.raw_decode(html[start + end :].lstrip(", \n"))
+    return data, layout
+
+
+def test_both_draw_the_same_points_at_the_same_places(tmp_path: Path) -> None:
+    data, layout = traces(as_html(figure()))
+    drawn = draw(figure(), tmp_path / "every.png")
+    (points,) = (trace for trace in data if trace.get("name") == "points")
+    there = drawn.axes[0].collections
+    finite = [(x, y) for x, y in zip(points["x"], points["y"], strict=True) if y is not None]
+    assert [tuple(place) for place in there[0].get_offsets()] == finite
+    assert list(drawn.axes[0].get_xlim()) == layout["xaxis"]["range"]
+    assert [label.get_text() for label in drawn.axes[1].get_xticklabels()] == layout["xaxis"]["ticktext"]
+    assert layout["xaxis"]["ticktext"][0] == "off"
+    names = [trace["name"] for trace in data if trace["showlegend"]]
+    assert names == ["points", "line", "star", "baseline", "λ.1se"], "each once"
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == names
+    assert imread(tmp_path / "every.png").std() > 0.05, "something is drawn"
+
+
+def test_bars_begin_at_zero() -> None:
+    bars = Series("", (42.0, 40.0), (0.0, 1.0), BARS)
+    found = Figure("bars", "", Axis("share"), (Panel(Axis("", names=("lr", "dropout")), (bars,)),))
+    data, layout = traces(as_html(found))
+    assert layout["xaxis"]["range"][0] == 0.0
+    assert layout["yaxis"]["ticktext"] == ["lr", "dropout"]
+    assert data[0]["x"] == [42.0, 40.0]
+    assert draw(found).axes[0].get_xlim()[0] == 0.0
+
+
+def test_a_heat_map_leaves_out_what_is_not_there() -> None:
+    heat = Panel(Axis("dropout", names=("off", "0.5")), heat=Heat(((1.0, 2.0), (3.0, math.nan))))
+    found = Figure("heat", "", Axis("λ", names=("off", "0.1")), (heat,), shading="loss")
+    data, _ = traces(as_html(found))
+    assert data[0]["z"] == [[1.0, 2.0], [3.0, None]]
+    assert data[0]["text"] == [["1", "2"], ["3", ""]]
+    assert sorted(text.get_text() for text in draw(found).axes[0].texts) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("x", [(), (math.nan,), (0.0,)])
+def test_nearly_nothing_is_drawn_as_well(x: tuple[float, ...]) -> None:
+    look = Series("a", x, x, LINE, "#1b7f4d", x, x)
+    found = Figure("none", "", Axis("λ", log=True, off=0.0, off_label="off"), (Panel(Axis("y"), (look,)),))
+    assert "Plotly.newPlot" in as_html(found)
+    draw(found)

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, and their threads would wait for each other
@@ -18,6 +19,7 @@ from jaxtyping import install_import_hook
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 install_import_hook("wdsearch", f"{__name__}.checked")
 
+from wdsearch import conclusion
 from wdsearch.cohort import TrialEpoch
 from wdsearch.module import RegularizedModule
 from wdsearch.population import Population
@@ -29,6 +31,27 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WDSEARCH_HOME", str(tmp_path / "wdsearch"))
     for name in ("WDSEARCH_STORAGE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
+
+
+CONCLUSION = {name: getattr(conclusion, name) for name in ("_report", "_optunas_plots", "_model")}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_conclusions() -> Iterator[None]:
+    """Report, plots and model take seconds at a study's end: they are made where a test is about them (`concluded`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CONCLUSION:
+            patch.setattr(conclusion, name, lambda *_: None)
+        yield
+
+
+@contextmanager
+def concluded(*names: str) -> Iterator[None]:
+    """Within it studies end as they do for users, or with these parts of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names or CONCLUSION:
+            patch.setattr(conclusion, name, CONCLUSION[name])
+        yield
 
 
 @pytest.fixture(autouse=True)

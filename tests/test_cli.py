@@ -114,6 +114,15 @@ def test_explain_prints_a_verdict_for_every_claim_and_the_same_for_programs(fold
         assert text.count(verdict) == sum(claim["verdict"] == verdict for claim in found["claims"])
 
 
+def test_report_prints_where_the_page_is(folder: Path) -> None:
+    done = wdsearch("report", "tiny", "--output", "copy.html", folder=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "copy.html\n", "")
+    assert (folder / "copy.html").read_text().startswith("<!DOCTYPE html>")
+    chinese = wdsearch("report", "tiny", "--lang", "zh", folder=folder)
+    assert chinese.stdout.strip().endswith("/.wdsearch/studies/tiny/report/report.zh.html")
+    assert chinese.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -123,6 +132,8 @@ def test_explain_prints_a_verdict_for_every_claim_and_the_same_for_programs(fold
         (("explain", "other"), "there is no study 'other'"),
         (("explain", "tiny", "--seeds", "0"), "--seeds"),
         (("plot", "tiny", "--key", "l1"), "l1"),
+        (("report", "other"), "there is no study 'other'"),
+        (("report", "tiny", "--lang", "fr"), "there is no language 'fr'; choose one of: en, zh"),
     ],
 )
 def test_a_wrong_call_ends_with_2_and_no_traceback(folder: Path, words: tuple[str, ...], text: str) -> None:
@@ -132,7 +143,7 @@ def test_a_wrong_call_ends_with_2_and_no_traceback(folder: Path, words: tuple[st
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "best", "plot", "explain", "ui", "status", "sync"])
+@pytest.mark.parametrize("command", ["run", "best", "plot", "explain", "report", "ui", "status", "sync"])
 def test_help_is_quick_and_ends_in_an_example(folder: Path, command: str) -> None:
     done = wdsearch(command, "--help", folder=folder)
     assert f"Example: wdsearch {command}" in " ".join(done.stdout.split())

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import concluded
 from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
 from test_config import yaml_free
@@ -47,7 +48,8 @@ STUDY = {
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> wdsearch.StudyResult:
-    return wdsearch.run(STUDY, home=tmp_path_factory.mktemp("page"), progress=False)
+    with concluded():
+        return wdsearch.run(STUDY, home=tmp_path_factory.mktemp("page"), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +181,31 @@ def test_the_description_answers_first_and_holds_the_study(done: wdsearch.StudyR
     (best,) = (run for run in trials if run.info.run_name == f"trial-{done.best.number}")
     settings = yaml.safe_load(best.data.tags["mlflow.note.content"].partition("```yaml")[2].partition("```")[0])
     assert settings == {"lr": done.best.result.lr} | done.best.result.strengths
+
+
+def test_the_report_is_drawn_inline_on_the_studys_run(done: wdsearch.StudyResult, server: str, page: Page) -> None:
+    client = MlflowClient(f"sqlite:///{done.folder.parent.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("page").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.`wdsearch.kind` = 'study'")
+    page.goto(f"{server}/#/experiments/{experiment}/runs/{parent.info.run_id}/artifacts/report/report.html")
+    report = page.frame_locator("iframe")
+    report.locator("#gap .js-plotly-plot").first.wait_for()
+    assert done.best is not None
+    assert f"trial {done.best.number}" in report.locator("#answer").inner_text()
+    points = "plots => plots.flatMap(plot => plot.data).reduce((sum, trace) => sum + (trace.x || []).length, 0)"
+    assert report.locator("#gap .js-plotly-plot").evaluate_all(points) >= 2 * len(done.trials)
+
+
+def test_a_trials_run_has_its_picture_and_its_layers(done: wdsearch.StudyResult) -> None:
+    client = MlflowClient(f"sqlite:///{done.folder.parent.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("page").experiment_id
+    for run in client.search_runs([experiment], "tags.`wdsearch.kind` = 'trial'"):
+        assert {"trial.png", "diagnostics.json"} <= {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert run.data.metrics["diagnosis/norm"] > 0
+    assert done.best is not None
+    (best,) = client.search_runs([experiment], f"tags.`wdsearch.key` = 'trial-{done.best.number}'")
+    layers = json.loads(Path(client.download_artifacts(best.info.run_id, "diagnostics.json")).read_text())["layers"]
+    assert layers == done.best.result.diagnosis.layers
 
 
 def test_a_view_fits_into_its_tag_and_names_what_the_study_searches() -> None:

@@ -8,6 +8,7 @@ from statistics import median
 import optuna
 import pytest
 import torch
+from conftest import concluded
 from mlflow import MlflowClient
 
 import wdsearch
@@ -48,7 +49,8 @@ def told(result: wdsearch.StudyResult) -> list[tuple]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> wdsearch.StudyResult:
     """One study, searched once for all tests that only look at it."""
-    return searched(tmp_path_factory.mktemp("done"))
+    with concluded("_report", "_optunas_plots"):
+        return searched(tmp_path_factory.mktemp("done"))
 
 
 @pytest.mark.parametrize("population", [1, 4, "auto"])
@@ -100,7 +102,8 @@ def test_mlflow_holds_the_study_its_trials_and_their_curves(done: wdsearch.Study
     kinds = [run.data.tags["wdsearch.kind"] for run in runs]
     assert (kinds.count("study"), kinds.count("baseline"), kinds.count("trial")) == (1, 1, 14)
     parent = next(run for run in runs if run.data.tags["wdsearch.kind"] == "study")
-    assert [artifact.path for artifact in client.list_artifacts(parent.info.run_id)] == ["gap.png"]
+    there = [artifact.path for artifact in client.list_artifacts(parent.info.run_id)]
+    assert there == ["gap.png", "plots", "report"]
     by_key = {run.data.tags["wdsearch.key"]: run for run in runs}
     for trial in done.trials:
         run = by_key[f"trial-{trial.number}"]

@@ -27,7 +27,7 @@ from wdsearch.work import Work
 
 STEPS, REST, OVERHEAD = "training steps", "rest", "all but training steps"
 SEARCH = "search: first to last epoch"
-PHASES = ("start: to the first step", SEARCH, "end: picture, delivery", "all")
+PHASES = ("start: to the first step", SEARCH, "end: report, delivery", "all")
 LOOP = "Lightning's loop, batches"
 CALLS: Mapping[str, Sequence[tuple[Any, str]]] = {
     "building data": [(search, "build_data")],
@@ -39,7 +39,7 @@ CALLS: Mapping[str, Sequence[tuple[Any, str]]] = {
     "asking": [(Work, "ask")],
     "judging, telling": [(SearchLoop, "on_fit_start"), (SearchLoop, "on_train_epoch_end")],
     "spooling records": [(Tracker, name) for name in ("start_study", "start_trial", "log", "end_trial", "flush")],
-    "picture": [(search, "plot_gap")],
+    "report, plots, model": [(search, "conclude")],
     "waiting for delivery": [(Tracker, "close")],
 }
 """Calls by what they are for; the time of a call does not include that of the calls of other parts in it."""

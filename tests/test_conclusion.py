@@ -73,7 +73,7 @@ def test_the_best_model_is_registered_under_the_studys_name(done: wdsearch.Study
     config = load_study(done.config)
     data = build_data(config)
     inputs, targets = next(iter(torch.utils.data.DataLoader(data.val_dataloader().dataset, batch_size=10_000)))
-    found = nn.functional.cross_entropy(model(inputs), targets)
+    found = nn.functional.cross_entropy(model(inputs), targets).detach()
     assert float(found) == pytest.approx(done.best.values[0], rel=1e-5)
     folder = Path(mlflow.artifacts.download_artifacts("models:/ended@best"))
     assert f"torch=={torch.__version__.partition('+')[0]}" in (folder / "requirements.txt").read_text().split()

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fabricated
 import pytest
 import yaml
 from conftest import concluded
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from playwright.sync_api import Page, sync_playwright
 from test_config import yaml_free
 
@@ -27,7 +29,10 @@ import wdsearch
 from wdsearch import courier
 from wdsearch.config import load_study
 from wdsearch.delivery import deliver
+from wdsearch.report import report, write_report
 from wdsearch.serving import ui_command
+from wdsearch.storage import Home
+from wdsearch.texts import Texts
 from wdsearch.tracking import Tracker
 from wdsearch.view import LOSSES, VIEW, saved_views
 
@@ -93,6 +98,14 @@ def page() -> Iterator[Page]:
 def link(done: wdsearch.StudyResult, server: str) -> str:
     assert done.link is not None
     return server + done.link[done.link.index("/#/") :]
+
+
+def parent_of(done: wdsearch.StudyResult) -> Run:
+    """The study's own run."""
+    client = MlflowClient(f"sqlite:///{done.folder.parent.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(done.study).experiment_id
+    (run,) = client.search_runs([experiment], "tags.`wdsearch.kind` = 'study'")
+    return run
 
 
 def cells(page: Page, column: str) -> list[str]:
@@ -164,9 +177,8 @@ def test_the_losses_of_the_ten_best_are_one_chart(done: wdsearch.StudyResult, se
 
 
 def test_the_description_answers_first_and_holds_the_study(done: wdsearch.StudyResult, server: str, page: Page) -> None:
-    client = MlflowClient(f"sqlite:///{done.folder.parent.parent / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("page").experiment_id
-    (parent,) = client.search_runs([experiment], "tags.`wdsearch.kind` = 'study'")
+    client, parent = MlflowClient(f"sqlite:///{done.folder.parent.parent / 'mlflow.db'}"), parent_of(done)
+    experiment = parent.info.experiment_id
     text = parent.data.tags["mlflow.note.content"]
     assert done.best is not None
     assert text.startswith(
@@ -183,17 +195,48 @@ def test_the_description_answers_first_and_holds_the_study(done: wdsearch.StudyR
     assert settings == {"lr": done.best.result.lr} | done.best.result.strengths
 
 
-def test_the_report_is_drawn_inline_on_the_studys_run(done: wdsearch.StudyResult, server: str, page: Page) -> None:
-    client = MlflowClient(f"sqlite:///{done.folder.parent.parent / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("page").experiment_id
-    (parent,) = client.search_runs([experiment], "tags.`wdsearch.kind` = 'study'")
-    page.goto(f"{server}/#/experiments/{experiment}/runs/{parent.info.run_id}/artifacts/report/report.html")
-    report = page.frame_locator("iframe")
-    report.locator("#gap .js-plotly-plot").first.wait_for()
-    assert done.best is not None
-    assert f"trial {done.best.number}" in report.locator("#answer").inner_text()
-    points = "plots => plots.flatMap(plot => plot.data).reduce((sum, trace) => sum + (trace.x || []).length, 0)"
-    assert report.locator("#gap .js-plotly-plot").evaluate_all(points) >= 2 * len(done.trials)
+def test_the_report_renders_inline_with_all_its_figures_and_verdicts(
+    done: wdsearch.StudyResult, server: str, page: Page
+) -> None:
+    fabricated.explain(done, fabricated.explanation(done.study))
+    home = Home(done.folder.parent.parent)
+    written, delivery = report(done.study, home)
+    assert delivery is not None
+    assert delivery.undelivered == 0
+    run, complaints = parent_of(done), []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto(f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/report/report.html")
+    inside = page.frame_locator("iframe")
+    inside.get_by_text("The textbook's claims, tested here").wait_for()
+    inside.locator(".js-plotly-plot .main-svg").first.wait_for()
+    assert inside.locator(".js-plotly-plot").count() == len(written.pictures)
+    assert inside.locator(".verdict").all_inner_texts() == ["supported here", "supported here", "undetermined here"]
+    assert inside.locator("#figure-gap .scatterlayer .point").count() == 2 * (len(done.trials) + 1)
+    assert inside.locator("#figure-gap").get_by_text("λ.1se = 1").count() == 1
+    assert not [text for text in complaints if "plotly" in text.lower()]
+    page.goto(f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/plots/optuna.html")
+    inside.locator("#optuna-history .main-svg").first.wait_for()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_report_fits_a_phone_as_well_as_a_desk(
+    done: wdsearch.StudyResult, page: Page, width: int, language: str
+) -> None:
+    fabricated.explain(done, fabricated.explanation(done.study))
+    written = write_report(done, Texts(language))
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(written.page.as_uri())
+    page.locator("#figure-gap .main-svg").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing to scroll to sideways"
+    widths = page.locator(".js-plotly-plot").evaluate_all("plots => plots.map(p => p.getBoundingClientRect().right)")
+    assert len(widths) == len(written.pictures)
+    assert max(widths) <= width
+    cut = page.locator("#comparison .wide").evaluate("table => table.scrollWidth - table.clientWidth")
+    assert cut <= 0, "winner and baseline stand side by side"
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_a_trials_run_has_its_picture_and_its_layers(done: wdsearch.StudyResult) -> None:

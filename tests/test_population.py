@@ -189,3 +189,11 @@ def test_networks_of_different_shapes_train_side_by_side() -> None:
     train_alone(alone, data(), 3)
     assert largest_difference(alone.state_dict(), ends.states[11]) < 1e-9
     assert math.isfinite(ends.epochs[0][-1].metrics["loss/val"])
+
+
+def test_trials_with_strengths_of_other_keys_share_no_cohort() -> None:
+    """One of them would be trained without a strength of its own."""
+    torch.manual_seed(0)
+    modules = {n: RegularizedModule(MODELS["mlp"](64, 10), strengths) for n, strengths in enumerate(({"l1": 1e-3}, {}))}
+    with pytest.raises(ValueError, match="same keys"):
+        train_fused(modules, data(), 1)

@@ -157,7 +157,7 @@ class Courier:
         diagnostics, curves = record.body["diagnostics"], self.spool.curves(record.key)
         with TemporaryDirectory() as folder:
             picture = Path(folder, "trial.png")
-            draw_trial(picture, record.key, curves, diagnostics["histogram"])
+            draw_trial(picture, record.key, curves, diagnostics.get("histogram", {}))
             numbers = Path(folder, "diagnostics.json")
             numbers.write_text(json.dumps(diagnostics, indent=1))
             for path in (picture, numbers):

@@ -49,7 +49,7 @@ def _edges(result: StudyResult) -> Iterator[Flag]:
         if end is None or _goes_on_to_off(key, entry, end, name.endswith(TIMESCALE)):
             continue
         low, high = entry.get("timescale") or (entry.get("low"), entry.get("high"))
-        if low is not None and high is not None and not _is_off(trial.params[name], low, high):
+        if low is not None and high is not None and low <= trial.params[name] <= high:  # beyond lies "off"
             values: dict[str, float | str] = {
                 "key": name,
                 "value": float(trial.params[name]),
@@ -83,10 +83,6 @@ def _goes_on_to_off(key: str, entry: dict[str, Any], end: str, timescale: bool) 
     vanishing = "high" if timescale else "low"
     nothing = end == "low" and entry.get("low") == 0
     return nothing or (bool(entry.get("off")) and end == vanishing)
-
-
-def _is_off(value: float, low: float, high: float) -> bool:
-    return not low <= value <= high
 
 
 def _norm_layers(result: StudyResult) -> Iterator[Flag]:

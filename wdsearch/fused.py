@@ -58,6 +58,8 @@ class FusedCohort(Cohort):
         self, trials: Mapping[int, RegularizedModule], steps: int, device: torch.device, places: int = 32
     ) -> None:
         modules = [module.to(device) for module in trials.values()]
+        if len({tuple(sorted(module.regularizers)) for module in modules}) > 1:
+            raise ValueError("trials of one cohort have strengths of the same keys; admit those with others apart")
         super().__init__(trials, modules[0].task, steps)
         self.places, self.template, recipe = max(1, places), copy.deepcopy(modules[0]), modules[0].recipe
         self._alone = copy.deepcopy(

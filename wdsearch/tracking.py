@@ -139,7 +139,7 @@ class Tracker:
         result = _finite({**metrics, **measures})
         written = json.dumps([step, result])
         news = {} if self.spool.recall(f"result {key}") == written else result
-        if diagnostics and news:
+        if diagnostics is not None and news:
             self._buffer.append((key, "diagnosis", {"diagnostics": dict(diagnostics)}))
         status = "FAILED" if state == "FAIL" else "FINISHED"
         body = {"status": status, "metrics": news, "tags": {"wdsearch.state": state} | dict(tags)}

@@ -143,10 +143,15 @@ def effect(claim: Claim, words: Texts) -> str:
     """A claim's effect with its interval, in its unit."""
     if not math.isfinite(claim.effect):
         return words("claim.no_effect")
+    value, interval = effect_and_interval(claim, words)
+    return words("claim.effect", effect=value, interval=interval)
+
+
+def effect_and_interval(claim: Claim, words: Texts) -> tuple[str, str]:
+    """A claim's finite effect in its unit, and the bounds of its interval."""
     scale = 100.0 if claim.unit in PERCENT else 1.0
-    low, high = (signed(scale * value) for value in (claim.low, claim.high))
-    value = words(f"unit.{claim.unit}", value=signed(scale * claim.effect))
-    return words("claim.effect", effect=value, low=low, high=high)
+    value, low, high = (signed(scale * number) for number in (claim.effect, claim.low, claim.high))
+    return words(f"unit.{claim.unit}", value=value), words("interval", low=low, high=high)
 
 
 def flag_text(flag: Flag, words: Texts) -> str:

@@ -139,7 +139,12 @@ def conclusion(result: StudyResult) -> list[Any]:
         *([f"trained         {escape(result.training)}"] if result.training else []),
         *_memory(result),
         f"all trials      [bold]wdsearch ui {result.study}[/bold], then {result.link}",
+        *([f"report          {page}"] if (page := result.folder / "report" / "report.html").exists() else []),
         f"next            [bold]wdsearch best {result.study}[/bold]  (what to put into your own training)",
+        *(
+            [f"                [bold]wdsearch explain {result.study}[/bold]  (what λ did, on fresh seeds)"]
+            * bool(result.metric)
+        ),
     ]
     return lines
 

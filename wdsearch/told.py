@@ -4,44 +4,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from wdsearch.answer import effect_and_interval
 from wdsearch.explanation import Claim, Explanation
+from wdsearch.texts import Texts
 
-SENTENCES = {
-    "complexity": "a simpler network: smaller norm, lower stable rank",
-    "bell": "L2: the weights' bell gets narrower",
-    "zeros": "L1: weights become exactly zero",
-    "collinearity": "less collinearity: units are less alike",
-    "gap": "a smaller gap between training and validation loss",
-    "optimum": "a better validation loss up to a point, worse beyond",
-    "updates": "controlled updates: layers move at more equal relative sizes",
-    "gradients": "no exploding gradients at 10 and 30 times the rate",
-    "dropout": "better together with dropout than either alone",
-}
-UNITS = {
-    "share": "{:+.1%}",
-    "weights": "{:+.1%} of the weights",
-    "runs": "{:+.1%} of runs diverge",
-    "correlation": "{:+.3f} in correlation",
-    "loss": "{:+.4f} in loss",
-    "log": "{:+.2f} in ln(‖Δw‖/‖w‖)",
-}
-"""How an effect is written."""
 STYLES = {"supported": "green", "contradicted": "red", "undetermined": "yellow"}
-REASONS = {
-    "opposite": "it is the other way round",
-    "none": "no effect of a size that matters",
-    "mixed": "one measure falls, another rises",
-    "unclear": "not clear from these seeds",
-    "inert": "this λ changes the weights too little",
-    "diverged": "trainings diverged",
-    "edge": "no λ of the grid is too large",
-    "seeds": "needs five seeds",
-    "not_measured": "not measurable in this network",
-    "no_dropout": "the network has no layer that drops",
-    "": "",
-}
+WORDS = Texts("en")
 
 
 def explanation_table(found: Explanation) -> Table:
@@ -53,8 +24,8 @@ def explanation_table(found: Explanation) -> Table:
     table.add_column("here", min_width=18)
     for claim in found.claims:
         verdict = f"[bold {STYLES[claim.verdict]}]{claim.verdict}[/]"
-        reason = REASONS[claim.reason]
-        table.add_row(SENTENCES[claim.key], _numbers(claim), verdict + (f": {reason}" if reason else ""))
+        reason = f": {WORDS(f'reason.{claim.reason}')}" if claim.reason else ""
+        table.add_row(escape(WORDS(f"claim.{claim.key}")), _numbers(claim), verdict + reason)
     return table
 
 
@@ -83,8 +54,4 @@ def _evidence(found: Explanation, key: str) -> Mapping[str, float]:
 
 def _numbers(claim: Claim) -> str:
     """The effect with its unit, and its interval."""
-    form = UNITS[claim.unit]
-    if math.isnan(claim.effect):
-        return "–"
-    number = form.partition("}")[0] + "}"
-    return f"{form.format(claim.effect)}\n{number.format(claim.low)} … {number.format(claim.high)}"
+    return "\n".join(effect_and_interval(claim, WORDS)) if math.isfinite(claim.effect) else "–"

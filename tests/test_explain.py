@@ -153,7 +153,8 @@ def test_killed_it_goes_on_with_the_same_outcomes(
     command = [sys.executable, "-m", "wdsearch.cli", "explain", "small", "--json"]
     codes = []
     for number, seeds in ((signal.SIGINT, 1), (signal.SIGKILL, 2)):
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        endless = [*command, "--seeds", "99"]
+        process = subprocess.Popen(endless, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while process.poll() is None and len(kept(home)) < seeds:
             time.sleep(0.05)
         os.kill(process.pid, number)

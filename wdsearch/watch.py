@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -80,10 +82,10 @@ class Watch:
     @torch.no_grad()
     def before_step(self, params: Params, gradients: Sequence[Tensor | None]) -> None:
         """Take the gradients' norms, and now and then a copy of the weights."""
-        squares = [_norms(gradient).square() for gradient in gradients if gradient is not None]
-        if not squares:
+        stacks = [gradient for gradient in gradients if gradient is not None]
+        if not stacks:
             return
-        self.gradient_norms.append(torch.stack(squares).sum(0).sqrt())
+        self.gradient_norms.append(_norm_of_all(stacks))
         if len(self.gradient_norms) % EVERY == EVERY // 2:
             self._before = {name: params[name].detach().clone() for name in self.names}
 
@@ -113,13 +115,12 @@ class Watch:
         """Per trial, for its curves: norm of the watched weights; largest gradient and mean update since the last call."""
         found: dict[str, Tensor] = {}
         if self.names:
-            squares = [_norms(params[name]).square() for name in self.names]
-            found["weights/norm"] = torch.stack(squares).sum(0).sqrt()
+            found["weights/norm"] = _norm_of_all([params[name] for name in self.names])
         if len(self.gradient_norms) > self._seen:
             found["gradients/largest"] = self.gradient_norms.table()[self._seen :].amax(0)
         if len(self.sizes) > self._measured:
-            found["updates/relative"] = self.sizes.table()[self._measured :].mean((0, 2))
-            found["updates/rotation"] = self.angles.table()[self._measured :].mean((0, 2))
+            found["updates/relative"] = _means(self.sizes.table()[self._measured :])
+            found["updates/rotation"] = _means(self.angles.table()[self._measured :])
         self._seen, self._measured = len(self.gradient_norms), len(self.sizes)
         return found
 
@@ -154,12 +155,23 @@ def _update(
     return change / old, 2.0 * chord.sqrt().clamp(max=1.0).asin()
 
 
+def _norm_of_all(stacks: Sequence[Tensor]) -> Float[Tensor, " K"]:
+    """Euclidean norm of each trial's rows of several stacks together."""
+    # one after another: a sum along an axis is taken in an order that depends on K
+    return reduce(add, [_norms(stack).square() for stack in stacks]).sqrt()
+
+
+def _means(table: Float[Tensor, "steps K weights"]) -> Float[Tensor, " K"]:
+    """Mean of each trial's numbers, trial by trial, so that it does not depend on the others."""
+    return torch.stack([table[:, row].contiguous().mean() for row in range(table.shape[1])])
+
+
 def _norms(stack: Float[Tensor, "K ..."]) -> Float[Tensor, " K"]:
     """Euclidean norm of each row of a stack."""
     rows = _in_memory_order(stack.detach())
-    # one row alone would be summed in pieces, by the number of threads
-    lone = rows.expand(2, -1) if len(rows) == 1 else rows
-    return torch.linalg.vector_norm(lone, dim=1)[: len(rows)]
+    # one row alone would be summed in another order
+    together = rows.repeat(2, 1) if len(rows) == 1 else rows
+    return torch.linalg.vector_norm(together, dim=1)[: len(rows)]
 
 
 def _in_memory_order(stack: Shaped[Tensor, "K ..."]) -> Shaped[Tensor, "K entries"]:

@@ -150,11 +150,13 @@ def test_killed_it_goes_on_with_the_same_outcomes(
 ) -> None:
     """Ctrl-C in the middle, then SIGKILL, then to the end: as if nothing had happened."""
     home = copied(searched, tmp_path / "wdsearch")  # where the tests keep studies
-    command = [sys.executable, "-m", "wdsearch.cli", "explain", "small", "--json"]
+    # not beside the home, whose name is the package's: Python would look for it there
+    command, place = [sys.executable, "-m", "wdsearch.cli", "explain", "small", "--json"], tmp_path / "elsewhere"
+    place.mkdir()
     codes = []
     for number, seeds in ((signal.SIGINT, 1), (signal.SIGKILL, 2)):
         endless = [*command, "--seeds", "99"]
-        process = subprocess.Popen(endless, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(endless, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while process.poll() is None and len(kept(home)) < seeds:
             time.sleep(0.05)
         os.kill(process.pid, number)
@@ -163,7 +165,7 @@ def test_killed_it_goes_on_with_the_same_outcomes(
     assert codes[0][0] == 130, codes[0][1]
     assert "trainings are kept; continue with the same command" in codes[0][1]
     assert codes[1][0] == -signal.SIGKILL
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True, timeout=300)
     assert explanation_from(json.loads(done.stdout)) == explained[1]
 
 

@@ -8,10 +8,11 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from wdsearch.plots import draw_trial
+from wdsearch.plots import TrialPicture
 from wdsearch.spool import Record, Spool
 from wdsearch.tracking import MODEL, STUDY
 
@@ -156,12 +157,13 @@ class Courier:
         """A trial's curves and weights as a picture, and every layer's numbers."""
         diagnostics, curves = record.body["diagnostics"], self.spool.curves(record.key)
         with TemporaryDirectory() as folder:
-            picture = Path(folder, "trial.png")
-            draw_trial(picture, record.key, curves, diagnostics.get("histogram", {}))
-            numbers = Path(folder, "diagnostics.json")
-            numbers.write_text(json.dumps(diagnostics, indent=1))
-            for path in (picture, numbers):
-                self.client.log_artifact(run, str(path))
+            self._picture.draw(Path(folder, "trial.png"), curves, diagnostics.get("histogram", {}))
+            Path(folder, "diagnostics.json").write_text(json.dumps(diagnostics, indent=1))
+            self.client.log_artifacts(run, folder)
+
+    @cached_property
+    def _picture(self) -> TrialPicture:
+        return TrialPicture()
 
     def _deliver_models(self, key: str, records: Sequence[Record]) -> None:
         """The newest of the best trials' networks; one that MLflow cannot keep is said, and holds up nothing."""

@@ -153,3 +153,26 @@ def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
     assert time.monotonic() - began < 110
     assert deliver(tmp_path / "spool" / "waiting.db") == 0
     assert "the best model is not in MLflow" in (tmp_path / "spool" / "waiting.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options"),
+    [
+        ("residual_mlp", "digits", {"width": 8, "blocks": 1}),
+        ("convnet", "digits", {"channels": [4, 8]}),
+        ("resnet", "digits", {"width": 4, "blocks": [1]}),
+        ("transformer", "mnist1d", {"width": 8, "heads": 2, "patch": 4}),
+    ],
+)
+def test_every_shipped_network_is_exported_as_it_is(
+    name: str, data: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    study = STUDY | {"study": name, "data": data, "model": {"name": name, "init_args": options}}
+    config = load_study(study | {"budget": {"trials": 1, "epochs": 1}})
+    result = wdsearch.run(config, home=tmp_path, progress=False)
+    factory = TrialFactory(config, build_data(config))
+    exported = torch.export.load(export_best(factory, result)).module()
+    inputs, targets = next(iter(torch.utils.data.DataLoader(factory.data.val_dataloader().dataset, batch_size=10_000)))
+    assert result.best is not None
+    loss = nn.functional.cross_entropy(exported(inputs).detach(), targets)
+    assert float(loss) == pytest.approx(result.best.values[0], rel=1e-5)

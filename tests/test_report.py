@@ -110,7 +110,7 @@ def test_an_explanation_brings_a_card_for_each_claim_with_its_verdict(home: Home
     written = write_report(result, Texts())
     page, text = written.page.read_text(encoding="utf-8"), words_of(written.page)
     assert re.findall(r'<span class="verdict (\w+)">', page) == ["supported", "supported", "undetermined"]
-    assert "Effect: −0.11 nats or units of the loss (95 %: −0.14 to −0.09)" in text
+    assert "Effect: −0.11 in loss (95 %: −0.14 to −0.09)" in text
     assert "Effect: −43 % (95 %: −46 to −40)" in text
     assert "The effect could not be measured." in text
     assert "The quantity was not measured for this network." in text

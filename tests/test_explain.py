@@ -24,6 +24,7 @@ from wdsearch.claims import TESTS
 from wdsearch.explaining import ExplainError
 from wdsearch.explanation import Claim, Explanation, explanation_from
 from wdsearch.replicate import replicate
+from wdsearch.restoring import NotStoredError
 from wdsearch.results import EXPLANATION, load_result
 from wdsearch.storage import Home, StudyChangedError, StudyNotFoundError
 
@@ -199,7 +200,7 @@ def test_own_objects_must_be_given_again(tmp_path: Path) -> None:
     data = wdsearch.ArraysData(rows, (rows[:, 0] > 0).astype(np.int64))
     own = STUDY | {"study": "own", "data": data, "space": {"weight_decay": {"low": 0.1, "high": 1.0}}}
     wdsearch.run(own, home=tmp_path, progress=False)
-    with pytest.raises(ExplainError, match=r"own objects \(data\).*source="):
+    with pytest.raises(NotStoredError, match=r"own objects \(data\).*source="):
         wdsearch.explain("own", home=tmp_path, progress=False)
     assert wdsearch.explain("own", source=own, home=tmp_path, seeds=1, progress=False).seeds == 1
     other = own | {"data": wdsearch.ArraysData(rows[::-1].copy(), (rows[:, 0] > 0).astype(np.int64))}

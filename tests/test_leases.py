@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine
 
 import wdsearch.leases
-from wdsearch.leases import BASELINE_SLOT, Leases, Slot
+from wdsearch.leases import BASELINE_SLOT, METADATA, Leases, Slot
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["wdsearch.leases"])
@@ -20,6 +20,7 @@ CONTEXT.set_forkserver_preload(["wdsearch.leases"])
 def leases(folder: Path, worker_of: str = "here") -> Leases:
     """One worker's part; workers of another machine keep their lock files elsewhere."""
     engine = create_engine(f"sqlite:///{folder / 'storage.db'}", connect_args={"timeout": 60})
+    METADATA.create_all(engine)
     return Leases(engine, 1, folder / worker_of)
 
 

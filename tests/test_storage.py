@@ -13,7 +13,7 @@ import pytest
 from test_search import STUDY
 
 import wdsearch
-import wdsearch.storage
+import wdsearch.database
 from wdsearch.results import load_result
 from wdsearch.storage import Home, StorageError, StudyChangedError
 
@@ -43,7 +43,7 @@ def test_a_database_of_a_newer_optuna_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wdsearch.storage, "LOCKED_FOR_S", 1)
+    monkeypatch.setattr(wdsearch.database, "LOCKED_FOR_S", 1)
     Home(tmp_path).open()
     lock = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")

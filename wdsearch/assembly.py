@@ -94,11 +94,18 @@ def text_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def alone() -> list[Any]:
+    """Trainer's plugin for a worker that shares its study by the storage, not its training with the other tasks of a job."""
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+
+    return [LightningEnvironment()]
+
+
 def check_trainer(config: StudyConfig) -> None:
     """Raise BuildError if this machine has not what the trainer is to use."""
     given = config.trainer.model_dump(include={"accelerator", "devices", "precision"})
     try:
-        L.Trainer(**given, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        L.Trainer(**given, plugins=alone(), logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except Exception as error:  # Lightning raises several
         said = ", ".join(f"{key}: {value}" for key, value in given.items())
         raise BuildError(f"trainer {{{said}}} cannot be had on this machine: {error}") from error
@@ -112,6 +119,7 @@ def population_trainer(trainer: TrainerConfig, callback: L.Callback) -> L.Traine
         devices=trainer.devices,
         precision=trainer.precision,
         callbacks=[callback],
+        plugins=alone(),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from wdsearch.begin import BEGIN, Overrides, StudyFile
-from wdsearch.completion import study_names
+from wdsearch.operate import OPERATE, HomeOption, StorageOption, Study, storage_commands
 
 
 class _Commands(TyperGroup):
@@ -22,7 +22,7 @@ class _Commands(TyperGroup):
         return sorted(self.commands, key=lambda name: ranks[getattr(self.commands[name], "rich_help_panel", "")])
 
 
-PANELS = {"begin": "Begin", "search": "Search", "results": "Results"}
+PANELS = {"begin": "Begin", "search": "Search", "workers": "Many workers", "results": "Results"}
 app = typer.Typer(
     cls=_Commands,
     help="Find the right weight decay jointly with the other regularizers, and see what it did.",
@@ -32,19 +32,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Study = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=study_names)]
-HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the studies.", show_default=".wdsearch")]
-StorageOption = Annotated[
-    str | None, typer.Option("--storage", help="URL of Optuna's storage.", show_default="SQLite in the home folder")
-]
-
-
 WATCH_EVERY_S = 2.0
 EXIT_CODES = {
     "StudyFileError": 2,
     "StudyNotFoundError": 2,
     "StudyChangedError": 2,
     "NotSearchedError": 2,
+    "NotStoredError": 2,
+    "EngineError": 2,
+    "LaunchError": 1,
     "BuildError": 2,
     "DataError": 2,
     "ScaffoldError": 2,
@@ -81,7 +77,7 @@ def run(
 
     console = Console()
     with _clear_errors():
-        tracker = _start_delivery(file, overrides or [], home)
+        tracker = _start_delivery(file, overrides or [], home, storage)
     with _clear_errors(), console.status("loading torch, lightning and optuna") if console.is_terminal else _nothing():
         from wdsearch.search import run as search
         from wdsearch.terminal import conclusion
@@ -217,29 +213,30 @@ def status(
 ) -> None:
     """How far a study is: trials, workers, the best so far, what has yet to reach MLflow."""
     with _clear_errors():
+        from wdsearch.launching import launched
         from wdsearch.status import study_status
         from wdsearch.storage import Home
 
         place = Home(home)
-        found = study_status(study, place, storage)
+        found, launches = study_status(study, place, storage), launched(study, place, storage)
         if as_json:
             import json
 
-            typer.echo(json.dumps(found.as_dict(), indent=2))
+            typer.echo(json.dumps(found.as_dict() | {"launches": [one.as_dict() for one in launches]}, indent=2))
         else:
             from rich.console import Console
             from rich.live import Live
 
-            from wdsearch.terminal import status_table
+            from wdsearch.told import status_lines
 
             if not watch:
-                Console().print(status_table(found))
+                Console().print(status_lines(found, launches))
                 return
-            with Live(status_table(found), auto_refresh=False) as live, suppress(KeyboardInterrupt):
-                while found.state == "running":
+            with Live(status_lines(found, launches), auto_refresh=False) as live, suppress(KeyboardInterrupt):
+                while found.state == "running" or any(one.is_open for one in launches):
                     time.sleep(WATCH_EVERY_S)
-                    found = study_status(study, place, storage)
-                    live.update(status_table(found), refresh=True)
+                    found, launches = study_status(study, place, storage), launched(study, place, storage)
+                    live.update(status_lines(found, launches), refresh=True)
 
 
 @app.command(rich_help_panel=PANELS["search"], epilog="Example: wdsearch sync mnist1d")
@@ -280,7 +277,7 @@ def _options(
     pass
 
 
-def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> Any:
+def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage: str | None) -> Any:
     """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
     from wdsearch.storage import Home, clear_storage_errors
     from wdsearch.studyfile import StudySource
@@ -292,7 +289,7 @@ def _start_delivery(file: Path, overrides: list[str], home: Path | None) -> Any:
     name = source.content.get("study")
     if isinstance(name, str) and name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         with clear_storage_errors(Home(home)):
-            tracker = Tracker(Home(home).path, name)
+            tracker = Tracker(Home(home).path, name, node=Home(home).node(storage))
             tracker.start_delivery()
         return tracker
     return None
@@ -335,8 +332,10 @@ def _clear_errors() -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
-for _name, (_command, _example) in BEGIN.items():
-    app.command(_name, rich_help_panel=PANELS["begin"], epilog=f"Example: {_example}")(_clear_errors()(_command))
+for _panel, _commands in (("begin", BEGIN), ("workers", OPERATE)):
+    for _name, (_command, _example) in _commands.items():
+        app.command(_name, rich_help_panel=PANELS[_panel], epilog=f"Example: {_example}")(_clear_errors()(_command))
+app.add_typer(storage_commands, name="storage", rich_help_panel=PANELS["workers"])
 
 
 def main() -> None:

@@ -11,9 +11,10 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from wdsearch.plots import TrialPicture
-from wdsearch.spool import Record, Spool
+from wdsearch.spool import Record, Spool, now_ms
 from wdsearch.tracking import MODEL, STUDY
 
 LIVE_EVERY_S = 10.0
@@ -34,10 +35,11 @@ REFUSALS = {
 class Courier:
     """Carries records from a spool to MLflow; told twice, MLflow keeps one copy."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, wary: bool = False) -> None:
+        """A `wary` one looks first what MLflow has: others may have told it the same in the meantime."""
         from mlflow import MlflowClient
 
-        self.spool = spool
+        self.spool, self.wary = spool, wary
         self.client = MlflowClient(tracking_uri=spool.recall("uri"))
         self.experiment = self._experiment()
         self._show_views()
@@ -127,9 +129,11 @@ class Courier:
             run, tags = self._create(key, records, tags), {}
         elif any(record.kind == "start" for record in records):
             params, tags = self._reopen(run, params, tags)
+        told = self._told_elsewhere(key, run, records)
         metrics = [
             Metric(name, value, record.body["time"], record.body["step"])
             for record in reversed(records)  # newest first: cheaper for MLflow, which keeps the latest of each
+            if record.kind != "metrics" or record.body["step"] > told
             for name, value in record.body.get("metrics", {}).items()
         ]
         named = [Param(name, value) for name, value in params.items()]
@@ -150,6 +154,8 @@ class Courier:
             complain(self.spool, f"{record.body['path']} was gone before it could be delivered")
         if record.kind == "diagnosis":
             self._show_diagnosis(run, record)
+        if record.kind == "sweep":
+            self._sweep(record.body["endings"])
         if record.kind == "end":
             self.client.set_terminated(run, record.body["status"], record.body["time"])
 
@@ -164,6 +170,30 @@ class Courier:
     @cached_property
     def _picture(self) -> TrialPicture:
         return TrialPicture()
+
+    def _told_elsewhere(self, key: str, run: str, records: Sequence[Record]) -> int:
+        """The last epoch of a trial that another machine has told MLflow already."""
+        names = [name for record in records if record.kind == "metrics" for name in record.body["metrics"]]
+        if key == STUDY or not names or not (self.wary or self._is_shared(key)):
+            return -1
+        history = self.client.get_metric_history(run, names[0])
+        self.spool.forget(f"inherited {key}")
+        return max((metric.step for metric in history), default=-1)
+
+    def _sweep(self, endings: Mapping[str, Mapping[str, Any]]) -> None:
+        """End the trials' runs that are not ended as they should be: of a machine whose records are lost, or came too late."""
+        from mlflow.entities import Metric, RunTag
+
+        same = f"tags.`wdsearch.token` = '{self.spool.recall('token')}' and attributes.status != 'FINISHED'"
+        for run in self.client.search_runs([self.experiment], same, max_results=5000):
+            ending = endings.get(run.data.tags.get("wdsearch.key", ""))
+            if ending is not None:
+                metrics = [
+                    Metric(name, value, ending["time"], ending["step"]) for name, value in ending["metrics"].items()
+                ]
+                tags = [RunTag(name, value) for name, value in ending["tags"].items()]
+                self.client.log_batch(run.info.run_id, metrics, tags=tags)
+                self.client.set_terminated(run.info.run_id, ending["status"], ending["time"])
 
     def _deliver_models(self, key: str, records: Sequence[Record]) -> None:
         """The newest of the best trials' networks; one that MLflow cannot keep is said, and holds up nothing."""
@@ -209,22 +239,31 @@ class Courier:
     # -- runs --------------------------------------------------------------------------------------------------
 
     def _known(self, key: str) -> str | None:
-        """The run of a key, if there is one, also if it was made just before a crash."""
+        """The run of a key, if there is one, also if it was made just before a crash, or by another machine."""
         known = self.spool.recall(f"run {key}")
-        if known != "making":
+        if known not in (None, "making") or not (known or self._is_shared(key)):
             return known
         same = " and ".join(f"tags.`{name}` = '{value}'" for name, value in self._labels(key).items())
-        found = self.client.search_runs([self.experiment], same, max_results=1)
+        found = self.client.search_runs(
+            [self.experiment], same, order_by=["attributes.start_time", "attributes.run_id"]
+        )
         if not found:
             return None
         self.spool.remember(f"run {key}", found[0].info.run_id)
+        for double in found[1:]:  # two machines began the study at once
+            if key == STUDY:
+                self.client.delete_run(double.info.run_id)
         return str(found[0].info.run_id)
 
+    def _is_shared(self, key: str) -> bool:
+        """Whether another machine may have made the run of a key."""
+        return (key == STUDY and "@" in self.spool.path.name) or self.spool.recall(f"inherited {key}") is not None
+
     def _labels(self, key: str) -> dict[str, str]:
-        """What finds a run again; another folder may have a study of this name on the same server."""
-        folder = self.spool.recall("folder") or os.urandom(4).hex()
-        self.spool.remember("folder", folder)
-        return {"wdsearch.key": key, "wdsearch.folder": folder}
+        """What finds a run again; there may be another study of this name on the same server."""
+        token = self.spool.recall("token") or os.urandom(4).hex()
+        self.spool.remember("token", token)
+        return {"wdsearch.key": key, "wdsearch.token": token}
 
     def _create(self, key: str, records: Sequence[Record], tags: Mapping[str, str]) -> str:
         self.spool.remember(f"run {key}", "making")
@@ -233,7 +272,10 @@ class Courier:
         if parent:
             labels["mlflow.parentRunId"] = parent
         name = (self.spool.recall("study") or key) if key == STUDY else key
-        made = self.client.create_run(self.experiment, records[0].body.get("time"), labels | dict(tags), name)
+        began = now_ms() if key == STUDY else records[0].body.get("time")
+        made = self.client.create_run(self.experiment, began, labels | dict(tags), name)
+        if self._is_shared(key) and key == STUDY:
+            return self._known(key) or str(made.info.run_id)
         self.spool.remember(f"run {key}", made.info.run_id)
         return str(made.info.run_id)
 

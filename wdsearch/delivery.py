@@ -1,15 +1,15 @@
 """Carries a study's records from its spool to MLflow, in a process of its own."""
 
-import fcntl
 import os
+import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from wdsearch.courier import LIVE_EVERY_S, Courier, complain, warm_up, write_through
-from wdsearch.spool import Spool
+from wdsearch.spool import Spool, is_locked, locked, spool_paths
 from wdsearch.storage import Home
 from wdsearch.tracking import PATIENCE, QUIET, interrupt, lock_of, shown_uri
 
@@ -31,7 +31,7 @@ def deliver(
     While MLflow is out of reach it tries again, less and less often, and gives up only when nobody writes any more.
     A second delivery of the same spool waits for the first to end. `progress` is told how many are left, and why.
     """
-    with _only_one(path):
+    with locked(path.with_suffix(".lock")):
         spool = Spool(path)
         try:
             return _deliver_all(spool, give_up_after_s, progress or (lambda left, error: None))
@@ -44,19 +44,22 @@ def deliver(
 def sync(
     study: str, home: Home, storage: str | None = None, progress: Callable[[int, str | None], None] | None = None
 ) -> int:
-    """Deliver what a study's runs have left behind; returns how many records were delivered.
+    """Deliver what a study's runs have left behind in this folder; returns how many records were delivered.
 
     Raises StudyNotFoundError, and UndeliveredError with MLflow's reason if some could not be delivered.
     """
-    path = home.path / "spool" / f"{study}.db"
-    if not path.exists():
+    paths = spool_paths(home.path, study)
+    if not paths:
         home.load(study, storage)  # says what is wrong with the name
-        return 0
+    os.environ.update({name: os.environ.get(name, value) for name, value in (PATIENCE | QUIET).items()})
+    return sum(_sync_one(path, study, progress) for path in paths)
+
+
+def _sync_one(path: Path, study: str, progress: Callable[[int, str | None], None] | None) -> int:
     spool = Spool(path)
     try:
         before, uri = spool.left(), shown_uri(spool.recall("uri") or "")
-        os.environ.update({name: os.environ.get(name, value) for name, value in (PATIENCE | QUIET).items()})
-        left = deliver(path, SYNC_GIVES_UP_AFTER_S, progress)
+        left = deliver(path, SYNC_GIVES_UP_AFTER_S, progress) if before else 0
         if left:
             reason = spool.recall("error") or "it gave no reason"
             text = f"{left} of {before} records could not be delivered to {uri}: {reason}"
@@ -69,11 +72,12 @@ def sync(
 def _deliver_all(spool: Spool, give_up_after_s: float, progress: Callable[[int, str | None], None]) -> int:
     warm_up(spool)
     courier, failing_since, pause_s, quiet_until = None, None, 0.5, time.monotonic() + QUIET_S
+    wary = not spool.path.name.endswith((f"@{platform.node()}.db", f"{spool.recall('study')}.db"))
     while True:
-        last, began = not _writers(spool), time.monotonic()
+        last, began = not _writers(spool, wary), time.monotonic()
         try:
             if spool.left() and (last or began >= quiet_until):
-                courier = courier or Courier(spool)
+                courier = courier or Courier(spool, wary)
                 courier.carry(everything=last)
             if failing_since is not None:
                 spool.forget("error")
@@ -86,27 +90,26 @@ def _deliver_all(spool: Spool, give_up_after_s: float, progress: Callable[[int, 
         refused = courier.refused if courier else set()
         if last and (gave_up or not spool.waiting().keys() - refused):
             return spool.left()
-        _rest(spool, 0.05 if last and failing_since is None else pause_s)
+        _rest(spool, 0.05 if last and failing_since is None else pause_s, wary)
 
 
-def _rest(spool: Spool, seconds: float) -> None:
+def _rest(spool: Spool, seconds: float, wary: bool) -> None:
     """Sleep, but not on when the study is closed meanwhile: then somebody waits for the rest."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and (seconds < 1.0 or _writers(spool)):
+    while time.monotonic() < end and (seconds < 1.0 or _writers(spool, wary)):
         time.sleep(min(0.1, seconds))
 
 
-def _writers(spool: Spool) -> list[str]:
-    """The writers that live; what the others left open is marked as interrupted."""
+def _writers(spool: Spool, wary: bool) -> list[str]:
+    """The writers that live; what the others left open is marked as interrupted, unless another machine may go on with it."""
     alive = []
     for writer in spool.facts("writer"):
-        with suppress(FileNotFoundError), lock_of(spool, writer).open("r") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                alive.append(writer)
-                continue
-        interrupt(spool, writer)
+        if is_locked(lock_of(spool, writer)):
+            alive.append(writer)
+        elif wary:
+            spool.forget(f"writer {writer}")
+        else:
+            interrupt(spool, writer)
     return alive
 
 
@@ -116,13 +119,6 @@ def _step_aside() -> None:
     if hasattr(os, "SCHED_IDLE"):
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -13,20 +13,20 @@ import optuna
 
 from wdsearch.assembly import describe_data
 from wdsearch.claims import claims_of
-from wdsearch.config import StudyConfig, load_study
+from wdsearch.config import StudyConfig
 from wdsearch.design import Axes, Design, Schedule, design
 from wdsearch.evidence import Evidence
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.factory import TrialFactory
 from wdsearch.loop import StoppedError
 from wdsearch.replicate import Replica, replicate
+from wdsearch.restoring import restored
 from wdsearch.results import EXPLANATION, StudyResult, load_result, winner
 from wdsearch.search import prepare, quiet_libraries, stopping_by_signal
 from wdsearch.space import Configuration
-from wdsearch.spool import Spool
-from wdsearch.storage import FOLDER, Home, check_same, clear_storage_errors, identity
+from wdsearch.storage import Home, check_same, clear_storage_errors, identity
 from wdsearch.terminal import SearchProgress
-from wdsearch.tracking import STUDY, Tracker
+from wdsearch.tracking import Tracker
 
 OUTCOMES, FILE = "outcomes:{seed}", "explain.json"
 SEEDS = 5
@@ -53,13 +53,14 @@ def explain(
     former's. `source` is the study as `run` took it, needed if it has own objects.
 
     Raises StudyNotFoundError if there is no such study or no complete trial in it, ExplainError if its model is a LightningModule
-    with a Trainer of its own or if it cannot be restored, StudyChangedError if `source` or the data are others,
+    with a Trainer of its own, NotStoredError for own objects that are not given, StudyChangedError if `source` or the data
+    are others,
     InterruptedStudyError after Ctrl-C or SIGTERM, and what `run` raises for data and networks.
     """
     place = Home(home)
     result = load_result(study, place, storage)
     best = winner(result).result
-    config = _restored(result, source)
+    config = restored(result, source, f"wdsearch.explain({study!r}, source=...)")
     if seeds < 1:
         raise ExplainError(f"seeds is {seeds}; it takes at least 1, and at least 5 for a verdict")
     with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(place, storage):
@@ -76,23 +77,6 @@ def explain(
 
 
 # -- the study again -----------------------------------------------------------------------------------------------
-
-
-def _restored(result: StudyResult, source: str | Path | Mapping[str, Any] | StudyConfig | None) -> StudyConfig:
-    """The study's configuration: as given, or as it was stored."""
-    if source is not None:
-        return load_study(source)
-    objects = [key for key in ("data", "model") if not isinstance(result.config.get(key), Mapping)]
-    if objects:
-        text = f"study {result.study!r} was begun from Python with own objects ({', '.join(objects)}), which no storage holds"
-        raise ExplainError(
-            f"{text}; pass them again: wdsearch.explain({result.study!r}, source=...), with what run() was given"
-        )
-    searched = {
-        key: value for key, value in result.config.get("search", {}).items() if isinstance(value, Mapping | int)
-    }
-    folder = result.optuna_study.user_attrs.get(FOLDER)
-    return load_study(result.config | {"search": searched}, folder=Path(folder) if folder else None)
 
 
 def _prepared(config: StudyConfig, result: StudyResult, bar: SearchProgress) -> TrialFactory:
@@ -197,15 +181,9 @@ def _keep(found: Explanation, result: StudyResult) -> None:
 
 def _track(study: str, path: Path, place: Home, bar: SearchProgress) -> None:
     """The file on the study's run in MLflow, if this folder knows of one."""
-    spool_file = place.path / "spool" / f"{study}.db"
-    if not spool_file.exists():
+    tracker = Tracker.of_study(place.path, study)
+    if tracker is None:
         return
-    spool = Spool(spool_file)
-    uri, run = spool.recall("uri"), spool.recall(f"run {STUDY}")
-    spool.close()
-    if not run:
-        return
-    tracker = Tracker(place.path, study, uri)
     tracker.log_artifact(path, "explain")
     tracker.flush()
     tracker.start_delivery()

@@ -1,9 +1,10 @@
 """Who runs what: tables beside Optuna's that reserve the budget and hand a dead worker's trials to another.
 
-A *slot* is one unit of the budget and the index of its ask; slot -1 is the baseline. A *worker* has a clock that counts
-the epochs of its population: a slot's `born` is the tick at which its trial began, and what happened up to the tick
-`settled` is decided for good. A process that finds a worker dead on its own machine becomes that worker, clock and all,
-and repeats it to the bit; one that lives takes over a dead worker's slots in its own time.
+A *slot* is one unit of the budget and the index of its ask; slot -1 is the baseline, -2 the study's end.
+A *worker* has a clock that counts the epochs of its population: a slot's `born` is the tick at which its trial began,
+and what happened up to the tick `settled` is decided for good. A process that finds a worker dead on its own machine
+becomes that worker, clock and all, and repeats it to the bit; one that lives takes over a dead worker's slots in its
+own time.
 """
 
 import fcntl
@@ -11,7 +12,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,17 +20,17 @@ from typing import IO, Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-BASELINE_SLOT = -1
+BASELINE_SLOT, CONCLUSION_SLOT = -1, -2
 BEAT_S, GRACE_S = 5.0, 60.0
 MOST_TAKEOVERS = 5
 ALIVE, RELEASED = "alive", "released"
 
-_METADATA = sql.MetaData()
+METADATA = sql.MetaData()
 _WORKERS = sql.Table(
     "wdsearch_workers",
-    _METADATA,
+    METADATA,
     sql.Column("study", sql.Integer, primary_key=True),
     sql.Column("worker", sql.String(32), primary_key=True),
     sql.Column("place", sql.String(1024)),
@@ -41,7 +42,7 @@ _WORKERS = sql.Table(
 )
 _SLOTS = sql.Table(
     "wdsearch_slots",
-    _METADATA,
+    METADATA,
     sql.Column("study", sql.Integer, primary_key=True),
     sql.Column("slot", sql.Integer, primary_key=True),
     sql.Column("worker", sql.String(32)),
@@ -103,7 +104,6 @@ class Leases:
         self._lock: IO[str] | None = None
         self._seen: dict[str, tuple[int, float]] = {}
         self._stopped = threading.Event()
-        _create_tables(engine)
 
     # -- this worker -------------------------------------------------------------------------------------------
 
@@ -148,14 +148,16 @@ class Leases:
     def _leave(self, statement: Any) -> None:
         self._stopped.set()
         if self._lock is not None:
-            with self.engine.begin() as database:
-                database.execute(statement.where(self._is(self.worker)))
-            self._lock.close()
-            self._lock = None
+            try:
+                with self.engine.begin() as database:
+                    database.execute(statement.where(self._is(self.worker)))
+            finally:
+                self._lock.close()
+                self._lock = None
 
     def _beat_on(self) -> None:
         while not self._stopped.wait(BEAT_S):
-            with suppress(OperationalError):  # locked or out of reach for a moment: the next beat counts
+            with suppress(DBAPIError):  # locked or out of reach for a moment: the next beat counts
                 self._beat()
 
     def _beat(self) -> None:
@@ -181,7 +183,7 @@ class Leases:
                 with self.engine.begin() as database:
                     highest = sql.select(sql.func.max(_SLOTS.c.slot)).where(_SLOTS.c.study == self.study_id)
                     top = database.scalar(highest)
-                    first = 0 if top is None else top + 1
+                    first = 0 if top is None else max(0, top + 1)
                     slots = list(range(first, min(limit, first + count)))
                     self._insert(database, slots, born)
                 return slots
@@ -197,10 +199,27 @@ class Leases:
             return False
         return True
 
+    def claim_conclusion(self) -> bool:
+        """Whether this worker is the one to conclude the study: no other that lives does it."""
+        try:
+            with self.engine.begin() as database:
+                self._insert(database, [CONCLUSION_SLOT], 0)
+            return True
+        except IntegrityError:
+            holder = sql.and_(_SLOTS.c.study == self.study_id, _SLOTS.c.slot == CONCLUSION_SLOT)
+            with self.engine.begin() as database:
+                name = database.scalar(sql.select(_SLOTS.c.worker).where(holder))
+            if any(row.worker == name and not self._is_dead(row) for row in self._others()):
+                return False
+            same = sql.update(_SLOTS).where(holder, _SLOTS.c.worker == name)
+            with self.engine.begin() as database:
+                return bool(database.execute(same.values(worker=self.worker)).rowcount)
+
     def claimed(self) -> set[int]:
-        """All slots that any worker ever reserved."""
+        """All slots that any worker ever reserved for a trial."""
+        trials = sql.and_(_SLOTS.c.study == self.study_id, _SLOTS.c.slot >= BASELINE_SLOT)
         with self.engine.begin() as database:
-            return set(database.scalars(sql.select(_SLOTS.c.slot).where(_SLOTS.c.study == self.study_id)))
+            return set(database.scalars(sql.select(_SLOTS.c.slot).where(trials)))
 
     def owned(self) -> list[Slot]:
         """The slots that are this worker's, in order."""
@@ -214,7 +233,8 @@ class Leases:
 
     def _slots(self, worker: str) -> list[Slot]:
         columns = [_SLOTS.c[name] for name in Slot.__dataclass_fields__]
-        wanted = sql.select(*columns).where(_SLOTS.c.study == self.study_id, _SLOTS.c.worker == worker)
+        trials = (_SLOTS.c.study == self.study_id, _SLOTS.c.worker == worker, _SLOTS.c.slot >= BASELINE_SLOT)
+        wanted = sql.select(*columns).where(*trials)
         with self.engine.begin() as database:
             return [Slot(*row) for row in database.execute(wanted.order_by(_SLOTS.c.slot))]
 
@@ -223,6 +243,13 @@ class Leases:
     def others_live(self) -> bool:
         """Whether other workers are known that are not known to be dead."""
         return any(not self._is_dead(row) for row in self._others())
+
+    def await_others(self, limit_s: float, stopping: Callable[[], None]) -> None:
+        """Wait until all other workers have left or are known to be dead; `stopping` may raise."""
+        end = time.monotonic() + limit_s
+        while self.others_live() and time.monotonic() < end:
+            stopping()
+            time.sleep(0.5)
 
     def take_over(self, unfinished: Collection[int], born: int) -> list[Slot]:
         """The unfinished slots of dead workers, from now on this worker's, begun at the tick `born`."""
@@ -304,16 +331,8 @@ def workers(engine: Engine, study_id: int, folder: Path) -> list[Worker]:
     return found
 
 
-def forget_study(engine: Engine, study_id: int) -> None:
-    """Drop what an earlier study of this id, since deleted, left behind."""
-    _create_tables(engine)
+def forget_workers(engine: Engine, study_id: int) -> None:
+    """Drop what workers of an earlier study of this id, since deleted, left behind."""
     with engine.begin() as database:
         for table in (_WORKERS, _SLOTS):
             database.execute(sql.delete(table).where(table.c.study == study_id))
-
-
-def _create_tables(engine: Engine) -> None:
-    try:
-        _METADATA.create_all(engine)
-    except (OperationalError, ProgrammingError):  # another process made them between the look and the deed
-        _METADATA.create_all(engine)

@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from wdsearch.assembly import BuildError
 from wdsearch.checkpoint import write_checkpoint
-from wdsearch.cohort import DIVERGED, TrialEpoch
+from wdsearch.cohort import TrialEpoch
 from wdsearch.description import trial_description
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import Memory, device_of
@@ -30,9 +30,10 @@ from wdsearch.provenance import provenance
 from wdsearch.pruners import HalvingPruner, rungs
 from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
 from wdsearch.space import Configuration
-from wdsearch.storage import Home
+from wdsearch.spool import locked
+from wdsearch.storage import TOKEN, Home
 from wdsearch.terminal import SearchProgress, Snapshot
-from wdsearch.tracking import Tracker
+from wdsearch.tracking import Tracker, ending
 from wdsearch.work import UNREGULARIZED, Work
 
 PRUNED = "pruned"
@@ -56,7 +57,7 @@ class SearchLoop(L.Callback):
         self.work, self.factory, self.tracker, self.progress = work, factory, tracker, progress
         self.config, self.study, self.goals = work.config, work.study, work.config.objective.goals
         self.dataset = factory.dataset
-        self.folder = home.folder(self.config.study)
+        self.home, self.folder = home, home.folder(self.config.study)
         self.device = device_of(self.config.trainer.accelerator)
         self.memory = Memory(0, self.device)
         self.stopping = False
@@ -172,7 +173,8 @@ class SearchLoop(L.Callback):
         params, prefix = self.factory.params(settings), "" if self.factory.solo else "model."
         arguments = {prefix + name: value for name, value in settings.model.items()}
         tags["mlflow.note.content"] = trial_description(params, arguments)
-        self.tracker.start_trial(_key(number), params, tags | provenance(), self.dataset)
+        inherited = self.work.running[number].inherited
+        self.tracker.start_trial(_key(number), params, tags | provenance(), self.dataset, inherited)
 
     # -- judging and telling -----------------------------------------------------------------------------------
 
@@ -212,10 +214,7 @@ class SearchLoop(L.Callback):
     def _conclude(self, results: Mapping[int, Result], population: Training) -> None:
         """Write down what became of the leaving trials, settle it, and tell Optuna."""
         for number, result in results.items():
-            tags = {"wdsearch.end": result.end, "wdsearch.diverged": str(result.end == DIVERGED).lower()}
-            state = "COMPLETE" if result.is_complete else "PRUNED"
-            metrics = result.metrics | {"epochs": result.epochs}
-            self.tracker.end_trial(_key(number), state, metrics, tags, result.epochs, result.diagnostics)
+            self.tracker.end_trial(_key(number), *ending(result), result.epochs, result.diagnostics)
         self.tracker.flush()  # before Optuna is told: a crash in between repeats the end, and loses nothing
         self._keep_best_weights(results, population)
         trials = {number: self.work.running.pop(number).trial for number in results}
@@ -232,18 +231,23 @@ class SearchLoop(L.Callback):
         self.refresh()
 
     def _keep_best_weights(self, results: Mapping[int, Result], population: Training) -> None:
-        """Before anything is settled, so that no crash can lose them."""
-        best = self.best.values if self.best else None
+        """Before anything is settled, so that no crash can lose them; workers beside this one do the same."""
         for number, result in results.items():
             met = all(excess <= 0 for excess in violations(result.metrics, self.config.objective.limits).values())
-            if number == UNREGULARIZED or not result.is_complete or not met:
-                continue
-            found = values(result.metrics, self.goals)
-            if best is None or is_better(found, best, self.study.directions):
-                best = found
-                self.folder.mkdir(parents=True, exist_ok=True)
-                torch.save({"trial": number, "state_dict": population.state(number)}, self.folder / "best.pt.new")
-                os.replace(self.folder / "best.pt.new", self.folder / "best.pt")
+            if number != UNREGULARIZED and result.is_complete and met:
+                found = values(result.metrics, self.goals)
+                if self.best is None or is_better(found, self.best.values, self.study.directions):
+                    with locked(self.folder / "best.pt.lock"):
+                        self._replace_weights(number, found, population)
+
+    def _replace_weights(self, number: int, found: list[float], population: Training) -> None:
+        path = self.folder / "best.pt"
+        kept = torch.load(path, weights_only=True) if path.exists() else {}
+        token = self.study.user_attrs[TOKEN]
+        if kept.get("study") != token or is_better(found, kept["values"], self.study.directions):
+            weights = {"study": token, "trial": number, "values": found, "state_dict": population.state(number)}
+            torch.save(weights, f"{path}.new")
+            os.replace(f"{path}.new", path)
 
     def _show(self) -> None:
         budget, best = self.config.budget, self.best

@@ -61,6 +61,11 @@ class Result:
         """Whether it was trained to its end, and so has values to be compared by."""
         return self.end not in ("pruned", "diverged")
 
+    @property
+    def is_diverged(self) -> bool:
+        """Whether its loss was no number in the end."""
+        return self.end == "diverged"
+
     def as_dict(self) -> dict[str, Any]:
         """For Optuna's attributes (JSON; ∞ stays ∞)."""
         return asdict(self)

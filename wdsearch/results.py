@@ -15,7 +15,7 @@ from wdsearch.objective import Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
 RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"
-INVARIANT, EXPLANATION = "scale invariant", "explanation"
+INVARIANT, EXPLANATION, CONCLUDED = "scale invariant", "explanation", "concluded"
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,11 @@ def is_better(values: Sequence[float], others: Sequence[float], directions: Sequ
 def spent(found: Mapping[str, int]) -> int:
     """How much of the budget the counted trials took: all but failed and running ones."""
     return found["complete"] + found["pruned"] + found["diverged"]
+
+
+def is_concluded(result: StudyResult) -> bool:
+    """Whether a study's budget is spent and its end was made: report, model, and nothing left open."""
+    return bool(result.optuna_study.user_attrs.get(CONCLUDED) == result.config.get("budget", {}).get("trials"))
 
 
 def _feasible(trial: FrozenTrial) -> bool:

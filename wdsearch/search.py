@@ -7,34 +7,41 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import optuna
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from sqlalchemy.exc import DBAPIError
 
 from wdsearch.assembly import build_data, check_trainer, population_trainer
 from wdsearch.conclusion import conclude
 from wdsearch.config import StudyConfig, load_study
+from wdsearch.database import is_away
 from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
-from wdsearch.leases import Leases
+from wdsearch.leases import GRACE_S, Leases
 from wdsearch.loop import SearchLoop, StoppedError
 from wdsearch.memory import Memory, available, footprint, is_out_of_memory, shown
 from wdsearch.population import Population
 from wdsearch.provenance import VERSIONS, provenance
-from wdsearch.results import INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
+from wdsearch.results import CONCLUDED, INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
 from wdsearch.samplers import build_pruner
 from wdsearch.solo import Soloists
 from wdsearch.space import baseline
-from wdsearch.spool import now_ms
-from wdsearch.storage import Home, clear_storage_errors, open_study
+from wdsearch.spool import is_locked, now_ms, spool_paths
+from wdsearch.storage import TOKEN, Home, clear_storage_errors, open_study
 from wdsearch.terminal import SearchProgress
 from wdsearch.tracking import Delivery, Tracker
 from wdsearch.view import saved_views
 from wdsearch.work import Work
+
+STORAGE_PATIENCE_S = 600.0
+"""How long a worker waits for a storage's server that is being started again."""
+T = TypeVar("T")
 
 
 class InterruptedStudyError(Exception):
@@ -52,7 +59,7 @@ def run(
     home: str | Path | None = None,
     storage: str | None = None,
     tracker: Tracker | None = None,
-    progress: bool = True,
+    progress: bool | Literal["lines"] = True,
 ) -> StudyResult:
     """Search a study until its budget is spent, and return what it found.
 
@@ -68,26 +75,49 @@ def run(
     """
     config, place = load_study(source, overrides), Home(home)
     with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(place, storage):
-        factory = prepare(config, bar)
-        digest = factory.dataset["digest"]
-        study, engine = open_study(config, place, storage, build_pruner(config), factory.metric, digest)
-        study.set_user_attr(VERSIONS, provenance())
-        leases = Leases(engine, study._study_id, place.folder(config.study) / "workers")
-        tracker = tracker or Tracker(place.path, config.study)
-        loop = SearchLoop(Work(config, study, leases, factory.rate_sum), factory, tracker, bar, place)
-        try:
-            with stopping_by_signal(loop.stop, lambda: _stopped(loop)):
-                _search(loop, tracker)
-            bar.say("drawing and writing the report")
-            conclude(load_result(study, place), factory, tracker, bar.note, config.budget.trials)
-        finally:
-            delivery = tracker.close(progress=bar.delivering)
-            if delivery.note:
-                bar.note(f"[yellow]warning[/yellow] {delivery.note}")
-        study.set_user_attr(LINK, delivery.link)
-        if delivery.undelivered:
-            warnings.warn(_left_behind(delivery, config.study), stacklevel=2)
-        return load_result(study, place)
+        loop = _opened(config, place, storage, tracker, bar)
+        with _delivering(loop), stopping_by_signal(loop.stop, lambda: _stopped(loop)):
+            _search(loop)
+            concluded = _conclude(loop)
+        loop.work.leases.finish()
+        if concluded:
+            loop.study.set_user_attr(CONCLUDED, config.budget.trials)
+        return load_result(loop.study, place)
+
+
+def begin(config: StudyConfig, home: Home, storage: str | None = None, progress: bool = True) -> None:
+    """Check a study as `run` does, and enter it in its storage and in MLflow, for workers to come. Raises what `run` raises."""
+    with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(home, storage):
+        loop = _opened(config, home, storage, None, bar)
+        with _delivering(loop):
+            _start_study(loop)
+
+
+def _opened(
+    config: StudyConfig, home: Home, storage: str | None, tracker: Tracker | None, bar: SearchProgress
+) -> SearchLoop:
+    """The loop of a study that is begun or taken up again; nothing is trained yet."""
+    factory = prepare(config, bar)
+    digest = factory.dataset["digest"]
+    study, engine = open_study(config, home, storage, build_pruner(config), factory.metric, digest)
+    study.set_user_attr(VERSIONS, provenance())
+    leases = Leases(engine, study._study_id, home.folder(config.study) / "workers")
+    tracker = tracker or Tracker(home.path, config.study, node=home.node(storage))
+    return SearchLoop(Work(config, study, leases, factory.rate_sum), factory, tracker, bar, home)
+
+
+@contextmanager
+def _delivering(loop: SearchLoop) -> Iterator[None]:
+    """However it ends, what was written down is delivered; if it ends well, the study knows where to."""
+    try:
+        yield
+    finally:
+        delivery = loop.tracker.close(progress=loop.progress.delivering)
+        if delivery.note:
+            loop.progress.note(f"[yellow]warning[/yellow] {delivery.note}")
+    loop.study.set_user_attr(LINK, delivery.link)
+    if delivery.undelivered:
+        warnings.warn(_left_behind(delivery, loop.config.study), stacklevel=4)
 
 
 def prepare(config: StudyConfig, bar: SearchProgress) -> TrialFactory:
@@ -105,26 +135,91 @@ def prepare(config: StudyConfig, bar: SearchProgress) -> TrialFactory:
     return factory
 
 
-def _search(loop: SearchLoop, tracker: Tracker) -> None:
-    """Train until the study is complete; then, or when stopped or failing, let go of what is held."""
+def _start_study(loop: SearchLoop) -> None:
+    """Open the study's run in MLflow."""
     config = loop.config
     tags = {"seed": str(config.seed), "budget.trials": str(config.budget.trials)}
     views = saved_views(config, loop.factory.metric, now_ms())
-    tracker.start_study({"epochs": config.budget.epochs}, tags | provenance(), loop.dataset, views)
+    token = loop.study.user_attrs[TOKEN]
+    loop.tracker.start_study({"epochs": config.budget.epochs}, tags | provenance(), loop.dataset, views, token)
+
+
+def _search(loop: SearchLoop) -> None:
+    """Train until the study is complete; when stopped or failing, let go of what is held."""
+    _start_study(loop)
     places = _places(loop)
     try:
         loop.work.resume()
-        while not loop.work.complete():
-            if loop.work.gather():
-                places = _train(loop, places)
-            else:
-                loop.progress.say("waiting for other workers' trials")
-                time.sleep(1.0)
-                loop.check_stopping()
-        loop.work.leases.finish()
+        while not _patiently(loop, loop.work.complete):
+            places = _patiently(loop, partial(_train_more, loop, places))
     except BaseException:
-        loop.work.leases.release()
+        with suppress(DBAPIError):  # the lock is free all the same
+            loop.work.leases.release()
         raise
+
+
+def _train_more(loop: SearchLoop, places: int) -> int:
+    """Train what there is for this worker, or wait a moment for others; how many places that took."""
+    if loop.work.gather():
+        return _train(loop, places)
+    loop.progress.say("waiting for other workers' trials")
+    time.sleep(1.0)
+    loop.check_stopping()
+    return places
+
+
+def _patiently(loop: SearchLoop, act: Callable[[], T]) -> T:
+    """Do it; where the storage's server goes away meanwhile, wait, and take up what was in training as after a crash."""
+    while True:
+        try:
+            return act()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            loop.tracker.discard()
+            _await_storage(loop)
+
+
+def _await_storage(loop: SearchLoop) -> None:
+    loop.progress.note("the storage does not answer: waiting for it; nothing is lost")
+    end = time.monotonic() + STORAGE_PATIENCE_S
+    while True:
+        loop.check_stopping()
+        try:
+            loop.work = loop.work.again()
+            return
+        except Exception as error:
+            if not is_away(error) or time.monotonic() > end:
+                raise
+        time.sleep(1.0)
+
+
+def _conclude(loop: SearchLoop) -> bool:
+    """The end of a study, which one of its workers makes; of several machines it waits for the others to leave first."""
+    leases, tracker, budget = loop.work.leases, loop.tracker, loop.config.budget
+    if not leases.claim_conclusion():
+        return False
+    loop.progress.say("drawing and writing the report")
+    result = load_result(loop.study, loop.home)
+    conclude(result, loop.factory, tracker, loop.progress.note, budget.trials)
+    if tracker.node:
+        tracker.flush()
+        loop.progress.say("waiting for the other workers to end")
+        leases.await_others(1.5 * GRACE_S, loop.check_stopping)
+        _deliver_leftovers(loop)
+        results = {f"trial-{trial.number}": trial.result for trial in result.trials}
+        tracker.sweep(results | ({"baseline": result.baseline} if result.baseline else {}))
+    return True
+
+
+def _deliver_leftovers(loop: SearchLoop) -> None:
+    """What machines that died left in this folder."""
+    from wdsearch.delivery import deliver
+
+    for path in spool_paths(loop.home.path, loop.config.study):
+        if path != loop.tracker.spool.path and not is_locked(path.with_suffix(".lock")):
+            with suppress(Exception):  # `wdsearch sync` says why
+                deliver(path, give_up_after_s=10.0)
 
 
 def _train(loop: SearchLoop, places: int) -> int:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from wdsearch.spool import Spool
+from wdsearch.spool import Spool, spool_path, spool_paths
 from wdsearch.tracking import QUIET, default_uri, experiment_link
 
 STORAGE = "WDSEARCH_DASHBOARD_STORAGE"
@@ -39,7 +39,7 @@ class Server(NamedTuple):
 
 def mlflow_server(home: Path, study: str, port: int) -> Server:
     """What serves the page of a study's runs over a local store; of a remote MLflow the link alone."""
-    spool = Spool(home / "spool" / f"{study}.db")
+    spool = Spool(next(iter(spool_paths(home, study)), spool_path(home, study)))
     uri, experiment = spool.recall("uri") or default_uri(home), spool.recall("experiment") or ""
     link = experiment_link(uri, experiment, port, spool.recall("shown"))
     spool.close()

@@ -1,9 +1,12 @@
 """Records of a study on their way to MLflow: a local SQLite file that outlives every process."""
 
+import fcntl
 import json
+import platform
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +21,39 @@ _INSERT = """
 INSERT INTO records (key, kind, body) SELECT ?1, ?2, ?3 WHERE ?2 <> 'metrics'
 OR NOT EXISTS (SELECT 1 FROM meta WHERE name = ?4 AND CAST(value AS INTEGER) >= ?5)
 """
+
+
+def spool_path(home: Path, study: str, node: str = "") -> Path:
+    """The spool of a study, on this node if it is one of several: SQLite's files are not for several machines."""
+    return home.absolute() / "spool" / (f"{study}@{node}.db" if node else f"{study}.db")
+
+
+def spool_paths(home: Path, study: str) -> list[Path]:
+    """All spools of a study that lie in a folder, those of this machine first."""
+    own = [spool_path(home, study), spool_path(home, study, platform.node())]
+    others = sorted(spool_path(home, study).parent.glob(f"{study}@*.db"))
+    return [path for path in [*own, *(path for path in others if path not in own)] if path.exists()]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A file that one process at a time holds; the system frees it when the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds it."""
+    try:
+        with path.open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 class Record(NamedTuple):

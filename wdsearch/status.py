@@ -6,7 +6,7 @@ from typing import Any
 
 from wdsearch.leases import Worker, workers
 from wdsearch.results import StudyResult, load_result, spent
-from wdsearch.spool import Spool
+from wdsearch.spool import Spool, spool_paths
 from wdsearch.storage import Home
 
 
@@ -60,7 +60,7 @@ def study_status(study: str, home: Home, storage: str | None = None) -> StudySta
     opened, engine = home.load_with_engine(study, storage)
     result = load_result(opened, home)
     budget = result.config.get("budget", {})
-    undelivered, error = _waiting(home.path / "spool" / f"{study}.db")
+    undelivered, error = _waiting(home.path, study)
     running = (trial for trial in opened.get_trials(deepcopy=False) if trial.state.name == "RUNNING")
     return StudyStatus(
         result=result,
@@ -73,14 +73,13 @@ def study_status(study: str, home: Home, storage: str | None = None) -> StudySta
     )
 
 
-def _waiting(path: Path) -> tuple[int, str | None]:
-    if not path.exists():
-        return 0, None
-    spool = Spool(path)
-    try:
-        return spool.left(), spool.recall("error")
-    finally:
+def _waiting(home: Path, study: str) -> tuple[int, str | None]:
+    left, error = 0, None
+    for path in spool_paths(home, study):
+        spool = Spool(path)
+        left, error = left + spool.left(), error or spool.recall("error")
         spool.close()
+    return left, error
 
 
 def _plain(result: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import errno
 import os
-import random
+import platform
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,17 +13,27 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from wdsearch.config import StudyConfig
-from wdsearch.leases import forget_study
+from wdsearch.database import (
+    LOCKED_FOR_S,
+    NetworkFileSystemError,
+    backend,
+    causes,
+    forget_study,
+    full_url,
+    is_away,
+    open_database,
+    shown_url,
+    sqlite_file,
+)
 from wdsearch.schema import Source
 
 HOME = "WDSEARCH_HOME"
 STORAGE = "WDSEARCH_STORAGE"
-LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
-GOALS, CONFIG, METRIC, IDENTITY, FOLDER = "goals", "config", "metric", "identity", "folder"
+GOALS, CONFIG, METRIC, IDENTITY, FOLDER, TOKEN = "goals", "config", "metric", "identity", "folder", "token"
 FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"))
 """What may differ when a study goes on: how much is spent, and how fast."""
 
@@ -48,7 +58,11 @@ class Home:
 
     def url(self, storage: str | None = None) -> str:
         """The storage's URL: as given, `$WDSEARCH_STORAGE`, or a SQLite file in this folder."""
-        return storage or os.environ.get(STORAGE) or f"sqlite:///{self.path / 'optuna.db'}"
+        return full_url(storage or os.environ.get(STORAGE) or f"sqlite:///{self.path / 'optuna.db'}")
+
+    def node(self, storage: str | None = None) -> str:
+        """This machine's name if the storage is one that several may share, else empty."""
+        return "" if backend(self.url(storage)) in ("sqlite", "") else platform.node()
 
     def folder(self, study: str) -> Path:
         """A study's own files: best weights, figures."""
@@ -56,24 +70,9 @@ class Home:
 
     def open(self, storage: str | None = None) -> RDBStorage:
         """Optuna's storage, created if need be; raises StorageError."""
-        url = self.url(storage)
         with clear_storage_errors(self, storage):
             self.path.mkdir(parents=True, exist_ok=True)
-            options = (
-                {"connect_args": {"timeout": LOCKED_FOR_S}} if make_url(url).get_backend_name() == "sqlite" else {}
-            )
-            for attempt in range(OPENING_ATTEMPTS):
-                try:
-                    opened = RDBStorage(url, engine_kwargs=options)
-                    if options:
-                        _write_ahead(opened.engine)
-                    return opened
-                except DBAPIError as error:  # another process is making the tables
-                    made_beside = isinstance(error, IntegrityError) or "already exists" in str(error)
-                    if not made_beside or attempt == OPENING_ATTEMPTS - 1:
-                        raise
-                    time.sleep(random.uniform(0.1, 0.5))
-        raise AssertionError("unreachable")
+            return open_database(self.url(storage))
 
     def load(self, study: str, storage: str | None = None) -> optuna.Study:
         """A study that exists; raises StudyNotFoundError with the names of those that do."""
@@ -93,37 +92,13 @@ class Home:
         return optuna.load_study(study_name=study, storage=opened), opened.engine
 
 
-def _write_ahead(engine: Engine) -> None:
-    """One sync per commit instead of three, and who reads (`wdsearch status --watch`) holds up nobody who writes."""
-    with engine.connect() as database:
-        if database.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
-            database.exec_driver_sql("PRAGMA journal_mode=WAL")
-
-
-def sqlite_file(url: str) -> Path | None:
-    """The file of a SQLite storage; None for other storages, and for what is no URL."""
-    try:
-        parts = make_url(url)
-    except ArgumentError:
-        return None
-    return Path(parts.database or "") if parts.get_backend_name() == "sqlite" else None
-
-
-def shown_url(url: str) -> str:
-    """A storage's URL without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return repr(url)
-
-
 @contextmanager
 def clear_storage_errors(home: Home, storage: str | None = None) -> Iterator[None]:
     """Say what is wrong with a storage or its disk, and what to do, in a StorageError; other errors pass."""
     try:
         yield
     except Exception as error:
-        found = [(cause, hint) for cause in _causes(error) if (hint := _hint(cause))]
+        found = [(cause, hint) for cause in causes(error) if (hint := _hint(cause))]
         if not found:
             raise
         cause, hint = found[-1]
@@ -131,20 +106,18 @@ def clear_storage_errors(home: Home, storage: str | None = None) -> Iterator[Non
         raise StorageError(f"{text}\n{hint}") from error
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _hint(error: BaseException) -> str | None:
     text = str(error)
     for part, hint in _HINTS.items():
         if part in text and isinstance(error, _STORAGE_ERRORS):
             return hint
+    if isinstance(error, NetworkFileSystemError):
+        return (
+            "choose a folder on a local disk with --home (or $WDSEARCH_HOME), or a server: --storage postgresql://..."
+        )
     if isinstance(error, OSError) and error.errno in _OS_HINTS:
         return _OS_HINTS[error.errno]
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    if is_away(error):
         return "the connection was lost; run the same command again to continue"
     return None
 
@@ -163,6 +136,7 @@ _HINTS = {
     "no longer compatible with the table schema": "it was made by another version of Optuna; do as said there, on a copy",
     "Could not parse SQLAlchemy URL": "a storage looks like sqlite:///file.db or postgresql+psycopg://user@host/name",
     "Can't load plugin: sqlalchemy.dialects": "SQLAlchemy does not know this kind of database; see its list of dialects",
+    "No module named 'psycopg": "PostgreSQL needs a driver: pip install 'wdsearch[postgresql]', and a URL postgresql+psycopg://...",
     "Failed to import DB access module": "install the driver of this database, as said there",
     "onnection refused": "nothing answers there: start the database, or correct the URL",
     "could not translate host name": "there is no such host: correct the URL",
@@ -191,6 +165,7 @@ def open_study(
         forget_study(opened.engine, study._study_id)
         for name, value in ((GOALS, config.objective.goals), (METRIC, metric), (CONFIG, config.dump())):
             study.set_user_attr(name, value)
+        study.set_user_attr(TOKEN, os.urandom(4).hex())  # tells it from a later study of this name
         study.set_user_attr(IDENTITY, identity(config, digest))
     study.set_user_attr(FOLDER, _folder(config))
     return study, opened.engine

@@ -247,6 +247,17 @@ class _Reader:
         self.faults.append(Fault(self.where, node.start_mark.line + 1, text))
 
 
+def assignments(texts: Sequence[str], flag: str) -> dict[str, Any]:
+    """`NAME=YAML value` words of a command line as a mapping; raises StudyFileError for what is none."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise StudyFileError([Fault(f"{flag} {text}", None, "this is not NAME=VALUE, as in partition=gpu")])
+        found[name.strip()] = _parsed(value, f"{flag} {text}")[0]
+    return found
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X? Known: ...`, for a word that is not known."""
     words = sorted(known)

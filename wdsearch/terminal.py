@@ -1,8 +1,9 @@
 """What a person sees in the terminal: a progress bar and tables."""
 
+import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from rich.columns import Columns
 from rich.console import Console, Group
@@ -15,6 +16,9 @@ from rich.text import Text
 from wdsearch.objective import Result
 from wdsearch.results import StudyResult
 from wdsearch.status import StudyStatus
+
+LINE_EVERY_S = 30.0
+"""How often a log is told how far a search is."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,15 @@ class _TimeLeft(ProgressColumn):
 
 
 class SearchProgress:
-    """A live bar of trials done, pruned, diverged, the best value with its gap, and the time left; silent without a terminal."""
+    """A live bar of trials done, pruned, diverged, the best value with its gap, and the time left.
 
-    def __init__(self, enabled: bool = True) -> None:
+    Silent without a terminal; but with `lines` it says there now and then how far it is, for a log.
+    """
+
+    def __init__(self, enabled: bool | Literal["lines"] = True) -> None:
         self.console = Console(stderr=True)
+        self._lines = enabled == "lines" and not self.console.is_terminal
+        self._next_line = 0.0
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -69,11 +78,14 @@ class SearchProgress:
 
     def say(self, description: str) -> None:
         """Name the phase that goes on."""
+        if self._lines and description != self.bar.tasks[0].description:
+            self.note(description)
         self.bar.update(self.task, description=description)
 
     def note(self, text: str) -> None:
-        """A line that stays, above the bar."""
-        self.console.print(text, soft_wrap=True)
+        """A line that stays, above the bar; in a log with the time."""
+        when = time.strftime("%Y-%m-%d %H:%M:%S  ") if self._lines else ""
+        self.console.print(when + text, soft_wrap=True)
 
     def update(self, snapshot: Snapshot) -> None:
         """Show how far the search is."""
@@ -82,6 +94,9 @@ class SearchProgress:
         self.bar.update(
             self.task, completed=snapshot.work, work=snapshot.work, description="searching", text=_line(snapshot)
         )
+        if self._lines and time.monotonic() >= self._next_line:
+            self.note(_line(snapshot))
+            self._next_line = time.monotonic() + LINE_EVERY_S
 
     def replicate(self, work: float, text: str) -> None:
         """Show how far a set of trainings is, as a share of all."""
@@ -183,7 +198,7 @@ _STATE_STYLES = {"done": "green", "running": "cyan", "stopped": "yellow"}
 def _next(status: StudyStatus) -> list[str]:
     name = status.result.study
     if status.state == "stopped":
-        return ["next   [bold]wdsearch run FILE[/bold]  (the study's file: goes on where it stopped)"]
+        return [f"next   [bold]wdsearch work {name}[/bold]  (goes on where it stopped)"]
     if status.state == "running":
         return [f"next   [bold]wdsearch status {name} --watch[/bold]"]
     following = [f"next   [bold]wdsearch best {name}[/bold]  (what to put into your own training)"]

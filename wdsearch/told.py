@@ -1,14 +1,19 @@
-"""What a person reads of an explanation in the terminal: each claim in a sentence, its effect, the verdict, and why."""
+"""What a person reads in the terminal of an explanation, claim by claim, and of launched workers."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
 from wdsearch.answer import effect_and_interval
 from wdsearch.explanation import Claim, Explanation
+from wdsearch.launching import LaunchStatus, Started
+from wdsearch.status import StudyStatus
+from wdsearch.terminal import status_table
 from wdsearch.texts import Texts
 
 STYLES = {"supported": "green", "contradicted": "red", "undetermined": "yellow"}
@@ -55,3 +60,36 @@ def _evidence(found: Explanation, key: str) -> Mapping[str, float]:
 def _numbers(claim: Claim) -> str:
     """The effect with its unit, and its interval."""
     return "\n".join(effect_and_interval(claim, WORDS)) if math.isfinite(claim.effect) else "–"
+
+
+def started(found: Started) -> list[str]:
+    """What `wdsearch launch` prints: which workers run where, and the next commands."""
+    jobs = found.launch.jobs if found.launch else ()
+    given = f"{', '.join(jobs[:8])}{', ...' if len(jobs) > 8 else ''}"
+    return [
+        f"{found.workers} workers of [bold]{found.study}[/bold] on {found.engine}: {given}",
+        "",
+        f"status          [bold]wdsearch status {found.study} --watch[/bold]",
+        f"logs            [bold]wdsearch logs {found.study} --follow[/bold]",
+        f"end them        [bold]wdsearch stop {found.study}[/bold]",
+    ]
+
+
+def stopped(study: str, found: Sequence[LaunchStatus]) -> list[str]:
+    """What `wdsearch stop` prints."""
+    if not found:
+        return [f"no launched workers of {study} are left; those started by hand end with Ctrl-C"]
+    lines = [_launch_line(one) for one in found]
+    return [*lines, f"next            [bold]wdsearch launch {study}[/bold]  (goes on: nothing is lost)"]
+
+
+def status_lines(found: StudyStatus, launches: Sequence[LaunchStatus]) -> Group:
+    """What `wdsearch status` prints: the study, and the launches that have not ended."""
+    return Group(status_table(found), *(_launch_line(one) for one in launches if one.is_open))
+
+
+def _launch_line(found: LaunchStatus) -> str:
+    counts = Counter(found.states.values())
+    said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no jobs"
+    where = f" from {found.launch.node}" if found.launch.engine == "local" else ""
+    return f"launch {found.launch.name} on {found.launch.engine}{where}: {said}"

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from wdsearch.spool import Spool, now_ms
+from wdsearch.objective import Result
+from wdsearch.spool import Spool, now_ms, spool_path, spool_paths
 
 STALLED_S = 15.0
 STUDY = "study"
@@ -51,14 +52,16 @@ class Tracker:
 
     A trial that is trained again after a crash tells MLflow nothing twice: epochs written by an earlier process, and a
     result equal to the one written, are left out. Several processes may write for one study; each is a writer.
+    Of a study on several machines each `node` has its own spool.
     """
 
-    def __init__(self, home: Path, study: str, tracking_uri: str | None = None) -> None:
+    def __init__(self, home: Path, study: str, tracking_uri: str | None = None, node: str = "") -> None:
         home = home.absolute()
         self.uri = default_uri(home, tracking_uri)
-        self.study = study
-        self.spool = Spool(home / "spool" / f"{study}.db")
-        self.log_file = home / "spool" / f"{study}.log"
+        self.study, self.node = study, node
+        path = spool_path(home, study, node)
+        self.spool = Spool(path)
+        self.log_file = path.with_suffix(".log")
         self._move(home)
         self._writer = uuid.uuid4().hex
         self._lock = lock_of(self.spool, self._writer).open("w")
@@ -71,24 +74,27 @@ class Tracker:
     @classmethod
     def of_study(cls, home: Path, study: str) -> "Tracker | None":
         """What adds to the run of a study where its runs are; None if it has no run in MLflow."""
-        path = home.absolute() / "spool" / f"{study}.db"
-        if not path.exists():
-            return None
-        spool = Spool(path)
-        uri, waits = spool.recall("uri"), STUDY in spool.waiting()
-        known = waits or bool(spool.recall(f"run {STUDY}"))
-        spool.close()
-        removed = uri == local_uri(home) and not (home / "mlflow.db").exists()
-        return cls(home, study, uri) if known and (waits or not removed) else None
+        for path in spool_paths(home, study):
+            spool = Spool(path)
+            uri, waits = spool.recall("uri"), STUDY in spool.waiting()
+            known = waits or bool(spool.recall(f"run {STUDY}"))
+            spool.close()
+            removed = uri == local_uri(home) and not (home / "mlflow.db").exists()
+            if known and (waits or not removed):
+                return cls(home, study, uri, node=path.stem.removeprefix(study).removeprefix("@"))
+        return None
 
     def _move(self, home: Path) -> None:
         """In another MLflow there are none of the runs made so far."""
         removed = self.uri == local_uri(home) and not (home / "mlflow.db").exists()
         if removed or self.spool.recall("uri") != self.uri:
-            for kind in ("run", "step", "result", "experiment", "shown", "model"):
-                self.spool.forget(f"{kind}*")
+            self._forget_runs()
         facts = {"uri": self.uri, "study": self.study, "artifacts": (home / "artifacts").as_uri()}
         self.spool.append((), facts | {"local": str(self.uri == local_uri(home))})
+
+    def _forget_runs(self) -> None:
+        for kind in ("run", "step", "result", "experiment", "shown", "model"):
+            self.spool.forget(f"{kind}*")
 
     def start_study(
         self,
@@ -96,9 +102,15 @@ class Tracker:
         tags: Mapping[str, str],
         dataset: Mapping[str, str],
         views: Mapping[str, str] | None = None,
+        token: str = "",
     ) -> None:
-        """Open the parent run, or take it up again, and start delivering; the first of `views` is that of the study's link."""
-        self._facts["views"] = json.dumps(dict(views or {}))
+        """Open the parent run, or take it up again, and start delivering; the first of `views` is that of the study's link.
+
+        `token` tells this study from another one of its name, and is the same on all of its machines.
+        """
+        if token and self.spool.recall("token") not in (None, token):
+            self._forget_runs()
+        self._facts |= {"views": json.dumps(dict(views or {}))} | ({"token": token} if token else {})
         self.start_trial(STUDY, params, {"wdsearch.kind": "study", "wdsearch.study": self.study} | dict(tags), dataset)
         self.flush()
         self.start_delivery()
@@ -110,9 +122,16 @@ class Tracker:
             self._process = self._deliver_beside()
 
     def start_trial(
-        self, key: str, params: Mapping[str, Any], tags: Mapping[str, str], dataset: Mapping[str, str]
+        self,
+        key: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        dataset: Mapping[str, str],
+        inherited: bool = False,
     ) -> None:
-        """Open a nested run, or take up the one of the same key."""
+        """Open a nested run, or take up the one of the same key, which another machine may have made if `inherited`."""
+        if inherited:
+            self._facts[f"inherited {key}"] = "True"
         named = {name: str(value) for name, value in params.items()}
         body = {"params": named, "tags": {"wdsearch.state": "RUNNING"} | dict(tags), "dataset": dict(dataset)}
         self._buffer.append((key, "start", body | {"time": now_ms()}))
@@ -135,16 +154,24 @@ class Tracker:
         diagnostics: Mapping[str, Any] | None = None,
     ) -> None:
         """Close a run with the result's metrics, and what λ did if that was measured; `state` is Optuna's."""
-        measures = {f"diagnosis/{name}": value for name, value in (diagnostics or {}).get("whole", {}).items()}
-        result = _finite({**metrics, **measures})
-        written = json.dumps([step, result])
-        news = {} if self.spool.recall(f"result {key}") == written else result
-        if diagnostics is not None and news:
+        body = _ending(state, metrics, tags, step, diagnostics)
+        written = json.dumps([step, body["metrics"]])
+        if self.spool.recall(f"result {key}") == written:
+            body["metrics"] = {}
+        if diagnostics is not None and body["metrics"]:
             self._buffer.append((key, "diagnosis", {"diagnostics": dict(diagnostics)}))
-        status = "FAILED" if state == "FAIL" else "FINISHED"
-        body = {"status": status, "metrics": news, "tags": {"wdsearch.state": state} | dict(tags)}
-        self._buffer.append((key, "end", body | {"step": step, "time": now_ms()}))
+        self._buffer.append((key, "end", body))
         self._facts |= {f"open {key}": "", f"result {key}": written}
+
+    def sweep(self, results: Mapping[str, Result]) -> None:
+        """End the runs of finished trials that are still open when all machines have delivered, as after a lost disk."""
+        endings = {key: _ending(*ending(result), result.epochs, result.diagnostics) for key, result in results.items()}
+        self._buffer.append((STUDY, "sweep", {"endings": endings}))
+
+    def discard(self) -> None:
+        """Forget what was not flushed, as a crash would."""
+        self._buffer.clear()
+        self._facts.clear()
 
     def log_artifact(self, path: Path, folder: str = "", key: str = STUDY) -> None:
         """A file of a run; it is read when it is delivered."""
@@ -258,6 +285,31 @@ def shown_uri(uri: str) -> str:
     """A tracking URI without user and password."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else uri
+
+
+def ending(result: Result) -> tuple[str, dict[str, float], dict[str, str]]:
+    """A trial's state in Optuna, and its result's metrics and tags in MLflow."""
+    tags = {"wdsearch.end": result.end, "wdsearch.diverged": str(result.is_diverged).lower()}
+    return "COMPLETE" if result.is_complete else "PRUNED", result.metrics | {"epochs": result.epochs}, tags
+
+
+def _ending(
+    state: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    step: int,
+    diagnostics: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    measures = {f"diagnosis/{name}": value for name, value in (diagnostics or {}).get("whole", {}).items()}
+    status = "FAILED" if state == "FAIL" else "FINISHED"
+    named = {"wdsearch.state": state} | dict(tags)
+    return {
+        "status": status,
+        "metrics": _finite({**metrics, **measures}),
+        "tags": named,
+        "step": step,
+        "time": now_ms(),
+    }
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

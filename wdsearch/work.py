@@ -26,7 +26,7 @@ UNREGULARIZED = BASELINE_SLOT
 class Running:
     """A trial of this worker: begun at the tick `born`; up to the age `settled` an earlier process judged it.
 
-    `trial` is Optuna's; the baseline has none.
+    `trial` is Optuna's; the baseline has none. An `inherited` one was another worker's.
     """
 
     trial: Trial | None
@@ -34,6 +34,7 @@ class Running:
     born: int
     settled: int
     age: int = 0
+    inherited: bool = False
 
 
 class Work:
@@ -54,6 +55,7 @@ class Work:
         self.saved: list[Saved] = []
         self.tick = 0
         self._open: list[int] = []
+        self._inherited: set[int] = set()
         self._claimed_at_tick = 0
 
     @property
@@ -70,6 +72,7 @@ class Work:
     def resume(self) -> None:
         """Take up the clock of a worker that was killed: what it settled is done, its trials begin when they did."""
         slots = self.leases.join()
+        self._inherited |= {slot.slot for slot in slots}
         self.tick = self.leases.settled
         self._claimed_at_tick = sum(slot.born == self.tick for slot in slots if slot.slot != BASELINE_SLOT)
         self._hold(slots)
@@ -112,7 +115,9 @@ class Work:
     def take_over(self) -> None:
         """Dead workers' unfinished slots, to begin now, if there is room."""
         if len(self.running) <= self.config.batch // 2:
-            self._begin_now(self.leases.take_over(self._unfinished(), self.tick))
+            slots = self.leases.take_over(self._unfinished(), self.tick)
+            self._inherited |= {slot.slot for slot in slots}
+            self._begin_now(slots)
 
     def tell(self, trial: Trial, result: Result) -> None:
         """Tell Optuna how a trial ended; nothing if another worker, to which it was handed on, was quicker."""
@@ -151,7 +156,9 @@ class Work:
             trial = trials.get(slot.slot)
             if slot.slot == BASELINE_SLOT:
                 if not self._has_baseline():
-                    self.running[UNREGULARIZED] = Running(None, baseline(self.config), slot.born, slot.settled)
+                    self.running[UNREGULARIZED] = Running(
+                        None, baseline(self.config), slot.born, slot.settled, inherited=slot.slot in self._inherited
+                    )
             elif trial is None:
                 self._open.append(slot.slot)
             elif trial.state == TrialState.RUNNING:
@@ -167,7 +174,9 @@ class Work:
             self.fail(own, f"its worker died {slot.takeovers} times without getting the trial beyond epoch {age}")
         else:
             settings = configuration(self.config, trial.params, self.rate_sum)
-            self.running[trial.number] = Running(own, settings, slot.born, settled)
+            self.running[trial.number] = Running(
+                own, settings, slot.born, settled, inherited=slot.slot in self._inherited
+            )
 
     def _wait_as_before(self) -> int:
         """Let held trials begin where a checkpoint has them, else when they began; the tick at which the clock starts."""

@@ -1,0 +1,156 @@
+"""Opens databases: what each kind needs, and Optuna's tables and ours made once, by whoever comes first."""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from optuna.storages import RDBStorage
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+
+from wdsearch import launches, leases
+
+LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
+CONNECTIONS = 3
+"""Most that one worker holds: its search and its heartbeat, and one to spare."""
+_ONE_AT_A_TIME = 0x77647365  # "wdse": the advisory lock of those who make tables
+_DRIVERS = ("postgres", "postgresql")
+
+
+def full_url(url: str) -> str:
+    """A URL with its driver: `postgres://` and `postgresql://` are taken to mean psycopg 3."""
+    scheme, mark, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if mark and scheme in _DRIVERS else url
+
+
+def shown_url(url: str) -> str:
+    """A storage's URL without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return repr(url)
+
+
+def backend(url: str) -> str:
+    """`sqlite`, `postgresql`, ...; empty for what is no URL."""
+    try:
+        return make_url(url).get_backend_name()
+    except ArgumentError:
+        return ""
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite storage; None for other storages, and for what is no URL."""
+    return Path(make_url(url).database or "") if backend(url) == "sqlite" else None
+
+
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "afs", "panfs", "wekafs"}
+_NETWORK |= {"pvfs2", "orangefs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse"}
+
+
+def network_file_system(path: Path) -> str:
+    """The kind of network file system that a folder is on; empty if it is none."""
+    found = psutil.disk_partitions(all=True)
+    around = [part for part in found if path.absolute().is_relative_to(part.mountpoint)]
+    kind = max(around, key=lambda part: len(part.mountpoint)).fstype if around else ""
+    return kind if kind in _NETWORK else ""
+
+
+class NetworkFileSystemError(OSError):
+    """A SQLite file where several machines may write, which loses data."""
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """One connection, for a look; nothing is made."""
+    engine = create_engine(url, poolclass=NullPool, **_connect(url))
+    with engine.connect() as database:
+        yield database
+
+
+def open_database(url: str) -> RDBStorage:
+    """Optuna's storage with our tables beside its own, all made if need be."""
+    kind = make_url(url).get_backend_name()
+    file = sqlite_file(url)
+    if file and (system := network_file_system(file.absolute().parent)):
+        raise NetworkFileSystemError(f"{file} is on a network file system ({system}), on which SQLite loses data")
+    for attempt in range(OPENING_ATTEMPTS):
+        try:
+            with _one_at_a_time(url) if kind == "postgresql" else _nothing():
+                opened = RDBStorage(url, engine_kwargs=_options(kind))
+                if kind == "sqlite":
+                    _write_ahead(opened.engine)
+                _make_tables(opened.engine)
+                return opened
+        except DBAPIError as error:  # another process is making the tables
+            made_beside = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not made_beside or attempt == OPENING_ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
+    raise AssertionError("unreachable")
+
+
+def _make_tables(engine: Engine) -> None:
+    for metadata in (leases.METADATA, launches.METADATA):
+        metadata.create_all(engine)
+
+
+def forget_study(engine: Engine, study_id: int) -> None:
+    """Drop what an earlier study of this id, since deleted, left behind in our tables."""
+    leases.forget_workers(engine, study_id)
+    launches.forget_launches(engine, study_id)
+
+
+def _options(kind: str) -> dict[str, Any]:
+    if kind == "sqlite":
+        return {"connect_args": {"timeout": LOCKED_FOR_S}}
+    few = {"pool_size": 1, "max_overflow": CONNECTIONS - 1}
+    named = {"connect_args": {"application_name": "wdsearch", "connect_timeout": 10}} if kind == "postgresql" else {}
+    return {"pool_pre_ping": True} | few | named  # a database that was restarted meanwhile is connected to anew
+
+
+@contextmanager
+def _one_at_a_time(url: str) -> Iterator[None]:
+    """An advisory lock, which PostgreSQL takes back when its holder's connection ends, however it does."""
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", **_connect(url))
+    with engine.connect() as database:
+        database.execute(text(f"SELECT pg_advisory_lock({_ONE_AT_A_TIME})"))
+        yield
+
+
+def _connect(url: str) -> dict[str, Any]:
+    arguments = _options(backend(url)).get("connect_args")
+    return {"connect_args": arguments} if arguments else {}
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _write_ahead(engine: Engine) -> None:
+    """One sync per commit instead of three, and who reads (`wdsearch status --watch`) holds up nobody who writes."""
+    with engine.connect() as database:
+        if database.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
+            database.exec_driver_sql("PRAGMA journal_mode=WAL")
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+_AWAY = ("onnection refused", "is starting up", "is shutting down", "closed the connection", "onnection reset")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error means that a database server is away for a moment: restarted, or out of reach."""
+    found = [cause for cause in causes(error) if isinstance(cause, DBAPIError)]
+    return any(cause.connection_invalidated or any(text in str(cause) for text in _AWAY) for cause in found)

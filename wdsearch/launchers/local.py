@@ -1,0 +1,86 @@
+"""Workers on this machine: processes of their own that outlive the one that started them."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from wdsearch.launchers._base import ENDED, RUNNING, Launcher, LauncherOptions, Order, files_in
+
+STOPPING_S = 60.0
+_started: list[subprocess.Popen[bytes]] = []
+"""Kept, so that what ended is noticed and does not stay as a zombie."""
+
+
+class LocalOptions(LauncherOptions):
+    """How workers share this machine."""
+
+    threads: int | None = None
+    """CPU threads of each worker; by default the cores are divided among them."""
+
+
+class Local(Launcher[LocalOptions]):
+    """Processes on this machine."""
+
+    name, summary, options, spans = "local", "processes on this machine", LocalOptions, False
+
+    def script(self, order: Order, options: LocalOptions) -> str:
+        """The command that each process runs."""
+        command = shlex.join(order.command)
+        return "\n".join([f"OMP_NUM_THREADS={_threads(order, options)} {command} &"] * order.workers)
+
+    def start(self, order: Order, options: LocalOptions) -> list[str]:
+        """A job is a process's id and when it was made, for ids are used again."""
+        threads = str(_threads(order, options))
+        environment = os.environ | order.environment | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        jobs = []
+        for index in range(order.workers):
+            with (order.folder / f"worker-{index}.log").open("ab") as log:
+                process = subprocess.Popen(
+                    order.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    start_new_session=True,
+                )
+            _started.append(process)
+            with suppress(psutil.NoSuchProcess):
+                jobs.append(f"{process.pid}@{psutil.Process(process.pid).create_time():.2f}")
+        return jobs
+
+    def states(self, jobs: Sequence[str], options: LocalOptions) -> dict[str, str]:
+        """Running, or ended."""
+        return {job: RUNNING if _process(job) else ENDED for job in jobs}
+
+    def stop(self, jobs: Sequence[str], options: LocalOptions) -> None:
+        """SIGTERM; waits until they have ended, a minute at most."""
+        processes = [process for job in jobs if (process := _process(job))]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        psutil.wait_procs(processes, timeout=STOPPING_S)
+
+    def logs(self, jobs: Sequence[str], folder: Path, options: LocalOptions) -> dict[str, str]:
+        """A file for each worker."""
+        return files_in(folder, "worker-*.log")
+
+
+def _threads(order: Order, options: LocalOptions) -> int:
+    return options.threads or max(1, len(psutil.Process().cpu_affinity()) // order.workers)
+
+
+def _process(job: str) -> psutil.Process | None:
+    """The job's process if it still runs."""
+    for started in _started:
+        started.poll()
+    number, _, made_at = job.partition("@")
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(int(number))
+        if f"{process.create_time():.2f}" == made_at and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None

@@ -1,0 +1,224 @@
+"""Workers of a study on engines: `launch` starts N, `launched` says how they are, `stop` ends them."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from wdsearch.config import StudyConfig, load_study
+from wdsearch.database import backend, shown_url
+from wdsearch.launchers import (
+    ENDED,
+    LAUNCHERS,
+    RUNNING,
+    UNKNOWN,
+    WAITING,
+    Launcher,
+    LauncherOptions,
+    LaunchError,
+    Order,
+)
+from wdsearch.launches import Launch, launches_of, record
+from wdsearch.restoring import restored
+from wdsearch.results import load_result
+from wdsearch.storage import HOME, STORAGE, Home
+from wdsearch.studyfile import nearest, shown
+
+TRACKING = "MLFLOW_TRACKING_URI"
+
+
+class EngineError(Exception):
+    """An engine, or an option of it, that does not exist, or does not fit the study's storage."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """What `launch` did: the launch, or what would have been given to the engine (`script`)."""
+
+    study: str
+    engine: str
+    workers: int
+    script: str
+    launch: Launch | None
+
+
+def launch(
+    source: str | Path,
+    on: str = "local",
+    workers: int = 2,
+    options: Mapping[str, Any] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    home: str | Path | None = None,
+    storage: str | None = None,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> Started:
+    """Start workers of a study, by its file (which begins it) or by the name of one that was begun.
+
+    `options` are those of the engine `on`. With `dry_run` nothing is started and nothing begun. Raises EngineError for a
+    wrong engine or option, LaunchError if the engine refuses, and what `run` raises for a faulty study.
+    """
+    launcher, given = engine_of(on), options_of(on, options or {})
+    if workers < 1:
+        raise EngineError(f"workers is {workers}; it takes at least 1")
+    place = Home(home)
+    check_shared(launcher, place, storage)
+    config = _config(source, overrides, place, storage)
+    made = Launch(on, platform.node(), "", (), given.model_dump(exclude_defaults=True))
+    folder = place.folder(config.study) / "launches" / made.name
+    order = _order(config, workers, folder, place, storage)
+    started = Started(config.study, on, workers, launcher.script(order, given), None)
+    if dry_run:
+        return started
+    if is_file(source):
+        from wdsearch.search import begin
+
+        begin(config, place, storage, progress)
+    opened, engine = place.load_with_engine(config.study, storage)
+    folder.mkdir(parents=True)
+    made = replace(made, folder=str(folder), jobs=tuple(launcher.start(order, given)))
+    record(engine, opened._study_id, made)
+    return replace(started, launch=made)
+
+
+@dataclass(frozen=True)
+class LaunchStatus:
+    """A launch and what its jobs do now, by the engine's names of them."""
+
+    launch: Launch
+    states: dict[str, str]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a job waits or runs."""
+        return any(state in (WAITING, RUNNING) for state in self.states.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        launch = self.launch
+        return {"name": launch.name, "engine": launch.engine, "node": launch.node, "jobs": self.states}
+
+
+def launched(study: str, home: Home, storage: str | None = None) -> list[LaunchStatus]:
+    """A study's launches and how they are; raises StudyNotFoundError."""
+    opened, engine = home.load_with_engine(study, storage)
+    return [LaunchStatus(launch, _states(launch)) for launch in launches_of(engine, opened._study_id)]
+
+
+def stop(study: str, home: Home, storage: str | None = None) -> list[LaunchStatus]:
+    """Ask a study's launched workers to end in order; those that did not end before, and how they are then.
+
+    What they train is taken up by others, or by the next ones. Raises StudyNotFoundError, and LaunchError if an engine
+    does not answer.
+    """
+    stopped = []
+    for found in launched(study, home, storage):
+        left = [job for job, state in found.states.items() if state != ENDED]
+        if left and _is_reachable(found.launch):
+            launcher, options = _engine_of(found.launch)
+            launcher.stop(left, options)
+            stopped.append(LaunchStatus(found.launch, launcher.states(left, options)))
+        elif left:
+            stopped.append(found)
+    return stopped
+
+
+def logs(study: str, home: Home, storage: str | None = None) -> dict[str, str]:
+    """What a study's launched workers have said, by launch and worker; raises StudyNotFoundError and LaunchError."""
+    opened, engine = home.load_with_engine(study, storage)
+    found: dict[str, str] = {}
+    for launch in launches_of(engine, opened._study_id):
+        launcher, options = _engine_of(launch)
+        if _is_reachable(launch):
+            texts = launcher.logs(launch.jobs, Path(launch.folder), options)
+            found |= {f"{launch.engine} {launch.name}: {title}": text for title, text in texts.items()}
+        else:
+            found[f"{launch.engine} {launch.name}"] = f"these logs are on {launch.node}, in {launch.folder}\n"
+    return found
+
+
+def engine_of(name: str) -> Launcher[Any]:
+    """An engine by its name; raises EngineError."""
+    if name not in LAUNCHERS:
+        raise EngineError(f"there is no engine {shown(name)}{nearest(name, LAUNCHERS)}")
+    return LAUNCHERS[name]
+
+
+def options_of(name: str, given: Mapping[str, Any]) -> LauncherOptions:
+    """An engine's options, checked; raises EngineError with all faults."""
+    kind = engine_of(name).options
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as error:
+        faults = []
+        for item in error.errors():
+            key = ".".join(map(str, item["loc"]))
+            if item["type"] == "extra_forbidden":
+                faults.append(f"{name} has no option {shown(key)}{nearest(key, kind.model_fields)}")
+            else:
+                faults.append(f"{key} is {shown(item['input'])}: {item['msg']}")
+        raise EngineError("\n".join(faults)) from None
+
+
+def check_shared(launcher: Launcher[Any], home: Home, storage: str | None) -> None:
+    """Raise EngineError if workers on several machines could not share the storage, or MLflow."""
+    if not launcher.spans:
+        return
+    faults = []
+    if backend(home.url(storage)) == "sqlite":
+        faults.append(
+            f"storage {shown_url(home.url(storage))} is a file of one machine; workers on several need a server: "
+            f"--storage postgresql://user@host/name (or ${STORAGE}); see: wdsearch storage check URL"
+        )
+    tracking = os.environ.get(TRACKING, "")
+    if urlsplit(tracking).scheme in ("", "file", "sqlite"):
+        given = tracking or "not set"
+        faults.append(f"${TRACKING} is {given}; workers on several machines need a server: http://host:5000")
+    if faults:
+        raise EngineError("\n".join([f"the engine {launcher.name} may use several machines:", *faults]))
+
+
+def is_file(source: str | Path) -> bool:
+    """Whether a study is given by its file rather than by its name."""
+    return Path(source).suffix in (".yaml", ".yml") or Path(source).is_file()
+
+
+def _config(source: str | Path, overrides: Sequence[str], home: Home, storage: str | None) -> StudyConfig:
+    if is_file(source):
+        return load_study(Path(source), overrides)
+    if overrides:
+        raise EngineError(f"{source!s} was begun already: --set goes with a study file; known is {source!s}.yaml?")
+    return restored(load_result(str(source), home, storage), None, "wdsearch.run(...)")
+
+
+def _order(config: StudyConfig, workers: int, folder: Path, home: Home, storage: str | None) -> Order:
+    command = [sys.executable, "-m", "wdsearch.cli", "work", config.study]
+    environment = {HOME: str(home.path), STORAGE: home.url(storage)}
+    if TRACKING in os.environ:
+        environment[TRACKING] = os.environ[TRACKING]
+    return Order(config.study, workers, command, environment, folder, config.dump())
+
+
+def _is_reachable(launch: Launch) -> bool:
+    return LAUNCHERS[launch.engine].spans or launch.node == platform.node()
+
+
+def _engine_of(launch: Launch) -> tuple[Launcher[Any], LauncherOptions]:
+    return LAUNCHERS[launch.engine], options_of(launch.engine, launch.options)
+
+
+def _states(launch: Launch) -> dict[str, str]:
+    if not _is_reachable(launch):
+        return dict.fromkeys(launch.jobs, UNKNOWN)
+    launcher, options = _engine_of(launch)
+    try:
+        return launcher.states(launch.jobs, options)
+    except LaunchError:
+        return dict.fromkeys(launch.jobs, UNKNOWN)

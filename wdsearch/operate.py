@@ -1,0 +1,158 @@
+"""The commands of those who run workers: work, launch, stop, logs, storage. What is heavy is imported when it is needed."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wdsearch.completion import study_files, study_names
+
+Study = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=study_names)]
+HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the studies.", show_default=".wdsearch")]
+StorageOption = Annotated[
+    str | None, typer.Option("--storage", help="URL of Optuna's storage.", show_default="SQLite in the home folder")
+]
+LOGS_EVERY_S = 1.0
+
+
+def _files_and_names(context: typer.Context, incomplete: str) -> list[str]:
+    return [*study_files(incomplete), *study_names(context, incomplete)]
+
+
+def work(study: Study, home: HomeOption = None, storage: StorageOption = None) -> None:
+    """One more worker of a study that was begun: any number, on any machines, share its budget exactly."""
+    from rich.console import Console
+
+    from wdsearch.terminal import conclusion
+    from wdsearch.worker import work as join
+
+    result = join(study, home=home, storage=storage, progress="lines")
+    Console().print(*conclusion(result), sep="\n", soft_wrap=True)
+
+
+def launch(
+    study: Annotated[
+        str, typer.Argument(help="Study file, or name of a study that was begun.", autocompletion=_files_and_names)
+    ],
+    on: Annotated[str, typer.Option("--on", help="local, slurm, ray or kubernetes.")] = "local",
+    workers: Annotated[int, typer.Option("--workers", "-n", min=1, help="Workers to start.")] = 2,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of the engine; repeatable."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the engine would be given, and end.")] = False,
+    home: HomeOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Start workers of a study on an engine, and come back; `wdsearch list` shows the engines' options."""
+    from wdsearch.launching import launch as start
+    from wdsearch.studyfile import assignments
+    from wdsearch.told import started
+
+    given = assignments(options or [], "-o")
+    found = start(
+        study,
+        on,
+        workers,
+        given,
+        overrides=overrides or [],
+        home=home,
+        storage=storage,
+        dry_run=dry_run,
+    )
+    if dry_run:
+        typer.echo(found.script)
+    else:
+        _show(started(found))
+
+
+def stop(study: Study, home: HomeOption = None, storage: StorageOption = None) -> None:
+    """End a study's launched workers in order: nothing is lost, and `launch` goes on."""
+    from rich.console import Console
+
+    from wdsearch.launching import stop as end
+    from wdsearch.storage import Home
+    from wdsearch.told import stopped
+
+    with Console(stderr=True).status("waiting for the workers to end"):
+        found = end(study, Home(home), storage)
+    _show(stopped(study, found))
+
+
+def logs(
+    study: Study,
+    tail: Annotated[int, typer.Option("--tail", min=1, help="Lines of each worker.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what they say; Ctrl-C ends it.")] = False,
+    home: HomeOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """What launched workers have said."""
+    from wdsearch.launching import logs as read
+    from wdsearch.storage import Home
+
+    place = Home(home)
+    found = read(study, place, storage)
+    if not found:
+        typer.echo(f"no workers of {study} were launched; begin with: wdsearch launch {study}")
+    for title, text in found.items():
+        _section(title, "\n".join(text.splitlines()[-tail:]))
+    with suppress(KeyboardInterrupt):
+        while follow:
+            time.sleep(LOGS_EVERY_S)
+            news = read(study, place, storage)
+            for title, text in news.items():
+                if more := text[len(found.get(title, "")) :]:
+                    _section(title, more.rstrip("\n"))
+            found = news
+
+
+storage_commands = typer.Typer(help="What a storage can do.", no_args_is_help=True)
+
+
+@storage_commands.command(epilog="Example: wdsearch storage check postgresql://wdsearch@db.example.org/studies")
+def check(
+    url: Annotated[str | None, typer.Argument(help="SQLAlchemy URL.", show_default="the one in use")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Say what a storage is, whether it can be used from here, and how many workers it carries."""
+    from wdsearch.storage import Home
+    from wdsearch.storage_check import examine_storage
+
+    found = examine_storage(Home(home), url)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        _show(found.lines)
+    if not found.usable:
+        raise typer.Exit(1)
+
+
+OPERATE: dict[str, tuple[Callable[..., None], str]] = {
+    "launch": (launch, "wdsearch launch studies/mnist1d.yaml --on slurm --workers 8 -o partition=gpu -o gpus=1"),
+    "work": (work, "wdsearch work mnist1d --storage postgresql://wdsearch@db/studies"),
+    "logs": (logs, "wdsearch logs mnist1d --follow"),
+    "stop": (stop, "wdsearch stop mnist1d"),
+}
+
+
+def _section(title: str, text: str) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.rule(title, align="left", style="dim")
+    typer.echo(text)
+
+
+def _show(lines: list[Any]) -> None:
+    from rich.console import Console
+
+    Console().print(*lines, sep="\n", soft_wrap=True)

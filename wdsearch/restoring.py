@@ -1,0 +1,42 @@
+"""A study's configuration from its storage, for those who go on with it elsewhere or later."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wdsearch.config import StudyConfig, load_study
+from wdsearch.results import StudyResult
+from wdsearch.storage import FOLDER
+
+
+class NotStoredError(Exception):
+    """A study with objects of its Python program, which no storage holds."""
+
+
+def restored(
+    result: StudyResult, source: str | Path | Mapping[str, Any] | StudyConfig | None, call: str
+) -> StudyConfig:
+    """The study's configuration: as given, or as it was stored; own objects must be given again, to the `call` named.
+
+    Raises NotStoredError if they are not, and StudyFileError for what does not hold on this machine.
+    """
+    if source is not None:
+        return load_study(source)
+    objects = [key for key in ("data", "model") if not isinstance(result.config.get(key), Mapping)]
+    if objects:
+        text = f"study {result.study!r} was begun from Python with own objects ({', '.join(objects)}), which no storage holds"
+        raise NotStoredError(f"{text}; pass them again: {call}, with what run() was given")
+    return load_study(stored_content(result), folder=source_folder(result))
+
+
+def stored_content(result: StudyResult) -> dict[str, Any]:
+    """What the study's file says; without the names of an own sampler and pruner, which cannot be built from them."""
+    found = result.config.get("search", {})
+    searched = {key: value for key, value in found.items() if isinstance(value, Mapping | int)}
+    return result.config | ({"search": searched} if found else {})
+
+
+def source_folder(result: StudyResult) -> Path | None:
+    """Where the study's file lies, on the machine that began it."""
+    folder = result.optuna_study.user_attrs.get(FOLDER)
+    return Path(folder) if folder else None

@@ -25,7 +25,8 @@ def binaries() -> Path | None:
 class Postgres:
     """One server; PostgreSQL refuses to run as root, so under root it runs as the user that its package made."""
 
-    def __init__(self) -> None:
+    def __init__(self, durable: bool = False) -> None:
+        self.durable = durable
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's own folders are closed to other users
         self._process: subprocess.Popen[bytes] | None = None
         self._as = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
@@ -53,7 +54,7 @@ class Postgres:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.folder}
-        settings |= {"fsync": "off", "max_connections": 100}
+        settings |= {"fsync": "on" if self.durable else "off", "max_connections": 100}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             command = [self._binary("postgres"), "-D", str(self.folder / "data"), *options]
@@ -83,9 +84,9 @@ class Postgres:
 
 
 @contextmanager
-def running() -> Iterator[Postgres]:
-    """A server that runs meanwhile, and leaves nothing."""
-    server = Postgres()
+def running(durable: bool = False) -> Iterator[Postgres]:
+    """A server that runs meanwhile, and leaves nothing; a `durable` one waits for the disk at each commit."""
+    server = Postgres(durable)
     server.start()
     try:
         yield server

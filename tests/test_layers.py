@@ -16,6 +16,7 @@ LAYERS = [
     "recipe models datasets",
     "schema importing",
     "pruners",
+    "bulk",
     "samplers sources",
     "catalog",
     "editor_schema",

@@ -7,6 +7,7 @@ import optuna
 import pytest
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import Trial
 
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.pruners import HalvingPruner, HyperbandPruner
@@ -34,7 +35,7 @@ def asked(config: StudyConfig, trials: int, restart_after: int = 0) -> list[dict
     for index in range(trials):
         if index == restart_after:
             searched = optuna.load_study(storage=storage, study_name="x")
-        trial = ask(searched, config, found, [index])[0]
+        trial = Trial(searched, ask(searched, config, found, [index])[0])
         point = configuration(config, trial.params, rate_sum=100.0)
         searched.tell(trial, (math.log10(point.lr) + 2) ** 2 + point.strengths["dropout"])
     return [trial.params for trial in searched.trials]
@@ -58,9 +59,10 @@ def test_a_batch_of_a_gaussian_process_keeps_its_distance() -> None:
     config = study(search={"sampler": "gp"}, space={key: SPACE[key] for key in ("lr", "dropout")})
     searched, found = optuna.create_study(), distributions(config)
     for index in range(12):
-        (trial,) = ask(searched, config, found, [index])
+        trial = Trial(searched, ask(searched, config, found, [index])[0])
         searched.tell(trial, (math.log10(trial.params["lr"]) + 2) ** 2 + (4 * trial.params["dropout"] - 1) ** 2)
-    batch = [trial.params for trial in ask(searched, config, found, [100, 101, 102, 103])]
+    ask(searched, config, found, [100, 101, 102, 103])
+    batch = [trial.params for trial in searched.trials[-4:]]
     places = [(math.log10(params["lr"]) / 3, params["dropout"] / 0.5) for params in batch]
     assert min(math.dist(a, b) for i, a in enumerate(places) for b in places[:i]) > 0.1
 

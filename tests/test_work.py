@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import optuna
 import pytest
 import torch
 from mlflow import MlflowClient
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy import create_engine
 from test_search import STUDY, told
 from zoo import Counting, Recurrent, ZooData
@@ -201,28 +201,17 @@ def test_a_worker_taken_for_dead_ends_its_trials_beside_the_one_that_took_them(t
     assert late.counts["running"] == 0
 
 
-class Quicker(optuna.samplers.RandomSampler):
-    """Another worker: ends a trial between this worker's look at its state and its word."""
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{study.user_attrs['database']}")
-        storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.25])
-
-
 @pytest.mark.parametrize("end", ["finished", "pruned", "failed"])
-def test_the_first_of_two_workers_that_tell_at_once_counts(tmp_path: Path, end: str) -> None:
-    database = tmp_path / "optuna.db"
-    study = optuna.create_study(storage=f"sqlite:///{database}", sampler=Quicker())
-    study.set_user_attr("database", str(database))
-    config = load_study(STUDY)
-    work = Work(config, study, Leases(create_engine(f"sqlite:///{database}"), 1, tmp_path), rate_sum=1.0)
-    trial = study.ask()
+def test_the_first_of_two_workers_that_tell_counts(tmp_path: Path, end: str) -> None:
+    database = f"sqlite:///{tmp_path / 'optuna.db'}"
+    study = optuna.create_study(storage=database)
+    work = Work(load_study(STUDY), study, Leases(create_engine(database), 1, tmp_path), rate_sum=1.0)
+    trial = study.ask()._trial_id
+    optuna.storages.RDBStorage(database).set_trial_state_values(trial, TrialState.COMPLETE, [0.25])
     if end == "failed":
         work.fail(trial, "its worker died")
     else:
-        work.tell(trial, Result(end, 8, {"val_loss": 0.5}, 0.01, {}, {}))
+        work.tell({trial: Result(end, 8, {"val_loss": 0.5}, 0.01, {}, {})})
     assert (study.trials[0].state, study.trials[0].values) == (TrialState.COMPLETE, [0.25])
 
 

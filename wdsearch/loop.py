@@ -10,15 +10,14 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import lightning as L
 import torch
-from optuna.exceptions import UpdateFinishedTrialError
 from rich.markup import escape
 
 from wdsearch.assembly import BuildError
+from wdsearch.bulk import report, set_attribute
 from wdsearch.checkpoint import write_checkpoint
 from wdsearch.cohort import TrialEpoch
 from wdsearch.description import trial_description
@@ -28,7 +27,7 @@ from wdsearch.objective import Result, flat, values, violations
 from wdsearch.population import Training
 from wdsearch.provenance import provenance
 from wdsearch.pruners import HalvingPruner, rungs
-from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
+from wdsearch.results import BASELINE, RESULT, Reading, best_trial, counts, is_better, spent
 from wdsearch.space import Configuration
 from wdsearch.spool import locked
 from wdsearch.storage import TOKEN, Home
@@ -68,7 +67,8 @@ class SearchLoop(L.Callback):
 
     def refresh(self) -> None:
         """Read how the study stands, other workers' trials included."""
-        self.counts, self.best = counts(self.study), best_trial(self.study)
+        shown = Reading(self.study)
+        self.counts, self.best = counts(shown), best_trial(shown)
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------
 
@@ -182,17 +182,20 @@ class SearchLoop(L.Callback):
         """Numbers to prune, and whether any was judged: all of a rung report before the first of it is."""
         pruner, budget = self.study.pruner, self.config.budget.epochs
         reporting = [epoch for epoch in epochs if epoch.age in rungs(pruner, budget, epoch.number)]
-        handles = {
-            epoch.number: trial for epoch in reporting if (trial := self.work.running[epoch.number].trial) is not None
-        }
-        for epoch in reporting:
-            value = values(flat(epoch.result), self.goals)[0]
-            with suppress(UpdateFinishedTrialError):
-                self.study._storage.set_trial_intermediate_value(handles[epoch.number]._trial_id, epoch.age, value)
-        trials = self.study.get_trials(deepcopy=False) if handles else []  # handles do not know of what was stored
+        if not reporting:
+            return set(), False
+        values_of = {epoch.number: (epoch.age, values(flat(epoch.result), self.goals)[0]) for epoch in reporting}
+        report(self.study, {self._trial(number): value for number, value in values_of.items()})
+        shown = Reading(self.study)
         if isinstance(pruner, HalvingPruner):
-            return {n for n in handles if pruner.outside(trials[n], trials, self.study.direction)}, bool(handles)
-        return {n for n in handles if pruner.prune(self.study, trials[n])}, bool(handles)
+            return {n for n in values_of if pruner.outside(shown[n], shown.get_trials(), shown.direction)}, True
+        return {n for n in values_of if pruner.prune(shown, shown[n])}, True
+
+    def _trial(self, number: int) -> int:
+        """Optuna's id of a trial in training."""
+        trial = self.work.running[number].trial
+        assert trial is not None
+        return trial
 
     def _result(self, epoch: TrialEpoch, population: Training) -> Result:
         settings = self.work.running[epoch.number].settings
@@ -218,16 +221,13 @@ class SearchLoop(L.Callback):
         self.tracker.flush()  # before Optuna is told: a crash in between repeats the end, and loses nothing
         self._keep_best_weights(results, population)
         trials = {number: self.work.running.pop(number).trial for number in results}
-        for number, trial in trials.items():
-            if trial is None:
-                self.study.set_user_attr(BASELINE, results[number].as_dict())
-            else:
-                with suppress(UpdateFinishedTrialError):  # another worker, to which it was handed on, was quicker
-                    trial.set_user_attr(RESULT, results[number].as_dict())
+        told = {trial: results[number] for number, trial in trials.items() if trial is not None}
+        if UNREGULARIZED in results:
+            self.study.set_user_attr(BASELINE, results[UNREGULARIZED].as_dict())
+        if told:
+            set_attribute(self.study, RESULT, {trial: result.as_dict() for trial, result in told.items()})
         self.work.leases.settle(self.work.tick)
-        for number, trial in trials.items():
-            if trial is not None:
-                self.work.tell(trial, results[number])
+        self.work.tell(told)
         self.refresh()
 
     def _keep_best_weights(self, results: Mapping[int, Result], population: Training) -> None:

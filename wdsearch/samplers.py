@@ -11,6 +11,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from wdsearch.bulk import create_trials
 from wdsearch.noise import derive_seed
 from wdsearch.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.schema import Choice, StudyConfig
@@ -97,15 +98,15 @@ def make_pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePrune
 
 def ask(
     study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], slots: Sequence[int]
-) -> list[Trial]:
-    """Ask for a trial for each slot; its number is the trial's attribute `slot`.
+) -> list[int]:
+    """Ask for a trial for each slot, whose number is the trial's attribute `slot`; the trials' ids.
 
-    The sampler is asked in a copy of the study in memory and is new for each ask, and a trial enters the storage as a
-    whole: a worker that is killed in between and started again asks for the rest as if nothing had happened.
+    The sampler is asked in a copy of the study in memory and is new for each ask, and all trials enter the storage at
+    once: a worker that is killed in between and started again asks as if nothing had happened.
     """
-    sampler = build_sampler(config)
-    shadow = _as_shown_so_far(study, sampler) if slots else study
-    return [_created(study, _asked_of(shadow, config, distributions, slot), {SLOT: slot}) for slot in slots]
+    shadow = _as_shown_so_far(study, build_sampler(config)) if slots else study
+    asked = [(_asked_of(shadow, config, distributions, slot), slot) for slot in slots]
+    return create_trials(study, [_in_training(trial, {SLOT: slot}) for trial, slot in asked])
 
 
 def _asked_of(
@@ -135,9 +136,9 @@ def _as_shown_so_far(study: optuna.Study, sampler: BaseSampler) -> optuna.Study:
         elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             shadow.add_trial(trial)
     for trial in silent:
-        running = _created(shadow, trial)
+        (number,) = create_trials(shadow, [_in_training(trial)])
         if gaussian:
-            _lie(shadow, running)
+            _lie(shadow, Trial(shadow, number))
     return shadow
 
 
@@ -156,16 +157,15 @@ def _as_reported(trial: FrozenTrial, finished: bool) -> FrozenTrial:
     )
 
 
-def _created(study: optuna.Study, like: FrozenTrial, attributes: Mapping[str, Any] | None = None) -> Trial:
-    """A trial in training with the same parameters, in one transaction where `Study.ask` takes one per parameter."""
-    template = create_trial(
+def _in_training(like: FrozenTrial, attributes: Mapping[str, Any] | None = None) -> FrozenTrial:
+    """A trial in training with the same parameters."""
+    return create_trial(
         state=TrialState.RUNNING,
         params=like.params,
         distributions=like.distributions,
         user_attrs=dict(attributes or {}),
         system_attrs=like.system_attrs,
     )
-    return Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
 
 
 def _lie(study: optuna.Study, trial: Trial) -> None:

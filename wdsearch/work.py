@@ -1,7 +1,8 @@
 """What one worker has to train: trials asked for, taken up after a crash, or taken over from the dead, by its clock."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from wdsearch.bulk import End, finish, set_attribute
 from wdsearch.checkpoint import Saved, read_checkpoint
 from wdsearch.config import StudyConfig
 from wdsearch.leases import BASELINE_SLOT, MOST_TAKEOVERS, Leases, Slot
@@ -26,10 +28,10 @@ UNREGULARIZED = BASELINE_SLOT
 class Running:
     """A trial of this worker: begun at the tick `born`; up to the age `settled` an earlier process judged it.
 
-    `trial` is Optuna's; the baseline has none. An `inherited` one was another worker's.
+    `trial` is Optuna's id of it; the baseline has none. An `inherited` one was another worker's.
     """
 
-    trial: Trial | None
+    trial: int | None
     settings: Configuration
     born: int
     settled: int
@@ -119,28 +121,38 @@ class Work:
             self._inherited |= {slot.slot for slot in slots}
             self._begin_now(slots)
 
-    def tell(self, trial: Trial, result: Result) -> None:
-        """Tell Optuna how a trial ended; nothing if another worker, to which it was handed on, was quicker."""
-        with suppress(UpdateFinishedTrialError):
-            if not result.is_complete:
-                self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-                return
-            for name, excess in violations(result.metrics, self.config.objective.limits).items():
-                trial.set_constraint(name, excess)
-            self.study.tell(trial, values(result.metrics, self.config.objective.goals), skip_if_finished=True)
+    def tell(self, results: Mapping[int, Result]) -> None:
+        """Tell Optuna how trials ended, by their ids; nothing of one that another worker, to which it was handed on, ended."""
+        if not results:
+            return
+        reported = {trial._trial_id: trial for trial in self.study.get_trials(deepcopy=False)}
+        for trial, result in results.items():
+            excesses = violations(result.metrics, self.config.objective.limits) if result.is_complete else {}
+            with suppress(UpdateFinishedTrialError):
+                for name, excess in excesses.items():
+                    Trial(self.study, trial).set_constraint(name, excess)
+        finish(self.study, {trial: self._end(reported[trial], result) for trial, result in results.items()})
 
-    def fail(self, trial: Trial, reason: str) -> None:
-        """Give a trial up; its part of the budget goes to another."""
-        with suppress(UpdateFinishedTrialError):
-            trial.set_user_attr(ERROR, reason)
-            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+    def _end(self, trial: FrozenTrial, result: Result) -> End:
+        """As `Study.tell` does: a trial that is not complete has the value that it reported last."""
+        if result.is_complete:
+            return TrialState.COMPLETE, values(result.metrics, self.config.objective.goals)
+        last = trial.intermediate_values.get(trial.last_step) if trial.last_step is not None else None
+        single = len(self.study.directions) == 1
+        return TrialState.PRUNED, [last] if single and last is not None and not math.isnan(last) else None
+
+    def fail(self, trial: int, reason: str) -> None:
+        """Give a trial up, by its id; its part of the budget goes to another."""
+        set_attribute(self.study, ERROR, {trial: reason})
+        finish(self.study, {trial: (TrialState.FAIL, None)})
 
     def _give_up_doubles(self) -> None:
         """Of two trials of a slot, one asked for by a worker that was taken for dead meanwhile, the first one counts."""
-        first = {trial.number for trial in trials_by_slot(self.study).values()}
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if SLOT in trial.user_attrs and trial.number not in first:
-                self.fail(Trial(self.study, trial._trial_id), "another worker had asked for this trial before")
+        trials = self.study.get_trials(deepcopy=False)
+        first = {trial.number for trial in by_slot(trials).values()}
+        for trial in trials:
+            if trial.state == TrialState.RUNNING and SLOT in trial.user_attrs and trial.number not in first:
+                self.fail(trial._trial_id, "another worker had asked for this trial before")
 
     def _begin_now(self, slots: Iterable[Slot]) -> None:
         before = set(self.running)
@@ -166,9 +178,9 @@ class Work:
 
     def _hold_trial(self, slot: Slot, trial: FrozenTrial) -> None:
         settled, known = max(slot.settled, self.leases.settled - slot.born), trial.user_attrs.get(RESULT)
-        own = Trial(self.study, trial._trial_id)
+        own = trial._trial_id
         if known and known["epochs"] <= settled:
-            self.tell(own, Result(**known))
+            self.tell({own: Result(**known)})
         elif slot.takeovers > MOST_TAKEOVERS:
             age = slot.furthest
             self.fail(own, f"its worker died {slot.takeovers} times without getting the trial beyond epoch {age}")
@@ -205,8 +217,13 @@ class Work:
 
 def trials_by_slot(study: optuna.Study) -> dict[int, FrozenTrial]:
     """The trial of each slot; if a slot has two, the first."""
+    return by_slot(study.get_trials(deepcopy=False))
+
+
+def by_slot(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """The trial of each slot among some; if a slot has two, the first."""
     found: dict[int, FrozenTrial] = {}
-    for trial in study.get_trials(deepcopy=False):
+    for trial in trials:
         if SLOT in trial.user_attrs:
             found.setdefault(trial.user_attrs[SLOT], trial)
     return found

@@ -1,0 +1,94 @@
+"""Training that costs nothing, for the benchmark of what is around it."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from wdsearch import search
+from wdsearch.cohort import FINISHED, TrialEpoch
+from wdsearch.factory import TrialFactory
+from wdsearch.objective import Diagnosis
+from wdsearch.tracking import Tracker
+from wdsearch.worker import work
+
+
+class Stub:
+    """What a search sees of a population; its losses are drawn by the trial's number and age."""
+
+    def __init__(self, data: Any, epochs: int, places: int, seed: int) -> None:
+        self.epochs = epochs
+        self.ages: dict[int, int] = {}
+        self.trial_epochs: dict[int, TrialEpoch] = {}
+        self.cohorts: list[Any] = []
+
+    def admit(self, trials: Mapping[int, Any], saved: Any = None, fuse: bool = True) -> None:
+        """Let trials join."""
+        self.ages |= dict.fromkeys(trials, 0)
+
+    def prune(self, numbers: set[int]) -> None:
+        """Let trials leave."""
+        for number in numbers:
+            del self.ages[number]
+
+    def state(self, number: int) -> dict[str, Any]:
+        """No weights."""
+        return {}
+
+    def diagnosis(self, number: int) -> Diagnosis:
+        """Nothing to see."""
+        return Diagnosis({}, {}, {})
+
+    def fit(self, loop: Any) -> None:
+        """Every epoch at once."""
+        loop.on_fit_start(None, self)
+        while self.ages:
+            self.ages = {number: age + 1 for number, age in self.ages.items()}
+            self.trial_epochs = {number: self._epoch(number, age) for number, age in self.ages.items()}
+            loop.on_train_epoch_end(None, self)
+
+    def _epoch(self, number: int, age: int) -> TrialEpoch:
+        drawn = random.Random(f"{number} {age}")
+        metrics = {
+            f"{name}/{side}": drawn.random() for name in ("loss", "accuracy") for side in ("train", "val", "gap")
+        }
+        return TrialEpoch(number, age, metrics, metrics, FINISHED if age == self.epochs else None)
+
+
+class _Trainer:
+    def __init__(self, _: Any, loop: Any) -> None:
+        self.loop = loop
+
+    def fit(self, population: Stub) -> None:
+        """Train."""
+        population.fit(self.loop)
+
+
+@contextmanager
+def stubbed() -> Iterator[Callable[[str, str], None]]:
+    """`work(study, storage)` without training, weights, report, or delivery."""
+    patches = [
+        patch.object(search, "Population", Stub),
+        patch.object(search, "population_trainer", _Trainer),
+        patch.object(search, "conclude", lambda *_: None),
+        patch.object(TrialFactory, "trial", lambda self, settings: object()),
+        patch.object(TrialFactory, "why_alone", lambda self, model: None),
+        patch.object(Tracker, "start_delivery", lambda self: None),
+        patch.object(Tracker, "close", _close),
+        patch("wdsearch.loop.SearchLoop._replace_weights", lambda *_: None),
+    ]
+    for one in patches:
+        one.start()
+    try:
+        yield lambda name, url: work(name, storage=url, progress=False)
+    finally:
+        for one in patches:
+            one.stop()
+
+
+def _close(self: Tracker, **_: Any) -> Any:
+    from wdsearch.tracking import Delivery
+
+    self.flush()
+    return Delivery(None, 0, self.log_file)

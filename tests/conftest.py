@@ -93,13 +93,12 @@ def quiet_trainer(epochs: int, precision: str = "64-true", **options: object) ->
     return L.Trainer(
         max_epochs=epochs,
         precision=precision,  # type: ignore[arg-type]
-        accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **options,  # type: ignore[arg-type]
+        **{"accelerator": "cpu"} | options,  # type: ignore[arg-type]
     )
 
 
@@ -111,23 +110,42 @@ def train_fused(
     places: int = 32,
     precision: str = "64-true",
     fuse: bool = True,
+    **options: object,
 ) -> Ends:
-    """Train trials as one population."""
+    """Train trials as one population; `options` are the Trainer's."""
     ends = ends or Ends()
     population = Population(data, epochs, places)
     population.admit(trials, fuse=fuse)
-    quiet_trainer(-1, precision, callbacks=[ends]).fit(population)
+    quiet_trainer(-1, precision, callbacks=[ends], **options).fit(population)
     return ends
 
 
 def train_alone(
-    module: RegularizedModule, data: L.LightningDataModule, epochs: int, stop_after: int = 0, precision: str = "64-true"
+    module: RegularizedModule,
+    data: L.LightningDataModule,
+    epochs: int,
+    stop_after: int = 0,
+    precision: str = "64-true",
+    **options: object,
 ) -> L.Trainer:
     """Train one trial by plain Lightning; `stop_after` ends it early, with the schedule of all `epochs`."""
     callbacks = [_StopAfter(stop_after)] if stop_after else []
-    trainer = quiet_trainer(epochs, precision, callbacks=callbacks)
+    trainer = quiet_trainer(epochs, precision, callbacks=callbacks, **options)
     trainer.fit(module, datamodule=data)
     return trainer
+
+
+def distance_from_alone(
+    ends: Ends, build: Callable[[int], RegularizedModule], data: L.LightningDataModule, epochs: int, **options: object
+) -> float:
+    """Largest difference, in weights or metrics, between trials that were trained and the same ones alone; NaN if one is."""
+    found = []
+    for number, state in ends.states.items():
+        module, metrics = build(number), ends.epochs[number][-1].metrics
+        trainer = train_alone(module, data, epochs, **options)  # type: ignore[arg-type]
+        found.append(largest_difference(module.state_dict(), state))
+        found += [abs(value - float(trainer.callback_metrics[key])) for key, value in metrics.items()]
+    return torch.tensor(found).max().item()
 
 
 class _StopAfter(L.Callback):

@@ -22,6 +22,13 @@ def binaries() -> Path | None:
     return next((folder for folder in found if (folder / "pg_isready").exists()), None)
 
 
+def free_port() -> int:
+    """A port of 127.0.0.1 at which nothing listens now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Postgres:
     """One server; PostgreSQL refuses to run as root, so under root it runs as the user that its package made."""
 
@@ -38,9 +45,7 @@ class Postgres:
     @cached_property
     def port(self) -> int:
         """A port that was free when it was first asked for."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            return int(free.getsockname()[1])
+        return free_port()
 
     def url(self, database: str = "postgres") -> str:
         """A storage's URL, as a user would write it."""

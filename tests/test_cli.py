@@ -92,7 +92,7 @@ def test_a_larger_budget_is_shown_as_stopped_until_it_is_run(folder: Path, tmp_p
     text = wdsearch("status", "tiny", folder=tmp_path).stdout
     assert "tiny  stopped" in text
     assert "4/6 trials" in text
-    assert "wdsearch run FILE" in text
+    assert "wdsearch work tiny" in text
 
 
 def test_plot_draws_any_strength(folder: Path) -> None:

@@ -15,7 +15,9 @@ from wdsearch.tasks import Task
 ROWS = 60
 RECIPES = {"sgd": (Recipe("sgd", momentum=0.9), 0.1), "adam": (Recipe("adamw", schedule="cosine"), 0.02)}
 EPOCHS = {"sgd": 60, "adamw": 300}
-every_optimizer = pytest.mark.parametrize(("recipe", "lr"), RECIPES.values(), ids=RECIPES)
+RIDGE, LASSO = [0.0, 0.01, 0.1, 1.0], [0.05, 0.3, 1.0, 3.0]
+ELASTIC = [(0.3, 0.1), (1.0, 0.5), (0.1, 1.0)]
+PENALTIES = [(0.0, l2) for l2 in RIDGE] + [(l1, 0.0) for l1 in LASSO] + ELASTIC
 
 
 def rows() -> tuple[np.ndarray, np.ndarray]:
@@ -61,44 +63,45 @@ def fitted(strengths: list[dict[str, float]], recipe: Recipe, lr: float, epochs:
     return [states[number]["network.weight"].numpy().ravel() for number in range(len(strengths))]
 
 
-@every_optimizer
-def test_l2_reaches_closed_form_ridge(recipe: Recipe, lr: float) -> None:
+@pytest.fixture(scope="module", params=RECIPES)
+def weights(request: pytest.FixtureRequest) -> dict[tuple[float, float], np.ndarray]:
+    """Weights by their (l1, l2), all trained as one population."""
+    recipe, lr = RECIPES[request.param]
+    return dict(zip(PENALTIES, fitted([{"l1": l1, "l2": l2} for l1, l2 in PENALTIES], recipe, lr), strict=True))
+
+
+def test_l2_reaches_closed_form_ridge(weights: dict[tuple[float, float], np.ndarray]) -> None:
     """(1/n)‖y − Xw‖² + λ‖w‖² has its minimum at (XᵀX + nλI)⁻¹Xᵀy, which is scikit-learn's Ridge(alpha=nλ)."""
     features, targets = rows()
-    strengths = [0.0, 0.01, 0.1, 1.0]
-    for strength, weights in zip(strengths, fitted([{"l2": s} for s in strengths], recipe, lr), strict=True):
+    for strength in RIDGE:
         closed = np.linalg.solve(features.T @ features + ROWS * strength * np.eye(6), features.T @ targets)
         sklearns = Ridge(alpha=ROWS * strength, fit_intercept=False).fit(features, targets).coef_
-        np.testing.assert_allclose(weights, closed, atol=1e-6)
-        np.testing.assert_allclose(weights, sklearns, atol=1e-6)
+        np.testing.assert_allclose(weights[0.0, strength], closed, atol=1e-6)
+        np.testing.assert_allclose(weights[0.0, strength], sklearns, atol=1e-6)
 
 
-@every_optimizer
-def test_l1_reaches_the_lasso_with_the_same_exact_zeros(recipe: Recipe, lr: float) -> None:
+def test_l1_reaches_the_lasso_with_the_same_exact_zeros(weights: dict[tuple[float, float], np.ndarray]) -> None:
     """(1/n)‖y − Xw‖² + λ‖w‖₁ is twice scikit-learn's Lasso(alpha=λ/2)."""
     features, targets = rows()
-    strengths = [0.05, 0.3, 1.0, 3.0]
     zeros = 0
-    for strength, weights in zip(strengths, fitted([{"l1": s} for s in strengths], recipe, lr), strict=True):
+    for strength in LASSO:
+        found = weights[strength, 0.0]
         lasso = Lasso(alpha=strength / 2, fit_intercept=False, tol=1e-14, max_iter=1_000_000).fit(features, targets)
-        np.testing.assert_allclose(weights, lasso.coef_, atol=1e-6)
-        assert ((weights == 0) == (lasso.coef_ == 0)).all()
-        zeros += int((weights == 0).sum())
+        np.testing.assert_allclose(found, lasso.coef_, atol=1e-6)
+        assert ((found == 0) == (lasso.coef_ == 0)).all()
+        zeros += int((found == 0).sum())
     assert zeros >= 6
 
 
-@every_optimizer
-def test_both_reach_the_elastic_net(recipe: Recipe, lr: float) -> None:
+def test_both_reach_the_elastic_net(weights: dict[tuple[float, float], np.ndarray]) -> None:
     """(1/n)‖y − Xw‖² + λ₁‖w‖₁ + λ₂‖w‖² is twice ElasticNet with alpha·l1_ratio = λ₁/2, alpha·(1 − l1_ratio) = λ₂."""
     features, targets = rows()
-    pairs = [(0.3, 0.1), (1.0, 0.5), (0.1, 1.0)]
-    found = fitted([{"l1": l1, "l2": l2} for l1, l2 in pairs], recipe, lr)
-    for (l1, l2), weights in zip(pairs, found, strict=True):
+    for l1, l2 in ELASTIC:
         alpha = l1 / 2 + l2
         net = ElasticNet(alpha=alpha, l1_ratio=l1 / 2 / alpha, fit_intercept=False, tol=1e-14, max_iter=1_000_000)
         coefficients = net.fit(features, targets).coef_
-        np.testing.assert_allclose(weights, coefficients, atol=1e-6)
-        assert ((weights == 0) == (coefficients == 0)).all()
+        np.testing.assert_allclose(weights[l1, l2], coefficients, atol=1e-6)
+        assert ((weights[l1, l2] == 0) == (coefficients == 0)).all()
 
 
 def test_decoupled_decay_is_torchs_adamw() -> None:

@@ -69,8 +69,8 @@ def trained_alone(result: Result, data: ZooData, **options: Any) -> tuple[Own, L
     module = Own(lr=result.lr, weight_decay=result.strengths["weight_decay"], **result.model)
     L.seed_everything(derive_seed(0, "solo") % 2**32, verbose=False)
     trainer = L.Trainer(
-        max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, **options,
+        max_epochs=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **{"accelerator": "cpu"} | options,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     return module, trainer
@@ -128,8 +128,8 @@ def test_several_devices_and_options_of_the_trainer_reach_it(tmp_path: Path) -> 
     trainer = {"accelerator": "cpu", "devices": 2, "options": {"accumulate_grad_batches": 2}}
     pruner = {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 1}
     search = {"batch": 2, "pruner": pruner, "sampler": "random"}
-    study = searched(tmp_path, trainer=trainer, search=search, budget={"trials": 3, "epochs": 4})
-    assert study.counts["complete"] + study.counts["pruned"] == 3
+    study = searched(tmp_path, trainer=trainer, search=search, budget={"trials": 2, "epochs": 4})
+    assert study.counts["complete"] + study.counts["pruned"] == 2
     assert study.best is not None
     alone = trained_alone(study.best.result, ZooData(), devices=2, strategy="ddp_spawn", accumulate_grad_batches=2)[1]
     for name in ("val_loss", "val_acc"):

@@ -109,7 +109,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
 
 
 @pytest.mark.parametrize(
-    ("kill_at", "constants"), [(43, NEVER), (58, NEVER), (61, EVERY_EPOCH)], ids=["before", "after", "checkpoints"]
+    ("kill_at", "constants"), [(29, NEVER), (36, NEVER), (37, EVERY_EPOCH)], ids=["before", "after", "checkpoints"]
 )
 def test_a_study_killed_again_and_again_is_bitwise_the_undisturbed_one(
     calm: StudyResult, tmp_path: Path, kill_at: int, constants: dict[str, float]

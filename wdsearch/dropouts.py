@@ -30,9 +30,9 @@ class Dropout(nn.Module):
     def forward(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         if not self.training:
             return inputs
-        rate = self.rate.to(inputs.dtype)
-        kept = (self.noise.uniform(self.drawn(inputs)) >= rate).to(inputs.dtype)
-        return self.dropped(inputs, kept, rate)
+        noise = self.noise.uniform(self.drawn(inputs))
+        kept = noise >= self.rate.to(noise.dtype)
+        return self.dropped(inputs, kept.to(inputs.dtype), self.rate.to(inputs.dtype))
 
     def drawn(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
         """A tensor of the mask's shape, which broadcasts to that of the inputs."""

@@ -70,7 +70,7 @@ class FusedCohort(Cohort):
         self.params = {name: params[name].detach().requires_grad_() for name in params if name in trained}
         self.buffers |= {name: params[name].detach() for name in params if name not in trained}  # frozen ones
         groups = [group for group in self._groups(modules) if group["params"]]
-        rates = torch.stack([module.rates.as_dict()["lr"] for module in modules]).cpu()
+        rates = torch.stack([module.rates.as_dict()["lr"] for module in modules])
         self.optimizer = OPTIMIZERS[recipe.optimizer](groups, rates, recipe)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.factor(step, steps))
         self.best_state: Params = {}
@@ -82,7 +82,7 @@ class FusedCohort(Cohort):
     def _groups(self, modules: Sequence[RegularizedModule]) -> Iterator[dict[str, Any]]:
         """The optimizer's groups: parameters with the same keys of decay share one, and what does not decay."""
         for keys, names in self.template.decay_groups():
-            decay = torch.stack([module.decay(keys, module.strengths.as_dict()) for module in modules]).cpu()
+            decay = torch.stack([module.decay(keys, module.strengths.as_dict()) for module in modules])
             yield {"params": [self.params[name] for name in names], "decay": decay if keys else None}
         decayed = set(self.template.decayed)
         yield {"params": [value for name, value in self.params.items() if name not in decayed]}
@@ -223,10 +223,11 @@ class FusedCohort(Cohort):
     def restore(self, saved: Saved) -> None:
         rows = torch.tensor(self._restore_columns(saved), dtype=torch.int64)
         for name, value in self.params.items():
-            moments = saved["moments"][name].items()
-            value.data = stack_rows(saved["params"][name], rows).to(value.device)
+            # on the device first: what is copied to another has not the padding of a stack
+            moments = {key: moment.to(value.device) for key, moment in saved["moments"][name].items()}
+            value.data = stack_rows(saved["params"][name].to(value.device), rows)
             self.optimizer.state[value] = {
-                key: (moment if key == "step" else stack_rows(moment, rows)).to(value.device) for key, moment in moments
+                key: moment if key == "step" else stack_rows(moment, rows) for key, moment in moments.items()
             }
         self.buffers = {name: saved["buffers"][name][rows].to(value.device) for name, value in self.buffers.items()}
         self.best_state = {name: value[rows].to(self.device) for name, value in saved["best_state"].items()}

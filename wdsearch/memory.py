@@ -92,9 +92,12 @@ def footprint(module: RegularizedModule, batch: Batch, stops_early: bool) -> Foo
 
 
 def available(device: torch.device) -> int:
-    """Free bytes of a GPU; else of this machine, or of what its control group leaves to this process."""
+    """Free bytes of a GPU, for this process; else of this machine, or of what its control group leaves to this process."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # by torch, for its next tensors
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     free = int(psutil.virtual_memory().available)
     for limit, usage in _CGROUPS:
         if limit.exists() and usage.exists() and (text := limit.read_text().strip()).isdigit():

@@ -110,6 +110,12 @@ class RegularizedModule(L.LightningModule):
         """Outputs of the network for the inputs of a batch."""
         return self.network(*args, **kwargs)
 
+    def _outputs(self, inputs: Inputs) -> Any:
+        """Outputs for a batch, in 32 bits at least: in bfloat16 neither losses nor counts of rows add up."""
+        outputs = self(*inputs.args, **inputs.kwargs)
+        half = isinstance(outputs, Tensor) and outputs.dtype in (torch.bfloat16, torch.float16)
+        return outputs.float() if half else outputs
+
     def loss(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Mean loss of a batch, without regularizers: what train and validation loss and their gap are made of."""
         return self.task.loss(outputs, targets)
@@ -120,7 +126,7 @@ class RegularizedModule(L.LightningModule):
         strengths = self.current_strengths()
         for key, augment in self.acting("augment"):
             inputs = inputs.map(partial(augment, strength=strengths[key], noise=self.noise[key]))
-        outputs = self(*inputs.args, **inputs.kwargs)
+        outputs = self._outputs(inputs)
         value = self.loss(outputs, targets)
         for key, changed in self.acting("loss"):
             value = changed(value, outputs, targets, strengths[key], self.task)
@@ -132,7 +138,7 @@ class RegularizedModule(L.LightningModule):
     def evaluation(self, batch: Batch) -> Sums:
         """Sums over a batch's rows of loss and metric, in eval mode and without regularizers."""
         inputs, targets = self.split(batch)
-        outputs = self(*inputs.args, **inputs.kwargs)
+        outputs = self._outputs(inputs)
         value = self.loss(outputs, targets)
         size = self.task.size(value, targets)
         return {"loss": value * size, "size": size} | self.task.metric.sums(outputs, targets)
@@ -274,7 +280,8 @@ class RegularizedModule(L.LightningModule):
     def _training_sums(self) -> Sums:
         loader = train_eval_loader(self.trainer.datamodule)  # type: ignore[attr-defined]
         convert, move = self.trainer.precision_plugin.convert_input, self.trainer.strategy.batch_to_device
-        return total(self.evaluation(move(convert(batch))) for batch in loader)
+        with self.trainer.precision_plugin.forward_context():  # as Lightning computes a validation step
+            return total(self.evaluation(move(convert(batch))) for batch in loader)
 
     def on_train_end(self) -> None:
         """With early stopping the trial's result is its best state, not its last."""

@@ -36,8 +36,9 @@ class NoiseStream:
         self._step, self._generator = (epoch, batch), None
 
     def uniform(self, like: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Uniform noise on [0, 1) with the shape of `like`."""
-        return torch.rand(like.shape, generator=self._on(like), dtype=like.dtype, device=like.device)
+        """Uniform noise on [0, 1) with the shape of `like`; of 32 bits at least, for bfloat16 has 256 such numbers."""
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return torch.rand(like.shape, generator=self._on(like), dtype=dtype, device=like.device)
 
     def normal(self, like: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Standard normal noise with the shape of `like`."""

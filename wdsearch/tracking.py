@@ -204,12 +204,13 @@ class Tracker:
     def close(self, wait_s: float = 120.0, progress: Callable[[int], None] | None = None) -> Delivery:
         """Wait until all is delivered, `wait_s` are over, or MLflow is out of reach; the rest stays in the spool.
 
-        A model is not waited for: the delivery goes on with it alone.
+        A model is not waited for: the delivery goes on with it alone; but on a cluster's node it would end with the job.
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
         self.stop_writing()
         end, restarts, least, moved = time.monotonic() + wait_s, 3, math.inf, time.monotonic()
-        while (left := self.spool.left(besides=MODEL)) and time.monotonic() < end:
+        besides = "" if self.node else MODEL
+        while (left := self.spool.left(besides)) and time.monotonic() < end:
             if progress:
                 progress(left)
             least, moved = (left, time.monotonic()) if left < least else (least, moved)
@@ -226,7 +227,7 @@ class Tracker:
             self._process.wait()
         elif self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # it goes on alone, and needs no warning
-        return self._delivery(self.spool.left(besides=MODEL))
+        return self._delivery(self.spool.left(besides))
 
     def _delivery(self, left: int) -> Delivery:
         experiment, error = self.spool.recall("experiment"), self.spool.recall("error")

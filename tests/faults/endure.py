@@ -20,6 +20,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,16 +142,18 @@ def search(home: Path, workers: int, kills: int, chance: random.Random, tally: T
     tally.expect(not running, "the study did not end within a quarter of an hour")
 
 
-def examine(home: Path, uri: str, tally: Tally) -> list[Any]:
+def examine(
+    home: Path, uri: str, tally: Tally, study: Mapping[str, Any] = STUDY, storage: str | None = None
+) -> list[Any]:
     """Count trials and MLflow runs; what each trial was told."""
     from wdsearch.results import load_result
     from wdsearch.storage import Home
 
-    result = load_result(STUDY["study"], Home(home))
+    result = load_result(study["study"], Home(home), storage)
     trials = result.optuna_study.get_trials(deepcopy=False)
     slots = Counter(trial.user_attrs["slot"] for trial in trials if trial.state.name != "FAIL")
     finished = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")]
-    budget = STUDY["budget"]["trials"]
+    budget = study["budget"]["trials"]
     tally.counts["studies"] += 1
     tally.counts["asked"] += len(trials)
     tally.counts["finished"] += len(finished)
@@ -160,7 +163,7 @@ def examine(home: Path, uri: str, tally: Tally) -> list[Any]:
     tally.counts["lost"] += max(0, budget - len(finished))
     tally.counts["doubled"] += sum(slots.values()) - len(slots) + max(0, len(finished) - budget)
     tally.counts["running in optuna"] += result.counts["running"]
-    for key, steps, status in mlflow_runs(uri, tally):
+    for key, steps, status in mlflow_runs(uri, tally, study):
         number = int(key.removeprefix("trial-")) if key.startswith("trial-") else None
         tally.counts["running in mlflow"] += status == "RUNNING"
         if number is not None and trials[number].state.name == "FAIL":
@@ -171,17 +174,25 @@ def examine(home: Path, uri: str, tally: Tally) -> list[Any]:
     return [(t.number, t.params, t.state.name, t.values, t.intermediate_values, t.user_attrs) for t in trials]
 
 
-def mlflow_runs(uri: str, tally: Tally) -> list[tuple[str, list[int], str]]:
-    """Key, epochs and status of every trial's run; the study is deleted afterwards, to make room for the next."""
+def judge(tally: Tally) -> None:
+    """Every count that must be zero is."""
+    for name in ("lost", "doubled", "failed", "running in optuna", "running in mlflow", "runs doubled", "runs lost"):
+        tally.expect(not tally.counts[name], f"{tally.counts[name]} {name}")
+    for name in ("epochs lost", "epochs doubled"):
+        tally.expect(not tally.counts[name], f"{tally.counts[name]} {name}")
+
+
+def mlflow_runs(uri: str, tally: Tally, study: Mapping[str, Any] = STUDY) -> list[tuple[str, list[int], str]]:
+    """Key, epochs and status of every trial's run; the study is renamed afterwards, to make room for the next."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(STUDY["study"])
+    experiment = client.get_experiment_by_name(study["study"])
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     keys = Counter(run.data.tags["wdsearch.key"] for run in runs)
     tally.counts["runs in mlflow"] += len(runs)
     tally.counts["runs doubled"] += sum(keys.values()) - len(keys)
-    tally.counts["runs lost"] += max(0, STUDY["budget"]["trials"] + 2 - len(keys))
+    tally.counts["runs lost"] += max(0, study["budget"]["trials"] + 2 - len(keys))
     found = []
     for run in runs:
         history = client.get_metric_history(run.info.run_id, "loss/val")
@@ -233,10 +244,7 @@ def _endure(server: Server, kills: int, wanted_outages: int, folder: Path, seed:
         if disturber.is_alive():
             disturber.join()
         server.down()
-    for name in ("lost", "doubled", "failed", "running in optuna", "running in mlflow", "runs doubled", "runs lost"):
-        tally.expect(not tally.counts[name], f"{tally.counts[name]} {name}")
-    for name in ("epochs lost", "epochs doubled"):
-        tally.expect(not tally.counts[name], f"{tally.counts[name]} {name}")
+    judge(tally)
     return tally
 
 

@@ -60,6 +60,7 @@ def _kill_at(last: int) -> None:
     """Count writes; die before the odd and after the even ones."""
     from optuna.storages import RDBStorage
 
+    from wdsearch import loop, samplers, work
     from wdsearch.leases import Leases
     from wdsearch.spool import Spool
 
@@ -78,14 +79,10 @@ def _kill_at(last: int) -> None:
         return wrapped
 
     for owner, names in {
-        RDBStorage: (
-            "_create_new_trial",
-            "set_trial_user_attr",
-            "set_trial_system_attr",
-            "set_trial_intermediate_value",
-            "set_trial_state_values",
-            "set_study_user_attr",
-        ),
+        RDBStorage: ("set_study_user_attr",),
+        samplers: ("create_trials",),
+        loop: ("report", "set_attribute"),
+        work: ("finish",),
         Leases: ("claim", "claim_baseline", "settle"),
         Spool: ("append",),
     }.items():

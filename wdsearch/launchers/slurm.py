@@ -123,7 +123,7 @@ class Slurm(Launcher[SlurmOptions]):
             partition=options.partition,
             time=options.time,
             cpus_per_task=options.cpus,
-            mem=options.memory_gb,
+            mem=f"{options.memory_gb * 1024:.0f}MB" if options.memory_gb else None,
             gpus_per_node=options.gpus or None,
             account=options.account,
             qos=options.qos,

@@ -1,0 +1,115 @@
+"""Workers started by `wdsearch launch`, as a person starts them; the faults of many are in tests/faults/fleet.py."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import postgres
+import psutil
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "faults"))
+needs_postgres = pytest.mark.skipif(not postgres.binaries(), reason="PostgreSQL is not installed")
+STUDY = """
+study: shared
+data: {name: digits, init_args: {batch_size: 256}}
+model: {name: mlp, init_args: {hidden: [16]}}
+space: {weight_decay: {timescale: [0.1, 10]}, dropout: {low: 0.0, high: 0.5}}
+budget: {trials: 8, epochs: EPOCHS}
+search: {batch: 2, sampler: random, pruner: none}
+"""
+
+
+def called(*command: str, folder: Path, code: int = 0, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "wdsearch.cli", *command],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("WDSEARCH")} | environment,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def state(folder: Path, **environment: str) -> dict:
+    return json.loads(called("status", "shared", "--json", folder=folder, **environment))
+
+
+def written(folder: Path, epochs: int) -> str:
+    (folder / "shared.yaml").write_text(STUDY.replace("EPOCHS", str(epochs)))
+    return "shared.yaml"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Postgres]:
+    with postgres.running() as found:
+        yield found
+
+
+@needs_postgres
+def test_launched_workers_share_the_budget_exactly_and_say_what_they_do(
+    tmp_path: Path, server: postgres.Postgres
+) -> None:
+    storage = {"WDSEARCH_STORAGE": server.create("shared")}
+    said = called("launch", written(tmp_path, 4), "--workers", "2", folder=tmp_path, **storage)
+    assert "2 workers of shared on local" in said
+    assert "wdsearch status shared --watch" in said
+    called("status", "shared", "--watch", folder=tmp_path, **storage)  # until study and workers have ended
+    found = state(tmp_path, **storage)
+    assert (found["state"], found["spent"], found["counts"]["running"]) == ("done", 8, 0)
+    (launch,) = found["launches"]
+    assert list(launch["jobs"].values()) == ["ended", "ended"]
+    assert found["undelivered"] == 0
+    assert not found["workers"], "both have left"
+    logs = called("logs", "shared", folder=tmp_path, **storage)
+    assert "8 complete" in logs
+    assert logs.count("worker-") == 2
+    assert called("work", "shared", folder=tmp_path, **storage).count("best of 8 trials") == 1, "nothing is left to do"
+
+
+def test_stopped_workers_end_in_order_and_others_go_on(tmp_path: Path) -> None:
+    called("launch", written(tmp_path, 400), "--workers", "1", folder=tmp_path)
+    while not state(tmp_path)["training"]:
+        time.sleep(0.5)
+    (pid,) = [int(job.partition("@")[0]) for job in state(tmp_path)["launches"][0]["jobs"]]
+    said = called("stop", "shared", folder=tmp_path)
+    assert "1 ended" in said
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert "nothing is lost" in called("logs", "shared", folder=tmp_path)
+    assert "no launched workers" in called("stop", "shared", folder=tmp_path)
+    assert state(tmp_path)["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (["--on", "slrum"], ["there is no engine 'slrum'; did you mean slurm?"]),
+        (["-o", "thread=2"], ["local has no option 'thread'; did you mean threads?"]),
+        (["-o", "threads=many"], ["threads is 'many'", "integer"]),
+        (["-o", "threads"], ["-o threads: this is not NAME=VALUE"]),
+        (["--on", "slurm"], ["is a file of one machine", "postgresql://", "$MLFLOW_TRACKING_URI is not set"]),
+    ],
+)
+def test_a_wrong_launch_says_what_is_allowed_and_begins_nothing(
+    tmp_path: Path, arguments: list[str], texts: list[str]
+) -> None:
+    said = called("launch", written(tmp_path, 4), *arguments, folder=tmp_path, code=2)
+    for text in texts:
+        assert text in said
+    assert not (tmp_path / ".wdsearch").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@needs_postgres
+def test_eight_workers_lose_and_double_nothing_under_kills_restarts_and_outages(tmp_path: Path) -> None:
+    from fleet import fleet
+
+    tally = fleet(workers=8, trials=200, kills=50, folder=tmp_path)
+    assert not tally.faults, tally.faults
+    assert tally.counts["kills"] == 50

@@ -222,6 +222,12 @@ def test_a_link_shows_no_password(uri: str, base: str) -> None:
     assert experiment_link(uri, "7") == f"{base}/#/experiments/7/runs?workflowType=machine_learning"
 
 
+def test_a_link_names_the_server_as_people_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WDSEARCH_MLFLOW_PAGE", "https://mlflow.example.org/")
+    assert experiment_link("http://mlflow:5000", "7").startswith("https://mlflow.example.org/#/experiments/7/")
+    assert experiment_link("sqlite:////home/mlflow.db", "7").startswith("http://127.0.0.1:5000/#/")
+
+
 # -- continuing ------------------------------------------------------------------------------------------------
 
 

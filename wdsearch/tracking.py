@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from wdsearch.objective import Result
 from wdsearch.spool import Spool, now_ms, spool_path, spool_paths
 
+PAGE = "WDSEARCH_MLFLOW_PAGE"
 STALLED_S = 15.0
 STUDY = "study"
 MODEL = "model"
@@ -274,10 +275,13 @@ def default_uri(home: Path, given: str | None = None) -> str:
 
 
 def experiment_link(uri: str, experiment: str, port: int = 5000, view: str | None = None) -> str:
-    """The page of a study's runs, in its saved view, without login; MLflow opens in another mode without `workflowType`."""
+    """The page of a study's runs, in its saved view, without login; MLflow opens in another mode without `workflowType`.
+
+    A server is where `$WDSEARCH_MLFLOW_PAGE` says, for people may reach it by another name than workers do.
+    """
     base = f"http://127.0.0.1:{port}"
     if uri.startswith("http"):
-        base = shown_uri(uri).rstrip("/")
+        base = (os.environ.get(PAGE) or shown_uri(uri)).rstrip("/")
     shown = f"&viewStateShareKey={view}" if view else ""
     return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning{shown}"
 

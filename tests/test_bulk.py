@@ -92,7 +92,9 @@ def test_it_reads_as_what_optuna_writes_one_by_one(database: str, study: optuna.
     other = optuna.create_study(storage=open_database(database), study_name="y")
     one_by_one(other)
     anew = optuna.load_study(storage=open_database(database), study_name="x")
-    assert told(anew.trials) == told(other.trials) == told(study.trials)
+    by_optuna = optuna.load_study(storage=optuna.storages.RDBStorage(database), study_name="x")
+    assert told(anew.trials) == told(other.trials) == told(study.trials) == told(by_optuna.trials)
+    assert [trial.datetime_start for trial in anew.trials] == [trial.datetime_start for trial in by_optuna.trials]
     apart = (study.trials[0].datetime_start - other.trials[0].datetime_start).total_seconds()  # type: ignore[operator]
     assert abs(apart) < 60, "the times are of one clock"
 

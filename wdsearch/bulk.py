@@ -1,23 +1,25 @@
 """Many trials in one transaction, where Optuna takes one for each parameter, report and value of a trial.
 
-The only file that knows the tables of Optuna's relational storage: what it writes, Optuna reads as its own. A trial
-that another worker finished meanwhile is left as it is.
+The only file that knows the tables of Optuna's relational storage: what it writes, Optuna reads as its own, and it reads
+what Optuna does, without an object for every cell. A trial that another worker finished meanwhile is left as it is.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import optuna
-from optuna.distributions import distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 End = tuple[TrialState, Sequence[float] | None]
@@ -75,6 +77,76 @@ def finish(study: optuna.Study, ends: Mapping[int, End]) -> None:
         _insert(session, model, (row for trial, (_, values) in found.items() for row in _values(trial, values or ())))
         for trial in session.scalars(select(models.TrialModel).where(models.TrialModel.trial_id.in_(found))):
             trial.state, trial.datetime_complete = found[int(trial.trial_id)][0], datetime.now()
+
+
+class Storage(RDBStorage):
+    """Optuna's storage, which reads trials some times faster."""
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """Trials of a study, by id: those of the ids, and all of higher ones."""
+        trial = models.TrialModel
+        newer = trial.trial_id > trial_id_greater_than
+        wanted = (trial.study_id == study_id, or_(newer, trial.trial_id.in_(included_trial_ids)))
+        with _create_scoped_session(self.scoped_session) as session:
+            models.StudyModel.find_or_raise_by_id(study_id, session)
+            rows = session.execute(select(*trial.__table__.columns).where(*wanted).order_by(trial.trial_id)).all()
+            cells = {model: _cells(session, model, wanted) for model in _CELLS} if rows else {}
+        return [_frozen(row, cells) for row in rows if states is None or row.state in states]
+
+
+_CELLS: dict[type, tuple[str, ...]] = {
+    models.TrialParamModel: ("param_name", "param_value", "distribution_json"),
+    models.TrialValueModel: ("objective", "value", "value_type"),
+    models.TrialUserAttributeModel: ("key", "value_json"),
+    models.TrialSystemAttributeModel: ("key", "value_json"),
+    models.TrialIntermediateValueModel: ("step", "intermediate_value", "intermediate_value_type"),
+}
+
+
+def _cells(session: Session, model: Any, wanted: Sequence[Any]) -> dict[int, list[Any]]:
+    """The rows of a table beside that of trials, by trial, in the order in which they were written."""
+    columns, key = [getattr(model, name) for name in _CELLS[model]], next(iter(model.__table__.primary_key))
+    found: dict[int, list[Any]] = defaultdict(list)
+    for trial, *cells in session.execute(
+        select(model.trial_id, *columns).join(models.TrialModel).where(*wanted).order_by(key)
+    ):
+        found[trial].append(cells)
+    return found
+
+
+def _frozen(row: Any, cells: Mapping[type, Mapping[int, list[Any]]]) -> FrozenTrial:
+    def of(model: type) -> list[Any]:
+        return cells[model].get(row.trial_id, [])
+
+    times = models.TrialModel(_datetime_start_utc=row.datetime_start, _datetime_complete_utc=row.datetime_complete)
+    params = [(name, value, _distribution(text)) for name, value, text in of(models.TrialParamModel)]
+    values, reports = models.TrialValueModel, models.TrialIntermediateValueModel
+    return FrozenTrial(
+        number=row.number,
+        state=row.state,
+        value=None,
+        values=[values.stored_repr_to_value(*stored) for _, *stored in sorted(of(values), key=lambda cell: cell[0])]
+        or None,
+        datetime_start=times.datetime_start,
+        datetime_complete=times.datetime_complete,
+        params={name: distribution.to_external_repr(value) for name, value, distribution in params},
+        distributions={name: distribution for name, _, distribution in params},
+        user_attrs={key: json.loads(text) for key, text in of(models.TrialUserAttributeModel)},
+        system_attrs={key: json.loads(text) for key, text in of(models.TrialSystemAttributeModel)},
+        intermediate_values={step: reports.stored_repr_to_intermediate_value(*stored) for step, *stored in of(reports)},
+        trial_id=row.trial_id,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
 
 
 # -- rows of Optuna's tables -------------------------------------------------------------------------------------------

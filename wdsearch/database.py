@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from optuna.storages import RDBStorage
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from wdsearch import launches, leases
+from wdsearch.bulk import Storage
 
 LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
 CONNECTIONS = 3
@@ -73,7 +73,7 @@ def connected(url: str) -> Iterator[Connection]:
         yield database
 
 
-def open_database(url: str) -> RDBStorage:
+def open_database(url: str) -> Storage:
     """Optuna's storage with our tables beside its own, all made if need be."""
     kind = make_url(url).get_backend_name()
     file = sqlite_file(url)
@@ -82,7 +82,7 @@ def open_database(url: str) -> RDBStorage:
     for attempt in range(OPENING_ATTEMPTS):
         try:
             with _one_at_a_time(url) if kind == "postgresql" else _nothing():
-                opened = RDBStorage(url, engine_kwargs=_options(kind))
+                opened = Storage(url, engine_kwargs=_options(kind))
                 if kind == "sqlite":
                     _write_ahead(opened.engine)
                 _make_tables(opened.engine)

@@ -20,6 +20,8 @@ from wdsearch.objective import Result
 from wdsearch.spool import Spool, now_ms, spool_path, spool_paths
 
 PAGE = "WDSEARCH_MLFLOW_PAGE"
+WAIT = "WDSEARCH_WAIT_FOR_MLFLOW"
+"""Set where a process's end ends all that it started, as in a container: it waits until MLflow has everything."""
 STALLED_S = 15.0
 STUDY = "study"
 MODEL = "model"
@@ -71,6 +73,7 @@ class Tracker:
         self._buffer: list[tuple[str, str, dict[str, Any]]] = []
         self._facts: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._unwaited = MODEL
 
     @classmethod
     def of_study(cls, home: Path, study: str) -> "Tracker | None":
@@ -180,6 +183,7 @@ class Tracker:
 
     def log_model(self, path: Path, trial: int, requirements: list[str]) -> None:
         """The best trial's network, as torch.export wrote it: registered under the study's name, once for each trial."""
+        self._unwaited = "" if os.environ.get(WAIT) else MODEL
         if self.spool.recall("model") != str(trial):
             body = {"path": str(path.absolute()), "trial": trial, "requirements": requirements}
             self._buffer.append((MODEL, "model", body))
@@ -205,12 +209,14 @@ class Tracker:
     def close(self, wait_s: float = 120.0, progress: Callable[[int], None] | None = None) -> Delivery:
         """Wait until all is delivered, `wait_s` are over, or MLflow is out of reach; the rest stays in the spool.
 
-        A model is not waited for: the delivery goes on with it alone.
+        A model is not waited for: the delivery goes on with it alone. With `$WDSEARCH_WAIT_FOR_MLFLOW` it is, by the one who
+        made it, and MLflow may take as long as it gets on.
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
         self.stop_writing()
+        wait_s = math.inf if os.environ.get(WAIT) else wait_s
         end, restarts, least, moved = time.monotonic() + wait_s, 3, math.inf, time.monotonic()
-        while (left := self.spool.left(besides=MODEL)) and time.monotonic() < end:
+        while (left := self.spool.left(besides=self._unwaited)) and time.monotonic() < end:
             if progress:
                 progress(left)
             least, moved = (left, time.monotonic()) if left < least else (least, moved)

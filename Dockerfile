@@ -29,5 +29,6 @@ COPY --from=wheel /wheel /wheel
 RUN pip install --no-deps --no-index /wheel/*.whl
 USER wdsearch
 WORKDIR /work
+# a container ends with its command, and what still delivers to MLflow with it
 ENV WDSEARCH_HOME=/var/lib/wdsearch PYTHONUNBUFFERED=1
 ENTRYPOINT ["wdsearch"]

@@ -16,7 +16,7 @@ from mlflow.entities import Dataset, Run
 
 from wdsearch.delivery import deliver
 from wdsearch.serving import ui_command
-from wdsearch.spool import Spool
+from wdsearch.spool import Spool, spool_paths
 from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
 
 # mlflow 3.17 reads runs in a way that SQLAlchemy 2.1 deprecates
@@ -226,6 +226,15 @@ def test_a_link_names_the_server_as_people_reach_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WDSEARCH_MLFLOW_PAGE", "https://mlflow.example.org/")
     assert experiment_link("http://mlflow:5000", "7").startswith("https://mlflow.example.org/#/experiments/7/")
     assert experiment_link("sqlite:////home/mlflow.db", "7").startswith("http://127.0.0.1:5000/#/")
+
+
+def test_on_one_of_several_machines_it_waits_until_mlflow_has_all(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, "contained", node="a")
+    tracker.start_study({}, {}, {})
+    tracker.log_model(tmp_path / "none.pt2", 3, ["torch"])
+    assert tracker.close(wait_s=0.0).undelivered == 0
+    (path,) = spool_paths(tmp_path, "contained")
+    assert Spool(path).left() == 0, "the model was waited for too"
 
 
 # -- continuing ------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ class Tracker:
         self._buffer: list[tuple[str, str, dict[str, Any]]] = []
         self._facts: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._unawaited = MODEL
 
     @classmethod
     def of_study(cls, home: Path, study: str) -> "Tracker | None":
@@ -180,6 +181,7 @@ class Tracker:
 
     def log_model(self, path: Path, trial: int, requirements: list[str]) -> None:
         """The best trial's network, as torch.export wrote it: registered under the study's name, once for each trial."""
+        self._unawaited = "" if self.node else MODEL
         if self.spool.recall("model") != str(trial):
             body = {"path": str(path.absolute()), "trial": trial, "requirements": requirements}
             self._buffer.append((MODEL, "model", body))
@@ -205,13 +207,14 @@ class Tracker:
     def close(self, wait_s: float = 120.0, progress: Callable[[int], None] | None = None) -> Delivery:
         """Wait until all is delivered, `wait_s` are over, or MLflow is out of reach; the rest stays in the spool.
 
-        A model is not waited for: the delivery goes on with it alone; but on a cluster's node it would end with the job.
+        A model is not waited for: the delivery goes on with it alone. Of a study on several machines it is, by the worker that
+        made it, and MLflow may take as long as it gets on: in a job or a container nothing outlives the worker.
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
         self.stop_writing()
+        wait_s = math.inf if self.node else wait_s
         end, restarts, least, moved = time.monotonic() + wait_s, 3, math.inf, time.monotonic()
-        besides = "" if self.node else MODEL
-        while (left := self.spool.left(besides)) and time.monotonic() < end:
+        while (left := self.spool.left(self._unawaited)) and time.monotonic() < end:
             if progress:
                 progress(left)
             least, moved = (left, time.monotonic()) if left < least else (least, moved)
@@ -228,7 +231,7 @@ class Tracker:
             self._process.wait()
         elif self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # it goes on alone, and needs no warning
-        return self._delivery(self.spool.left(besides))
+        return self._delivery(self.spool.left(self._unawaited))
 
     def _delivery(self, left: int) -> Delivery:
         experiment, error = self.spool.recall("experiment"), self.spool.recall("error")

@@ -70,6 +70,7 @@ class Tracker:
         self._buffer: list[tuple[str, str, dict[str, Any]]] = []
         self._facts: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._unawaited = MODEL
 
     @classmethod
     def of_study(cls, home: Path, study: str) -> "Tracker | None":
@@ -183,6 +184,7 @@ class Tracker:
             body = {"path": str(path.absolute()), "trial": trial, "requirements": requirements}
             self._buffer.append((MODEL, "model", body))
             self._facts["model"] = str(trial)
+            self._unawaited = "" if self.node else MODEL
 
     def end_study(self, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
         """Close the parent run."""
@@ -204,12 +206,13 @@ class Tracker:
     def close(self, wait_s: float = 120.0, progress: Callable[[int], None] | None = None) -> Delivery:
         """Wait until all is delivered, `wait_s` are over, or MLflow is out of reach; the rest stays in the spool.
 
-        A model is not waited for: the delivery goes on with it alone.
+        A model is not waited for: the delivery goes on with it alone. Of a study on several machines it is, by the worker that
+        made it: on a cluster what a worker leaves behind ends with it.
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
         self.stop_writing()
         end, restarts, least, moved = time.monotonic() + wait_s, 3, math.inf, time.monotonic()
-        while (left := self.spool.left(besides=MODEL)) and time.monotonic() < end:
+        while (left := self.spool.left(self._unawaited)) and time.monotonic() < end:
             if progress:
                 progress(left)
             least, moved = (left, time.monotonic()) if left < least else (least, moved)
@@ -226,7 +229,7 @@ class Tracker:
             self._process.wait()
         elif self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # it goes on alone, and needs no warning
-        return self._delivery(self.spool.left(besides=MODEL))
+        return self._delivery(self.spool.left(self._unawaited))
 
     def _delivery(self, left: int) -> Delivery:
         experiment, error = self.spool.recall("experiment"), self.spool.recall("error")

@@ -165,8 +165,9 @@ class Tracker:
         self._facts |= {f"open {key}": "", f"result {key}": written}
 
     def sweep(self, results: Mapping[str, Result]) -> None:
-        """End the runs of finished trials that are still open when all machines have delivered, as after a lost disk."""
+        """End the runs that are still open when all machines have delivered, as after a lost disk; the study's own too."""
         endings = {key: _ending(*ending(result), result.epochs, result.diagnostics) for key, result in results.items()}
+        endings[STUDY] = _ending("COMPLETE", {}, {}, 0, None)
         self._buffer.append((STUDY, "sweep", {"endings": endings}))
 
     def discard(self) -> None:

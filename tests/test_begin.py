@@ -23,6 +23,7 @@ from wdsearch.config import load_study
 from wdsearch.datasets import DATASETS
 from wdsearch.editor_schema import study_schema
 from wdsearch.errors import DataError
+from wdsearch.launching import engines
 from wdsearch.models import MODELS
 from wdsearch.preview import preview
 from wdsearch.regularizers import REGULARIZERS
@@ -221,6 +222,7 @@ def test_validate_does_not_load_torch_for_what_is_no_yaml(tmp_path: Path) -> Non
 
 def test_list_names_all_that_there_is_with_what_it_takes() -> None:
     found = json.loads(called("list", "--json").stdout)
+    assert found.pop("engines") == json.loads(json.dumps(engines()))
     assert found == json.loads(json.dumps(catalog()))
     tables = {
         "regularizers": REGULARIZERS,

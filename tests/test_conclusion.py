@@ -155,6 +155,21 @@ def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
     assert "the best model is not in MLflow" in (tmp_path / "spool" / "waiting.log").read_text()
 
 
+def test_on_a_cluster_its_maker_waits_for_a_model_and_nobody_else(tmp_path: Path) -> None:
+    from wdsearch.tracking import Tracker
+
+    maker, other = (Tracker(tmp_path, "waiting", node="here") for _ in range(2))
+    maker.start_study({}, {}, {})
+    maker.log_model(tmp_path / "none.pt2", 3, ["torch"])
+    maker.flush()
+    began = time.monotonic()
+    assert other.close(wait_s=1.0).undelivered <= 1, "a model is no reason to stay"
+    assert time.monotonic() - began < 60
+    maker.end_study({}, {})
+    assert maker.close(wait_s=120.0).undelivered == 0
+    assert "the best model is not in MLflow" in (tmp_path / "spool" / "waiting@here.log").read_text()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "options"),
     [

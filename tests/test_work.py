@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,10 +22,11 @@ from sqlalchemy import create_engine
 from test_search import STUDY, told
 from zoo import Counting, Recurrent, ZooData
 
+import wdsearch
 from wdsearch.config import load_study
 from wdsearch.leases import MOST_TAKEOVERS, Leases
 from wdsearch.objective import Result
-from wdsearch.results import StudyResult, load_result, spent
+from wdsearch.results import CONCLUDED, StudyResult, load_result, spent
 from wdsearch.storage import Home
 from wdsearch.work import Work
 
@@ -213,6 +215,37 @@ def test_the_first_of_two_workers_that_tell_counts(tmp_path: Path, end: str) -> 
     else:
         work.tell({trial: Result(end, 8, {"val_loss": 0.5}, 0.01, {}, {})})
     assert (study.trials[0].state, study.trials[0].values) == (TrialState.COMPLETE, [0.25])
+
+
+def test_who_comes_while_another_makes_the_studys_end_waits_and_opens_no_run_again(tmp_path: Path) -> None:
+    result = wdsearch.run(STUDY, home=tmp_path, progress=False)
+    study, engine = Home(tmp_path).load_with_engine("small")
+    study.set_user_attr(CONCLUDED, None)
+    other = Leases(engine, study._study_id, result.folder / "workers")
+    other.join()
+    assert other.claim_conclusion()
+
+    def conclude() -> None:
+        time.sleep(3.0)
+        study.set_user_attr(CONCLUDED, 14)
+        other.finish()
+
+    thread, began, known = threading.Thread(target=conclude), time.monotonic(), runs(tmp_path, "small")
+    thread.start()
+    assert told(wdsearch.run(STUDY, home=tmp_path, progress=False)) == told(result)
+    assert time.monotonic() - began > 3.0
+    thread.join()
+    assert runs(tmp_path, "small") == known
+    assert {status for status, _ in known.values()} == {"FINISHED"}
+
+
+def runs(home: Path, study: str) -> dict[str, tuple[str, int]]:
+    """Each run's status and end by its key."""
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    return {run.data.tags["wdsearch.key"]: (run.info.status, run.info.end_time) for run in found}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])

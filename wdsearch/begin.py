@@ -57,12 +57,13 @@ def validate(
 
 
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """What a study file can name: regularizers, models, data sets, samplers, pruners."""
+    """What can be named: regularizers, models, data sets, samplers, pruners, and the engines of workers."""
     with _waiting("looking into the tables"):
         from wdsearch.catalog import catalog
+        from wdsearch.launching import engines
         from wdsearch.overviews import catalog_overview
 
-        found = catalog()
+        found = catalog() | {"engines": engines()}
     if as_json:
         import json
 

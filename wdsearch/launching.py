@@ -4,21 +4,25 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from wdsearch.catalog import NEEDED, Argument
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.database import backend, shown_url
+from wdsearch.kinds import annotation_of
 from wdsearch.launchers import (
     ENDED,
     LAUNCHERS,
     RUNNING,
     UNKNOWN,
     WAITING,
+    EngineError,
     Launcher,
     LauncherOptions,
     LaunchError,
@@ -33,19 +37,19 @@ from wdsearch.studyfile import nearest, shown
 TRACKING = "MLFLOW_TRACKING_URI"
 
 
-class EngineError(Exception):
-    """An engine, or an option of it, that does not exist, or does not fit the study's storage."""
-
-
 @dataclass(frozen=True)
 class Started:
-    """What `launch` did: the launch, or what would have been given to the engine (`script`)."""
+    """What `launch` did: the launch, or what would have been given to the engine (`script`).
+
+    `follow_up` are the commands for what comes next, by what they do.
+    """
 
     study: str
     engine: str
     workers: int
     script: str
     launch: Launch | None
+    follow_up: Mapping[str, str] = field(default_factory=dict)
 
 
 def launch(
@@ -77,15 +81,24 @@ def launch(
     started = Started(config.study, on, workers, launcher.script(order, given), None)
     if dry_run:
         return started
+    if launcher.renders:
+        return _begun(started, made, order, given)
     if is_file(source):
         from wdsearch.search import begin
 
         begin(config, place, storage, progress)
     opened, engine = place.load_with_engine(config.study, storage)
-    folder.mkdir(parents=True)
-    made = replace(made, folder=str(folder), jobs=tuple(launcher.start(order, given)))
-    record(engine, opened._study_id, made)
-    return replace(started, launch=made)
+    done = _begun(started, made, order, given)
+    assert done.launch is not None
+    record(engine, opened._study_id, done.launch)
+    return done
+
+
+def _begun(started: Started, made: Launch, order: Order, options: LauncherOptions) -> Started:
+    launcher = LAUNCHERS[made.engine]
+    order.folder.mkdir(parents=True)
+    made = replace(made, folder=str(order.folder), jobs=tuple(launcher.start(order, options)))
+    return replace(started, launch=made, follow_up=launcher.follow_up(order.study, made.jobs, options))
 
 
 @dataclass(frozen=True)
@@ -160,16 +173,35 @@ def options_of(name: str, given: Mapping[str, Any]) -> LauncherOptions:
         faults = []
         for item in error.errors():
             key = ".".join(map(str, item["loc"]))
-            if item["type"] == "extra_forbidden":
+            if item["type"] == "missing":
+                faults.append(f"{name} needs the option {key}: -o {key}=...")
+            elif item["type"] == "extra_forbidden":
                 faults.append(f"{name} has no option {shown(key)}{nearest(key, kind.model_fields)}")
             else:
                 faults.append(f"{key} is {shown(item['input'])}: {item['msg']}")
         raise EngineError("\n".join(faults)) from None
 
 
+def engines() -> list[dict[str, Any]]:
+    """All engines with their options, as JSON can hold them."""
+    return [
+        {"name": name, "summary": launcher.summary, "arguments": _options_of(launcher.options)}
+        for name, launcher in LAUNCHERS.items()
+    ]
+
+
+def _options_of(kind: type[LauncherOptions]) -> list[dict[str, Any]]:
+    found = []
+    for name, field_ in kind.model_fields.items():
+        takes = annotation_of(Parameter(name, Parameter.KEYWORD_ONLY, annotation=field_.annotation))
+        default = NEEDED if field_.is_required() else field_.get_default(call_default_factory=True)
+        found.append(Argument(name, takes, default).as_dict() | {"about": field_.description or ""})
+    return found
+
+
 def check_shared(launcher: Launcher[Any], home: Home, storage: str | None) -> None:
     """Raise EngineError if workers on several machines could not share the storage, or MLflow."""
-    if not launcher.spans:
+    if not launcher.spans or launcher.renders:
         return
     faults = []
     if backend(home.url(storage)) == "sqlite":

@@ -206,14 +206,24 @@ class Leases:
                 self._insert(database, [CONCLUSION_SLOT], 0)
             return True
         except IntegrityError:
-            holder = sql.and_(_SLOTS.c.study == self.study_id, _SLOTS.c.slot == CONCLUSION_SLOT)
-            with self.engine.begin() as database:
-                name = database.scalar(sql.select(_SLOTS.c.worker).where(holder))
-            if any(row.worker == name and not self._is_dead(row) for row in self._others()):
+            name, lives = self._concluder()
+            if lives:
                 return False
+            holder = sql.and_(_SLOTS.c.study == self.study_id, _SLOTS.c.slot == CONCLUSION_SLOT)
             same = sql.update(_SLOTS).where(holder, _SLOTS.c.worker == name)
             with self.engine.begin() as database:
                 return bool(database.execute(same.values(worker=self.worker)).rowcount)
+
+    def is_concluding(self) -> bool:
+        """Whether another worker that is not known to be dead makes the study's end."""
+        return self._concluder()[1]
+
+    def _concluder(self) -> tuple[str | None, bool]:
+        """Who makes the study's end, or made it, and whether that is another one who lives."""
+        holder = sql.and_(_SLOTS.c.study == self.study_id, _SLOTS.c.slot == CONCLUSION_SLOT)
+        with self.engine.begin() as database:
+            name = database.scalar(sql.select(_SLOTS.c.worker).where(holder))
+        return name, any(row.worker == name and not self._is_dead(row) for row in self._others())
 
     def claimed(self) -> set[int]:
         """All slots that any worker ever reserved for a trial."""

@@ -205,6 +205,7 @@ def catalog_overview(found: Mapping[str, list[dict[str, Any]]]) -> list[Renderab
         *_section("Data sets", "data: {name: ..., init_args: {...}}", found["data"], _arguments),
         *_section("Samplers", "search: {sampler: {name: ..., OPTION: ...}}", found["samplers"], _arguments),
         *_section("Pruners", "search: {pruner: {name: ..., OPTION: ...}}", found["pruners"], _arguments),
+        *_section("Engines", "wdsearch launch STUDY --on ENGINE -o OPTION=...", found["engines"], _options),
     ]
 
 
@@ -230,6 +231,10 @@ def _strength(entry: Mapping[str, Any]) -> str:
 
 def _arguments(entry: Mapping[str, Any]) -> str:
     return ", ".join(map(_argument, entry["arguments"]))
+
+
+def _options(entry: Mapping[str, Any]) -> str:
+    return "\n".join(f"{_argument(option)}: {option['about']}" for option in entry["arguments"])
 
 
 def _argument(argument: Mapping[str, Any]) -> str:

@@ -76,13 +76,28 @@ def run(
     config, place = load_study(source, overrides), Home(home)
     with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(place, storage):
         loop = _opened(config, place, storage, tracker, bar)
+        if _ends_elsewhere(loop):
+            return load_result(loop.study, place)
         with _delivering(loop), stopping_by_signal(loop.stop, lambda: _stopped(loop)):
             _search(loop)
             concluded = _conclude(loop)
-        loop.work.leases.finish()
         if concluded:
             loop.study.set_user_attr(CONCLUDED, config.budget.trials)
+        loop.work.leases.finish()
         return load_result(loop.study, place)
+
+
+def _ends_elsewhere(loop: SearchLoop) -> bool:
+    """Whether this worker comes when another one makes the study's end: it waits for that, and opens nothing again."""
+    with stopping_by_signal(loop.stop, lambda: _stopped(loop)):
+        while loop.work.leases.is_concluding():
+            loop.progress.say("waiting for another worker, which makes the study's end")
+            loop.check_stopping()
+            time.sleep(1.0)
+    ended = bool(loop.study.user_attrs.get(CONCLUDED) == loop.config.budget.trials)
+    if ended:
+        loop.tracker.stop_writing()
+    return ended
 
 
 def begin(config: StudyConfig, home: Home, storage: str | None = None, progress: bool = True) -> None:

@@ -316,6 +316,19 @@ def _files_near(path: Path) -> str:
     return f"; beside it: {', '.join(str(path.parent / name) for name in near)}"
 
 
-def as_yaml(content: Any) -> str:
-    """Plain content as YAML, in the order of its keys; lists and short mappings on one line."""
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+def as_yaml(content: Any, flow: bool = True) -> str:
+    """Plain content as YAML, in the order of its keys; with `flow` lists and short mappings are on one line."""
+    style = None if flow else False
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=style, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as such, and quotes what readers of YAML 1.2 would take for a number, such as 1e5."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"{_NUMBER}|^0o[0-7]+$"), [*"-+.0123456789"])

@@ -66,13 +66,8 @@ def started(found: Started) -> list[str]:
     """What `wdsearch launch` prints: which workers run where, and the next commands."""
     jobs = found.launch.jobs if found.launch else ()
     given = f"{', '.join(jobs[:8])}{', ...' if len(jobs) > 8 else ''}"
-    return [
-        f"{found.workers} workers of [bold]{found.study}[/bold] on {found.engine}: {given}",
-        "",
-        f"status          [bold]wdsearch status {found.study} --watch[/bold]",
-        f"logs            [bold]wdsearch logs {found.study} --follow[/bold]",
-        f"end them        [bold]wdsearch stop {found.study}[/bold]",
-    ]
+    next_lines = [f"{does:<15} [bold]{escape(command)}[/bold]" for does, command in found.follow_up.items()]
+    return [f"{found.workers} workers of [bold]{found.study}[/bold] on {found.engine}: {given}", "", *next_lines]
 
 
 def stopped(study: str, found: Sequence[LaunchStatus]) -> list[str]:

@@ -166,8 +166,9 @@ class Tracker:
         self._facts |= {f"open {key}": "", f"result {key}": written}
 
     def sweep(self, results: Mapping[str, Result]) -> None:
-        """End the runs of finished trials that are still open when all machines have delivered, as after a lost disk."""
+        """End the runs that are still open when all machines have delivered, as after a lost disk; the study's own too."""
         endings = {key: _ending(*ending(result), result.epochs, result.diagnostics) for key, result in results.items()}
+        endings[STUDY] = _ending("COMPLETE", {}, {}, 0, None)
         self._buffer.append((STUDY, "sweep", {"endings": endings}))
 
     def discard(self) -> None:
@@ -186,6 +187,7 @@ class Tracker:
             body = {"path": str(path.absolute()), "trial": trial, "requirements": requirements}
             self._buffer.append((MODEL, "model", body))
             self._facts["model"] = str(trial)
+            self._unawaited = "" if self.node else MODEL
 
     def end_study(self, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
         """Close the parent run."""

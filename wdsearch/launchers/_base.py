@@ -14,6 +14,10 @@ WAITING, RUNNING, ENDED, UNKNOWN = "waiting", "running", "ended", "unknown"
 """What becomes of a job: not begun, at work, gone (its log says how), or what cannot be found out from here."""
 
 
+class EngineError(Exception):
+    """An engine, or an option of it, that does not exist, or does not fit the study's storage."""
+
+
 class LaunchError(Exception):
     """An engine that is not there, or refuses."""
 
@@ -43,12 +47,17 @@ O = TypeVar("O", bound=LauncherOptions)  # noqa: E741 - options
 
 
 class Launcher(ABC, Generic[O]):
-    """One engine. `spans` machines or not: what does needs a storage and an MLflow that they share."""
+    """One engine. `spans` machines or not: what does needs a storage and an MLflow that they share.
+
+    One that only `renders` writes what its user hands on: no study is begun and no storage looked at, for the workers may
+    have another one than this machine.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     options: ClassVar[type[LauncherOptions]]
     spans: ClassVar[bool]
+    renders: ClassVar[bool] = False
 
     @abstractmethod
     def script(self, order: Order, options: O) -> str:
@@ -57,6 +66,14 @@ class Launcher(ABC, Generic[O]):
     @abstractmethod
     def start(self, order: Order, options: O) -> Sequence[str]:
         """Start the workers; the engine's names of its jobs. Raises LaunchError."""
+
+    def follow_up(self, study: str, jobs: Sequence[str], options: O) -> dict[str, str]:
+        """The commands for what comes next, by what they do."""
+        return {
+            "status": f"wdsearch status {study} --watch",
+            "logs": f"wdsearch logs {study} --follow",
+            "end them": f"wdsearch stop {study}",
+        }
 
     @abstractmethod
     def states(self, jobs: Sequence[str], options: O) -> dict[str, str]:

@@ -1,0 +1,178 @@
+"""What the schemas of Kubernetes let pass and a cluster refuses, or misunderstands: cron texts, names, quantities, policies."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from zoneinfo import available_timezones
+
+LONGEST_LABEL, LONGEST_CRON_JOB, LONGEST_SUBDOMAIN = 63, 52, 253
+"""A job's pods get its name and a suffix, and a CronJob's jobs as well: hence its fewer letters."""
+CONFIG_MAP_BYTES = 1024 * 1024
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
+_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+_ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(m|k|[MGTPE]|[KMGTPE]i|[eE][-+]?[0-9]+)?")
+_SIZES = {"": 1.0, "m": 1e-3, "k": 1e3}
+_SIZES |= {letter: 1000.0**power for power, letter in enumerate("MGTPE", start=2)}
+_SIZES |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", start=1)}
+_MONTHS = {name: number for number, name in enumerate(re.findall("...", "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC"), 1)}
+_DAYS = {name: number for number, name in enumerate(re.findall("...", "SUNMONTUEWEDTHUFRISAT"))}
+_FIELDS: tuple[tuple[str, int, int, Mapping[str, int]], ...] = (
+    ("minute", 0, 59, {}),
+    ("hour", 0, 23, {}),
+    ("day of the month", 1, 31, {}),
+    ("month", 1, 12, _MONTHS),
+    ("day of the week", 0, 6, _DAYS),
+)
+CONCURRENCY = ("Allow", "Forbid", "Replace")
+
+
+def check_manifest(manifest: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a ConfigMap, Job or CronJob, each fault with its place; empty if nothing is found."""
+    kind = manifest.get("kind")
+    if kind not in _CHECKS:
+        return [f"kind is {kind!r}; known are {', '.join(_CHECKS)}"]
+    meta, longest = manifest.get("metadata", {}), LONGEST_CRON_JOB if kind == "CronJob" else LONGEST_LABEL
+    named = _name(meta.get("name"), "metadata.name", LONGEST_SUBDOMAIN if kind == "ConfigMap" else longest)
+    space = _name(meta["namespace"], "metadata.namespace", LONGEST_LABEL) if "namespace" in meta else ()
+    return [*named, *space, *_labels(meta, "metadata"), *_CHECKS[kind](manifest)]
+
+
+def cron_faults(text: str) -> list[str]:
+    """What is wrong with a cron text of five fields, as Kubernetes reads it."""
+    fields = text.split()
+    if len(fields) != len(_FIELDS):
+        names = ", ".join(name for name, *_ in _FIELDS)
+        return [f"{text!r} has {len(fields)} fields; cron takes five: {names}"]
+    return [fault for field, known in zip(fields, _FIELDS, strict=True) for fault in _cron_field(field, *known)]
+
+
+def quantity(text: Any) -> float | None:
+    """The number that "500m" or "2Gi" stands for; None for what is no quantity."""
+    found = _QUANTITY.fullmatch(str(text))
+    if found is None or isinstance(text, bool):
+        return None
+    suffix = found[2] or ""
+    return float(found[1]) * _SIZES[suffix] if suffix in _SIZES else float(found[1] + suffix)
+
+
+def _cron_field(field: str, name: str, low: int, high: int, words: Mapping[str, int]) -> Iterator[str]:
+    for part in field.split(","):
+        span, slash, step = part.partition("/")
+        ends = [words.get(end.upper(), end) for end in span.split("-")]
+        numbers = [int(end) for end in ends if str(end).isascii() and str(end).isdigit()]
+        if slash and not (step.isascii() and step.isdigit() and int(step) > 0):
+            yield f"{name} {part!r}: a step is a whole number above 0"
+        if span in ("*", "?"):
+            continue
+        if len(numbers) != len(ends) or len(ends) > 2:
+            yield f"{name} {part!r} is neither a number, a span such as {low}-{high}, nor *"
+        elif not all(low <= number <= high for number in numbers):
+            yield f"{name} {part!r} is not within {low} to {high}"
+        elif numbers != sorted(numbers):
+            yield f"{name} {part!r} ends before it begins"
+
+
+def _name(given: Any, place: str, longest: int) -> Iterator[str]:
+    pattern = _SUBDOMAIN if longest == LONGEST_SUBDOMAIN else _LABEL
+    if not isinstance(given, str) or not pattern.fullmatch(given):
+        dots = ", dots" if pattern is _SUBDOMAIN else ""
+        yield f"{place} is {given!r}; a name has small letters, digits{dots} and -, and begins and ends with one of the first two"
+    elif len(given) > longest:
+        yield f"{place} is {given!r}, of {len(given)} letters; at most {longest} are allowed"
+
+
+def _labels(meta: Mapping[str, Any], place: str) -> Iterator[str]:
+    for key, value in meta.get("labels", {}).items():
+        prefix, slash, name = key.rpartition("/")
+        fine = _VALUE.fullmatch(name) and 0 < len(name) <= LONGEST_LABEL
+        if not fine or (slash and not (_SUBDOMAIN.fullmatch(prefix) and len(prefix) <= LONGEST_SUBDOMAIN)):
+            yield f"{place}.labels: {key!r} is no label"
+        if not isinstance(value, str) or not _VALUE.fullmatch(value) or len(value) > LONGEST_LABEL:
+            yield f"{place}.labels.{key} is {value!r}; it takes up to {LONGEST_LABEL} letters, digits, - _ . (not first or last)"
+
+
+def _config_map(manifest: Mapping[str, Any]) -> Iterator[str]:
+    data = manifest.get("data", {})
+    for key in data:
+        yield from [] if _KEY.fullmatch(key) and len(key) <= LONGEST_SUBDOMAIN else [f"data: {key!r} is no key"]
+    size = sum(len(text.encode()) for text in data.values())
+    if size > CONFIG_MAP_BYTES:
+        yield f"data has {size} bytes; a ConfigMap takes {CONFIG_MAP_BYTES}"
+
+
+def _cron_job(manifest: Mapping[str, Any]) -> Iterator[str]:
+    spec = manifest.get("spec", {})
+    for fault in cron_faults(str(spec.get("schedule", ""))):
+        yield f"spec.schedule: {fault}"
+    zone, policy = spec.get("timeZone", "Etc/UTC"), spec.get("concurrencyPolicy", "Allow")
+    if zone not in available_timezones():
+        yield f"spec.timeZone is {zone!r}; it is named as in Europe/Berlin or Etc/UTC"
+    if policy not in CONCURRENCY:
+        yield f"spec.concurrencyPolicy is {policy!r}; it is one of {', '.join(CONCURRENCY)}"
+    template = spec.get("jobTemplate", {})
+    yield from _labels(template.get("metadata", {}), "spec.jobTemplate.metadata")
+    yield from _job(template, "spec.jobTemplate.spec")
+
+
+def _job(manifest: Mapping[str, Any], place: str = "spec") -> Iterator[str]:
+    spec = manifest.get("spec", {})
+    for key, least in {"parallelism": 1, "completions": 1, "backoffLimit": 0, "ttlSecondsAfterFinished": 0}.items():
+        if key in spec and not (isinstance(spec[key], int) and spec[key] >= least):
+            yield f"{place}.{key} is {spec[key]!r}; it is a whole number from {least}"
+    template = spec.get("template", {})
+    pod, inside = template.get("spec", {}), f"{place}.template"
+    policy = pod.get("restartPolicy")
+    if policy not in ("Never", "OnFailure"):
+        yield f"{inside}.spec.restartPolicy is {policy!r}; of a job it is Never or OnFailure"
+    if "podFailurePolicy" in spec and policy != "Never":
+        yield f"{place}.podFailurePolicy goes with restartPolicy: Never alone"
+    yield from _labels(template.get("metadata", {}), f"{inside}.metadata")
+    yield from _pod(pod, f"{inside}.spec")
+
+
+def _pod(pod: Mapping[str, Any], place: str) -> Iterator[str]:
+    volumes = [volume.get("name") for volume in pod.get("volumes", [])]
+    for index, volume in enumerate(pod.get("volumes", [])):
+        yield from _name(volume.get("name"), f"{place}.volumes[{index}].name", LONGEST_LABEL)
+        claim = volume.get("persistentVolumeClaim")
+        if claim is not None:
+            yield from _name(claim.get("claimName"), f"{place}.volumes[{index}].claimName", LONGEST_SUBDOMAIN)
+    if len(set(volumes)) < len(volumes):
+        yield f"{place}.volumes: names are given twice"
+    if not pod.get("containers"):
+        yield f"{place}.containers: there is none"
+    for index, container in enumerate(pod.get("containers", [])):
+        yield from _container(container, f"{place}.containers[{index}]", volumes)
+
+
+def _container(container: Mapping[str, Any], place: str, volumes: Sequence[str | None]) -> Iterator[str]:
+    yield from _name(container.get("name"), f"{place}.name", LONGEST_LABEL)
+    image = container.get("image")
+    if not isinstance(image, str) or not image or re.search(r"\s", image):
+        yield f"{place}.image is {image!r}; it takes the name of an image, such as registry.example.org/wdsearch:1"
+    resources = container.get("resources", {})
+    limits = {name: quantity(text) for name, text in resources.get("limits", {}).items()}
+    for kind in ("requests", "limits"):
+        for name, text in resources.get(kind, {}).items():
+            number, most = quantity(text), limits.get(name)
+            if number is None:
+                yield f"{place}.resources.{kind}.{name} is {text!r}; quantities look like 2, 500m or 4Gi"
+            elif kind == "requests" and most is not None and number > most:
+                yield f"{place}.resources.requests.{name} is {text!r}, more than its limit"
+    for mount in container.get("volumeMounts", []):
+        if mount.get("name") not in volumes:
+            yield f"{place}.volumeMounts: there is no volume {mount.get('name')!r}"
+        if not str(mount.get("mountPath", "")).startswith("/"):
+            yield f"{place}.volumeMounts: {mount.get('mountPath')!r} does not begin with /"
+    for variable in container.get("env", []):
+        if not _ENVIRONMENT.fullmatch(str(variable.get("name", ""))):
+            yield f"{place}.env: {variable.get('name')!r} is no name of a variable"
+        secret = variable.get("valueFrom", {}).get("secretKeyRef")
+        if secret is not None:
+            yield from _name(secret.get("name"), f"{place}.env.{variable.get('name')}: the secret", LONGEST_SUBDOMAIN)
+
+
+_CHECKS = {"ConfigMap": _config_map, "Job": _job, "CronJob": _cron_job}

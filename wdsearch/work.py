@@ -137,9 +137,10 @@ class Work:
 
     def _give_up_doubles(self) -> None:
         """Of two trials of a slot, one asked for by a worker that was taken for dead meanwhile, the first one counts."""
-        first = {trial.number for trial in trials_by_slot(self.study).values()}
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if SLOT in trial.user_attrs and trial.number not in first:
+        trials = self.study.get_trials(deepcopy=False)  # one look: what another worker asks for meanwhile is no double
+        first = {trial.number for trial in _by_slot(trials).values()}
+        for trial in trials:
+            if trial.state == TrialState.RUNNING and SLOT in trial.user_attrs and trial.number not in first:
                 self.fail(Trial(self.study, trial._trial_id), "another worker had asked for this trial before")
 
     def _begin_now(self, slots: Iterable[Slot]) -> None:
@@ -205,8 +206,12 @@ class Work:
 
 def trials_by_slot(study: optuna.Study) -> dict[int, FrozenTrial]:
     """The trial of each slot; if a slot has two, the first."""
+    return _by_slot(study.get_trials(deepcopy=False))
+
+
+def _by_slot(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
     found: dict[int, FrozenTrial] = {}
-    for trial in study.get_trials(deepcopy=False):
+    for trial in trials:
         if SLOT in trial.user_attrs:
             found.setdefault(trial.user_attrs[SLOT], trial)
     return found

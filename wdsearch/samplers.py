@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from wdsearch.noise import derive_seed
 from wdsearch.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.schema import Choice, StudyConfig
+from wdsearch.timetable import WARM
 
 SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": TPESampler,
@@ -100,19 +101,37 @@ def ask(
 ) -> list[Trial]:
     """Ask for a trial for each slot; its number is the trial's attribute `slot`.
 
+    The first slots of a study that was told where to begin take these parameters, whichever worker asks.
     The sampler is asked in a copy of the study in memory and is new for each ask, and a trial enters the storage as a
     whole: a worker that is killed in between and started again asks for the rest as if nothing had happened.
     """
     sampler = build_sampler(config)
     shadow = _as_shown_so_far(study, sampler) if slots else study
-    return [_created(study, _asked_of(shadow, config, distributions, slot), {SLOT: slot}) for slot in slots]
+    warm = dict(enumerate(study.user_attrs.get(WARM, ()))) if slots else {}
+    return [
+        _created(
+            study,
+            _asked_of(shadow, config, distributions, slot, warm[slot]["params"] if slot in warm else None),
+            {SLOT: slot} | ({WARM: warm[slot]["from"]} if slot in warm else {}),
+        )
+        for slot in slots
+    ]
 
 
 def _asked_of(
-    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], slot: int
+    study: optuna.Study,
+    config: StudyConfig,
+    distributions: dict[str, BaseDistribution],
+    slot: int,
+    params: Mapping[str, Any] | None,
 ) -> FrozenTrial:
+    """What the sampler says, or `params`, now in training in the study as well."""
     study.sampler = build_sampler(config, slot)
-    trial = study.ask(fixed_distributions=distributions)
+    if params is None:
+        trial = study.ask(fixed_distributions=distributions)
+    else:
+        given = create_trial(state=TrialState.RUNNING, params=dict(params), distributions=distributions)
+        trial = _created(study, given)
     if isinstance(study.sampler, GPSampler):
         _lie(study, trial)
     return study._storage.get_trial(trial._trial_id)

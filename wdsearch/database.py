@@ -13,7 +13,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
-from wdsearch import launches, leases
+from wdsearch import fires, launches, leases
 
 LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
 CONNECTIONS = 3
@@ -96,7 +96,7 @@ def open_database(url: str) -> RDBStorage:
 
 
 def _make_tables(engine: Engine) -> None:
-    for metadata in (leases.METADATA, launches.METADATA):
+    for metadata in (leases.METADATA, launches.METADATA, fires.METADATA):
         metadata.create_all(engine)
 
 

@@ -45,6 +45,10 @@ SOUND = {path.name: path.read_text() for path in STUDIES} | {
     "no groups": GOOD.replace(SPACE, "{low: 1e-4, high: 1, groups: null}"),
     "what decays by exceptions": GOOD + "optimizer: {decay: {rule: all, exclude: ['norm'], include: []}}\n",
     "what decays by a rule": GOOD + "optimizer: {decay: all}\n",
+    "a schedule": GOOD
+    + "schedule: {cron: 0 2 * * 1, timezone: Europe/Berlin, overlap: queue, options: {threads: 1}}\n",
+    "a schedule in short": GOOD + "schedule: {cron: '@daily', catch_up: none}\n",
+    "no schedule": GOOD + "schedule:\n",
     "several goals": GOOD + "objective: {minimize: val_loss, maximize: [val_accuracy], constraints: {gap: {max: 1}}}\n",
 }
 BROKEN = {
@@ -89,6 +93,9 @@ BROKEN = {
     "off for the learning rate": GOOD.replace("budget", "  lr: {low: 0.1, high: 1, off: true}\nbudget"),
     "an unknown result": GOOD + "objective: {minimize: val_los}\n",
     "an unknown precision": GOOD + "trainer: {precision: 16}\n",
+    "an unknown key of a schedule": GOOD + "schedule: {cron: 0 2 * * 1, tz: UTC}\n",
+    "a schedule without times": GOOD + "schedule: {timezone: UTC}\n",
+    "an unknown engine": GOOD + "schedule: {cron: '@daily', on: slrm}\n",
     "a name with a space": GOOD.replace("study: good", "study: a b"),
     "an empty space": GOOD.replace(f"  weight_decay: {SPACE}\n", "").replace("space:", "space: {}"),
 }

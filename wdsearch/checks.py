@@ -15,6 +15,7 @@ from wdsearch.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConf
 from wdsearch.sources import Faults, attribute_of_data, check_data, check_model, is_solo
 from wdsearch.studyfile import Location, as_written, nearest, shown
 from wdsearch.tasks import LOSSES, METRICS
+from wdsearch.timetable import LONGEST_FAMILY
 
 TAKEN = {
     "accelerator", "barebones", "callbacks", "devices", "enable_checkpointing", "enable_model_summary",
@@ -49,6 +50,9 @@ def check(sections: Mapping[str, Any]) -> Faults:
         yield ("metric",), f"metric is {metric!r}, which is for {METRICS[metric].task}; for {task}: {fitting}"
     if "search" in sections:
         yield from _search(sections["search"], sections.get("objective"))
+    name = sections.get("study", "")
+    if sections.get("schedule") and len(name) > LONGEST_FAMILY:
+        yield ("study",), f"study has {len(name)} letters; with a schedule at most {LONGEST_FAMILY}: a date is added"
 
 
 def settled(config: StudyConfig) -> StudyConfig:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from wdsearch.begin import BEGIN, Overrides, StudyFile
-from wdsearch.operate import OPERATE, HomeOption, StorageOption, Study, storage_commands
+from wdsearch.operate import OPERATE, RESULTS, HomeOption, StorageOption, Study, storage_commands
 
 
 class _Commands(TyperGroup):
@@ -41,6 +41,7 @@ EXIT_CODES = {
     "NotStoredError": 2,
     "EngineError": 2,
     "LaunchError": 1,
+    "ScheduleError": 2,
     "BuildError": 2,
     "DataError": 2,
     "ScaffoldError": 2,
@@ -332,7 +333,7 @@ def _clear_errors() -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
-for _panel, _commands in (("begin", BEGIN), ("workers", OPERATE)):
+for _panel, _commands in (("begin", BEGIN), ("workers", OPERATE), ("results", RESULTS)):
     for _name, (_command, _example) in _commands.items():
         app.command(_name, rich_help_panel=PANELS[_panel], epilog=f"Example: {_example}")(_clear_errors()(_command))
 app.add_typer(storage_commands, name="storage", rich_help_panel=PANELS["workers"])

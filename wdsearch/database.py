@@ -12,7 +12,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
-from wdsearch import launches, leases
+from wdsearch import fires, launches, leases
 from wdsearch.bulk import Storage
 
 LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
@@ -96,7 +96,7 @@ def open_database(url: str) -> Storage:
 
 
 def _make_tables(engine: Engine) -> None:
-    for metadata in (leases.METADATA, launches.METADATA):
+    for metadata in (leases.METADATA, launches.METADATA, fires.METADATA):
         metadata.create_all(engine)
 
 

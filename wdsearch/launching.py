@@ -53,7 +53,7 @@ class Started:
 
 
 def launch(
-    source: str | Path,
+    source: str | Path | StudyConfig,
     on: str = "local",
     workers: int = 2,
     options: Mapping[str, Any] | None = None,
@@ -63,11 +63,13 @@ def launch(
     storage: str | None = None,
     dry_run: bool = False,
     progress: bool = True,
+    attributes: Mapping[str, Any] | None = None,
 ) -> Started:
     """Start workers of a study, by its file (which begins it) or by the name of one that was begun.
 
-    `options` are those of the engine `on`. With `dry_run` nothing is started and nothing begun. Raises EngineError for a
-    wrong engine or option, LaunchError if the engine refuses, and what `run` raises for a faulty study.
+    `options` are those of the engine `on`, `attributes` are kept with a study that is new. With `dry_run` nothing is started
+    and nothing begun. Raises EngineError for a wrong engine or option, LaunchError if the engine refuses, and what `run`
+    raises for a faulty study.
     """
     launcher, given = engine_of(on), options_of(on, options or {})
     if workers < 1:
@@ -83,10 +85,10 @@ def launch(
         return started
     if launcher.renders:
         return _begun(started, made, order, given)
-    if is_file(source):
+    if isinstance(source, StudyConfig) or is_file(source):
         from wdsearch.search import begin
 
-        begin(config, place, storage, progress)
+        begin(config, place, storage, progress, attributes)
     opened, engine = place.load_with_engine(config.study, storage)
     done = _begun(started, made, order, given)
     assert done.launch is not None
@@ -222,9 +224,9 @@ def is_file(source: str | Path) -> bool:
     return Path(source).suffix in (".yaml", ".yml") or Path(source).is_file()
 
 
-def _config(source: str | Path, overrides: Sequence[str], home: Home, storage: str | None) -> StudyConfig:
-    if is_file(source):
-        return load_study(Path(source), overrides)
+def _config(source: str | Path | StudyConfig, overrides: Sequence[str], home: Home, storage: str | None) -> StudyConfig:
+    if isinstance(source, StudyConfig) or is_file(source):
+        return load_study(source, overrides)
     if overrides:
         raise EngineError(f"{source!s} was begun already: --set goes with a study file; known is {source!s}.yaml?")
     return restored(load_result(str(source), home, storage), None, "wdsearch.run(...)")

@@ -16,6 +16,8 @@ StorageOption = Annotated[
     str | None, typer.Option("--storage", help="URL of Optuna's storage.", show_default="SQLite in the home folder")
 ]
 LOGS_EVERY_S = 1.0
+MOVED_CODE = 3
+"""With which `trend` ends if λ* moved."""
 
 
 def _files_and_names(context: typer.Context, incomplete: str) -> list[str]:
@@ -112,6 +114,97 @@ def logs(
             found = news
 
 
+def schedule(
+    source: Annotated[
+        Path, typer.Argument(help="Study file with a schedule, or a folder of them.", autocompletion=study_files)
+    ],
+    once: Annotated[
+        bool, typer.Option("--once", help="Start what is due now, and end: for another scheduler that calls this.")
+    ] = False,
+    here: Annotated[
+        bool, typer.Option("--here", help="With --once: start no workers, but be one until the sweep is done.")
+    ] = False,
+    coming: Annotated[bool, typer.Option("--next", help="Print when each is due next, and end.")] = False,
+    form: Annotated[
+        str | None, typer.Option("--emit", help="Print it as cronjob, crontab, systemd or sbatch, and end.")
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", "-o", metavar="NAME=VALUE", help="With --emit cronjob: of the pods.")
+    ] = None,
+    home: HomeOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Start sweeps of studies when their schedule says so, until Ctrl-C; any number of schedulers may run on one storage."""
+    from wdsearch.plans import scheduled
+    from wdsearch.storage import Home
+
+    place, now = Home(home), time.time()
+    entries = scheduled(source) if once or coming or form else []
+    if coming:
+        from wdsearch.timetable import shown_time
+
+        for instant, family in sorted((entry.next(now), entry.family) for entry in entries):
+            typer.echo(f"{shown_time(instant)} {family}")
+    elif form:
+        from wdsearch.emitting import emit
+        from wdsearch.studyfile import assignments
+
+        typer.echo(emit(form, entries, place, storage, assignments(options or [], "-o"), now), nl=False)
+    else:
+        _serve(source, place, storage, once, here)
+
+
+def _serve(source: Path, place: Any, storage: str | None, once: bool, here: bool) -> None:
+    from wdsearch.plans import ScheduleError
+    from wdsearch.schedule import Scheduler, serve, serve_once
+    from wdsearch.storage import clear_storage_errors
+    from wdsearch.sweeps import Sweeps
+
+    if here and not once:
+        raise ScheduleError("--here goes with --once")
+    if not source.exists():
+        raise ScheduleError(f"there is no {source}; give a study file, or a folder of study files")
+    with clear_storage_errors(place, storage):
+        made = Scheduler(source, place.open(storage).engine, Sweeps(place, storage, here), _log)
+        number = serve_once(made) if once else serve(made)
+        studies = made.latest() if here and not number else []
+    for study in studies:
+        work(study, place.path, storage)
+    if number:
+        _log("ended; sweeps that were begun go on" if not once else "ended before all was started")
+        raise typer.Exit(0 if not once else 128 + number)
+
+
+def _log(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def trend(
+    family: Annotated[str, typer.Argument(help="Name in the study file that is swept.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    home: HomeOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """λ*, gap and result from sweep to sweep; ends with 3 if λ* moved by more than seeds do since the sweep before."""
+    from wdsearch.storage import Home, clear_storage_errors
+    from wdsearch.trend import MOVED
+    from wdsearch.trend import trend as read
+
+    place = Home(home)
+    with clear_storage_errors(place, storage):
+        found = read(family, place, storage)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found.as_dict(), indent=2, allow_nan=False))
+    else:
+        from wdsearch.told import trend_lines
+
+        _show(trend_lines(found))
+    if found.verdict == MOVED:
+        raise typer.Exit(MOVED_CODE)
+
+
 storage_commands = typer.Typer(help="What a storage can do.", no_args_is_help=True)
 
 
@@ -141,7 +234,11 @@ OPERATE: dict[str, tuple[Callable[..., None], str]] = {
     "work": (work, "wdsearch work mnist1d --storage postgresql://wdsearch@db/studies"),
     "logs": (logs, "wdsearch logs mnist1d --follow"),
     "stop": (stop, "wdsearch stop mnist1d"),
+    "schedule": (schedule, "wdsearch schedule studies/ --storage postgresql://wdsearch@db/studies"),
 }
+
+
+RESULTS: dict[str, tuple[Callable[..., None], str]] = {"trend": (trend, "wdsearch trend mnist1d --json")}
 
 
 def _section(title: str, text: str) -> None:

@@ -1,6 +1,7 @@
 """What `init`, `validate` and `list` show in a terminal, as lines and tables; commands and paths are not to be wrapped."""
 
 import shlex
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.scaffold import Scaffold
 from wdsearch.schema import Choice, Dimension, Source, StudyConfig
 from wdsearch.terminal import number
+from wdsearch.timetable import ScheduleConfig, next_fire, shown_time
 
 # -- validate ------------------------------------------------------------------------------------------------------
 
@@ -64,7 +66,13 @@ def _parts(found: Preview) -> list[tuple[str, str]]:
         ("goal", "; ".join([", ".join(goals), *_limits(config)])),
         ("sampler", f"{_chosen(config.search.sampler, 'tpe')}, {config.batch} trials asked at a time"),
         ("pruner", _pruner(found)),
+        *([("schedule", _schedule(config.schedule))] if config.schedule else []),
     ]
+
+
+def _schedule(plan: ScheduleConfig) -> str:
+    coming = shown_time(next_fire(plan.cron, plan.timezone, time.time()))
+    return f"{plan.spec}, next {coming}; {_counted(plan.workers, 'worker')} on {plan.on}"
 
 
 def _data(found: Preview) -> str:

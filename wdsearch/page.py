@@ -14,12 +14,17 @@ from wdsearch.importance import best_share
 from wdsearch.interactive import as_html
 from wdsearch.results import StudyResult
 from wdsearch.studyfile import as_yaml
+from wdsearch.sweep_charts import verdict_sentences
 from wdsearch.texts import Texts
+from wdsearch.trend import Trend
 
 
 @dataclass(frozen=True)
 class Content:
-    """All that a report tells: a study, what was explained of it, what to do next, charts by name and by claim."""
+    """All that a report tells: a study, what was explained of it, what to do next, charts by name and by claim.
+
+    `trend` is there for one of several sweeps.
+    """
 
     result: StudyResult
     explanation: Explanation | None
@@ -27,6 +32,7 @@ class Content:
     charts: Mapping[str, Figure]
     claims: Mapping[str, Figure]
     versions: Mapping[str, str]
+    trend: Trend | None = None
 
 
 def body(content: Content, words: Texts) -> str:
@@ -38,6 +44,7 @@ def body(content: Content, words: Texts) -> str:
         "path": _path(content, words),
         "importance": _importance(content, words),
         "claims": _claims(content, words),
+        **({"sweeps": _sweeps(content.trend, content, words)} if content.trend else {}),
         "flags": _flags(content, words),
         "reproduce": _reproduce(content, words),
     }
@@ -142,6 +149,14 @@ def _card(claim: Claim, figure: Figure | None, words: Texts) -> str:
     told = _paragraphs(texts) + _paragraphs([effect(claim, words)], "note")
     drawn = as_html(figure) if figure is not None else ""
     return f'<div class="card" id="{claim.key}">{head}{told}{drawn}</div>\n'
+
+
+# -- the sweeps of a family ----------------------------------------------------------------------------------------
+
+
+def _sweeps(found: Trend, content: Content, words: Texts) -> str:
+    drawn = _figure(content.charts.get("sweeps"), words("missing.sweeps"), words("caption.sweeps", key=found.key))
+    return _paragraphs(verdict_sentences(found, words)) + drawn
 
 
 # -- what to do, and how to do it again ----------------------------------------------------------------------------

@@ -21,8 +21,11 @@ from wdsearch.pictures import chinese_font, draw
 from wdsearch.provenance import VERSIONS, provenance
 from wdsearch.results import EXPLANATION, StudyResult, load_result, spent
 from wdsearch.storage import Home
+from wdsearch.sweep_charts import sweeps_chart
 from wdsearch.texts import Texts
+from wdsearch.timetable import FAMILY
 from wdsearch.tracking import Delivery, Tracker
+from wdsearch.trend import Trend, trend_in
 
 FOLDER = "report"
 """Of the study's folder, and of the parent run's artifacts."""
@@ -68,7 +71,7 @@ def write_report(result: StudyResult, words: Texts) -> Report:
     stored = result.optuna_study.user_attrs.get(EXPLANATION)
     explanation = explanation_from(stored) if stored else None
     charts, claims = _charts(result, explanation, words)
-    content = Content(result, explanation, flags(result), charts, claims, _versions(result, words))
+    content = Content(result, explanation, flags(result), charts, claims, _versions(result, words), _trend(result))
     suffix = "" if words.language == "en" else f".{words.language}"
     folder = result.folder / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,9 +96,19 @@ def _charts(
         "path": path_chart(result, explanation, words),
         "importance": importance_chart(result, words),
         "interaction": interaction_chart(result, explanation, words),
+        "sweeps": sweeps_chart(found, words) if (found := _trend(result)) else None,
     }
     drawn = {name: figure for name, figure in found.items() if figure is not None}
     return drawn, claim_charts(explanation, words) if explanation else {}
+
+
+def _trend(result: StudyResult) -> Trend | None:
+    """Of a sweep that is not its family's only one."""
+    family = result.optuna_study.user_attrs.get(FAMILY)
+    if family is None:
+        return None
+    found = trend_in(result.optuna_study._storage, family, Home(result.folder.parent.parent))
+    return found if len(found.sweeps) > 1 else None
 
 
 def _page(content: Content, words: Texts) -> str:

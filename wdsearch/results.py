@@ -103,7 +103,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """The best complete trial that meets the constraints; of several goals the first decides, so it is Pareto-optimal."""
     best = None
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        if _feasible(trial) and (best is None or is_better(trial.values, best.values, study.directions)):
+        if is_feasible(trial) and (best is None or is_better(trial.values, best.values, study.directions)):
             best = trial
     return best
 
@@ -124,7 +124,8 @@ def is_concluded(result: StudyResult) -> bool:
     return bool(result.optuna_study.user_attrs.get(CONCLUDED) == result.config.get("budget", {}).get("trials"))
 
 
-def _feasible(trial: FrozenTrial) -> bool:
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial meets the constraints."""
     return all(value <= 0 for value in trial.constraints.values()) if trial.constraints else True
 
 

@@ -15,6 +15,7 @@ from wdsearch.bulk import create_trials
 from wdsearch.noise import derive_seed
 from wdsearch.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.schema import Choice, StudyConfig
+from wdsearch.timetable import WARM
 
 SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": TPESampler,
@@ -101,19 +102,36 @@ def ask(
 ) -> list[int]:
     """Ask for a trial for each slot, whose number is the trial's attribute `slot`; the trials' ids.
 
-    The sampler is asked in a copy of the study in memory and is new for each ask, and all trials enter the storage at
-    once: a worker that is killed in between and started again asks as if nothing had happened.
+    The first slots of a study that was told where to begin take these parameters, whichever worker asks. The sampler is
+    asked in a copy of the study in memory and is new for each ask, and all trials enter the storage at once: a worker that
+    is killed in between and started again asks as if nothing had happened.
     """
-    shadow = _as_shown_so_far(study, build_sampler(config)) if slots else study
-    asked = [(_asked_of(shadow, config, distributions, slot), slot) for slot in slots]
-    return create_trials(study, [_in_training(trial, {SLOT: slot}) for trial, slot in asked])
+    if not slots:
+        return []
+    shadow = _as_shown_so_far(study, build_sampler(config))
+    warm: dict[int, Any] = dict(enumerate(study.user_attrs.get(WARM, ())))
+    asked = []
+    for slot in slots:
+        begun = warm.get(slot)
+        trial = _asked_of(shadow, config, distributions, slot, begun["params"] if begun else None)
+        asked.append(_in_training(trial, {SLOT: slot} | ({WARM: begun["from"]} if begun else {})))
+    return create_trials(study, asked)
 
 
 def _asked_of(
-    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], slot: int
+    study: optuna.Study,
+    config: StudyConfig,
+    distributions: dict[str, BaseDistribution],
+    slot: int,
+    params: Mapping[str, Any] | None,
 ) -> FrozenTrial:
+    """What the sampler says, or `params`, now in training in the study as well."""
     study.sampler = build_sampler(config, slot)
-    trial = study.ask(fixed_distributions=distributions)
+    if params is None:
+        trial = study.ask(fixed_distributions=distributions)
+    else:
+        given = create_trial(state=TrialState.RUNNING, params=dict(params), distributions=distributions)
+        trial = Trial(study, create_trials(study, [given])[0])
     if isinstance(study.sampler, GPSampler):
         _lie(study, trial)
     return study._storage.get_trial(trial._trial_id)

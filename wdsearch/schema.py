@@ -5,19 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    model_serializer,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_serializer
 from pydantic_core import PydanticCustomError
 
 from wdsearch.fields import Bound, Count, Fraction, Names, Number, OwnOr, Positive, Regex, Seed, Switch
 from wdsearch.groups import group_key, group_name
+from wdsearch.timetable import ScheduleConfig
 
 
 def scalar(value: Any) -> Any:
@@ -291,6 +284,8 @@ class StudyConfig(_Section):
     trainer: TrainerConfig = TrainerConfig()
     seed: Seed = 0
     """Seed of initial weights, batches, noise and the sampler."""
+    schedule: ScheduleConfig | None = None
+    """When `wdsearch schedule` starts sweeps of this study, and with which workers; it changes no result."""
 
     @property
     def dimensions(self) -> dict[str, Dimension]:
@@ -335,6 +330,7 @@ SECTIONS: dict[tuple[str | int, ...], type[BaseModel]] = {
     ("budget",): BudgetConfig,
     ("search",): SearchConfig,
     ("trainer",): TrainerConfig,
+    ("schedule",): ScheduleConfig,
 }
 
 

@@ -35,6 +35,7 @@ from wdsearch.space import baseline
 from wdsearch.spool import is_locked, now_ms, spool_paths
 from wdsearch.storage import TOKEN, Home, clear_storage_errors, open_study
 from wdsearch.terminal import SearchProgress
+from wdsearch.timetable import FAMILY, FIRED
 from wdsearch.tracking import Delivery, Tracker
 from wdsearch.view import saved_views
 from wdsearch.work import Work
@@ -100,21 +101,35 @@ def _ends_elsewhere(loop: SearchLoop) -> bool:
     return ended
 
 
-def begin(config: StudyConfig, home: Home, storage: str | None = None, progress: bool = True) -> None:
-    """Check a study as `run` does, and enter it in its storage and in MLflow, for workers to come. Raises what `run` raises."""
+def begin(
+    config: StudyConfig,
+    home: Home,
+    storage: str | None = None,
+    progress: bool = True,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Check a study as `run` does, and enter it in its storage and in MLflow, for workers to come. Raises what `run` raises.
+
+    `attributes` are kept with the study if it is new.
+    """
     with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(home, storage):
-        loop = _opened(config, home, storage, None, bar)
+        loop = _opened(config, home, storage, None, bar, attributes)
         with _delivering(loop):
             _start_study(loop)
 
 
 def _opened(
-    config: StudyConfig, home: Home, storage: str | None, tracker: Tracker | None, bar: SearchProgress
+    config: StudyConfig,
+    home: Home,
+    storage: str | None,
+    tracker: Tracker | None,
+    bar: SearchProgress,
+    attributes: Mapping[str, Any] | None = None,
 ) -> SearchLoop:
     """The loop of a study that is begun or taken up again; nothing is trained yet."""
     factory = prepare(config, bar)
     digest = factory.dataset["digest"]
-    study, engine = open_study(config, home, storage, build_pruner(config), factory.metric, digest)
+    study, engine = open_study(config, home, storage, build_pruner(config), factory.metric, digest, attributes)
     study.set_user_attr(VERSIONS, provenance())
     leases = Leases(engine, study._study_id, home.folder(config.study) / "workers")
     tracker = tracker or Tracker(home.path, config.study, node=home.node(storage))
@@ -155,7 +170,11 @@ def _start_study(loop: SearchLoop) -> None:
     config = loop.config
     tags = {"seed": str(config.seed), "budget.trials": str(config.budget.trials)}
     views = saved_views(config, loop.factory.metric, now_ms())
-    token = loop.study.user_attrs[TOKEN]
+    attributes = loop.study.user_attrs
+    token, tags = (
+        attributes[TOKEN],
+        tags | {f"wdsearch.{name}": attributes[name] for name in (FAMILY, FIRED) if name in attributes},
+    )
     loop.tracker.start_study({"epochs": config.budget.epochs}, tags | provenance(), loop.dataset, views, token)
 
 

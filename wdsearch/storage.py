@@ -5,7 +5,7 @@ import os
 import platform
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,15 @@ from wdsearch.database import (
     sqlite_file,
 )
 from wdsearch.schema import Source
+from wdsearch.timetable import FAMILY, FIRED, WARM
 
 HOME = "WDSEARCH_HOME"
 STORAGE = "WDSEARCH_STORAGE"
 GOALS, CONFIG, METRIC, IDENTITY, FOLDER, TOKEN = "goals", "config", "metric", "identity", "folder", "token"
-FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"))
-"""What may differ when a study goes on: how much is spent, and how fast."""
+BEGINNING_DS = 100
+"""Tenths of a second that one who creates a study is given."""
+FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"), ("schedule",))
+"""What may differ when a study goes on: how much is spent, how fast, and when; all below a path as well."""
 
 
 class StudyNotFoundError(Exception):
@@ -146,10 +149,17 @@ _OS_HINTS = {errno.ENOSPC: _FULL} | dict.fromkeys((errno.EACCES, errno.EPERM, er
 
 
 def open_study(
-    config: StudyConfig, home: Home, storage: str | None, pruner: BasePruner, metric: str, digest: str
+    config: StudyConfig,
+    home: Home,
+    storage: str | None,
+    pruner: BasePruner,
+    metric: str,
+    digest: str,
+    attributes: Mapping[str, Any] | None = None,
 ) -> tuple[optuna.Study, Engine]:
     """A study, begun or taken up again, and the engine of its storage; `digest` is that of its data.
 
+    `attributes` are set on a new one, before anybody else takes it for begun.
     Raises StudyChangedError if the study of this name was begun with another file.
     """
     opened = home.open(storage)
@@ -159,14 +169,19 @@ def open_study(
         )
     except optuna.exceptions.DuplicatedStudyError:
         study = optuna.load_study(study_name=config.study, storage=opened, pruner=pruner)
-        check_same(study, identity(config, digest))
-        study.set_user_attr(CONFIG, config.dump())
+        is_new = _is_abandoned(study, config)
     else:
         forget_study(opened.engine, study._study_id)
-        for name, value in ((GOALS, config.objective.goals), (METRIC, metric), (CONFIG, config.dump())):
+        is_new = True
+    if is_new:
+        news = {GOALS: config.objective.goals, METRIC: metric, CONFIG: config.dump(), **(attributes or {})}
+        news |= {TOKEN: os.urandom(4).hex()}  # tells it from a later study of this name
+        for name, value in news.items():
             study.set_user_attr(name, value)
-        study.set_user_attr(TOKEN, os.urandom(4).hex())  # tells it from a later study of this name
-        study.set_user_attr(IDENTITY, identity(config, digest))
+        study.set_user_attr(IDENTITY, identity(config, digest))  # the last one: with it the study is begun
+    else:
+        check_same(study, identity(config, digest))
+        study.set_user_attr(CONFIG, config.dump())
     study.set_user_attr(FOLDER, _folder(config))
     return study, opened.engine
 
@@ -180,7 +195,10 @@ def _folder(config: StudyConfig) -> str | None:
 def identity(config: StudyConfig, digest: str) -> dict[str, Any]:
     """What makes a study this study: every key with its value, given or by default, but those that are `FREE`; its data."""
     found = _leaves(config.dump(defaults=True))
-    return {".".join(path): value for path, value in found.items() if path not in FREE} | {"data (digest)": digest}
+    fixed = {
+        ".".join(path): value for path, value in found.items() if not any(path[: len(free)] == free for free in FREE)
+    }
+    return fixed | {"data (digest)": digest}
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
@@ -200,10 +218,19 @@ def check_same(study: optuna.Study, now: dict[str, Any]) -> None:
         raise StudyChangedError("\n".join([text, *lines, hint]))
 
 
-def _identity_of(study: optuna.Study) -> dict[str, Any]:
-    """As stored; the one who has just created the study needs a moment to write it."""
-    for _ in range(100):
+def _is_abandoned(study: optuna.Study, config: StudyConfig) -> bool:
+    """Whether who created the study died before it was begun; a moment is left to one who has just created it."""
+    for _ in range(BEGINNING_DS):
         if IDENTITY in study.user_attrs:
-            return dict(study.user_attrs[IDENTITY])
+            return False
         time.sleep(0.1)
+    ours = set(study.user_attrs) <= {GOALS, METRIC, CONFIG, TOKEN, FAMILY, FIRED, WARM} and not study.get_trials(
+        deepcopy=False
+    )
+    return ours and [direction.name.lower() for direction in study.directions] == config.objective.directions
+
+
+def _identity_of(study: optuna.Study) -> dict[str, Any]:
+    if IDENTITY in study.user_attrs:
+        return dict(study.user_attrs[IDENTITY])
     raise StudyChangedError(f"study {study.study_name!r} was not made by wdsearch; choose another name")

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal of an explanation, claim by claim, and of launched workers."""
+"""What a person reads in the terminal of an explanation, claim by claim, of launched workers, and of a family's sweeps."""
 
 import math
 from collections import Counter
@@ -10,11 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from wdsearch.answer import effect_and_interval
+from wdsearch.charts import strength_text
 from wdsearch.explanation import Claim, Explanation
+from wdsearch.figures import shown
 from wdsearch.launching import LaunchStatus, Started
 from wdsearch.status import StudyStatus
+from wdsearch.sweep_charts import date, range_text, verdict_sentences
 from wdsearch.terminal import status_table
 from wdsearch.texts import Texts
+from wdsearch.trend import Trend
 
 STYLES = {"supported": "green", "contradicted": "red", "undetermined": "yellow"}
 WORDS = Texts("en")
@@ -88,3 +92,28 @@ def _launch_line(found: LaunchStatus) -> str:
     said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no jobs"
     where = f" from {found.launch.node}" if found.launch.engine == "local" else ""
     return f"launch {found.launch.name} on {found.launch.engine}{where}: {said}"
+
+
+def trend_lines(found: Trend) -> list[Any]:
+    """What `wdsearch trend` prints: a line for each sweep, and whether λ* moved."""
+    table = Table(title=f"{found.family}: {len(found.sweeps)} sweeps", title_justify="left")
+    heads = ["due (UTC)", "trials", "lr", f"λ*: {found.key}", "where it may lie", "gap", found.goal, "baseline"]
+    for head in heads:
+        table.add_column(head, justify="left" if head == heads[0] else "right", no_wrap=True)
+    for sweep in found.sweeps:
+        strength = "–" if sweep.strength is None else strength_text(sweep.key, sweep.strength, WORDS)
+        strength += "" if sweep.key == found.key else f" ({sweep.key})"
+        numbers = ["–" if one is None else shown(one) for one in (sweep.lr, sweep.gap, sweep.value, sweep.baseline)]
+        where = range_text(sweep.key, sweep.range, WORDS)
+        done = str(sweep.spent) if sweep.finished else f"{sweep.spent} of {sweep.budget}"
+        table.add_row(date(sweep), done, numbers[0], strength, where, *numbers[1:])
+    colors = {"moved": "red", "steady": "green", "undetermined": "yellow"}
+    first, *rest = (text.replace("**", "") for text in verdict_sentences(found, WORDS))
+    last = found.sweeps[-1].study
+    return [
+        table,
+        f"[{colors[found.verdict]}]{escape(first)}[/]",
+        *map(escape, rest),
+        "",
+        f"next            [bold]wdsearch report {last}[/bold]  (with a figure over the sweeps)",
+    ]

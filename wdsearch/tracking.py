@@ -187,7 +187,6 @@ class Tracker:
             body = {"path": str(path.absolute()), "trial": trial, "requirements": requirements}
             self._buffer.append((MODEL, "model", body))
             self._facts["model"] = str(trial)
-            self._unawaited = "" if self.node else MODEL
 
     def end_study(self, metrics: Mapping[str, float], tags: Mapping[str, str], step: int = 0) -> None:
         """Close the parent run."""

@@ -208,4 +208,19 @@ TEXTS = {
     "optuna.intro": "Drawn by Optuna from the study as its storage has it. Keys are Optuna's: `weight_decay.timescale` is λ's timescale in "
     "training lengths, and values beyond the given range are off.",
     "optuna.contour": "The contour shows {count} of {all} complete trials, evenly over the search.",
+    # -- the sweeps of a family --------------------------------------------------------------------------------------
+    "section.sweeps": "Over the sweeps",
+    "axis.sweep": "sweep, by when it was due (UTC)",
+    "series.strength": "λ*, and where it may lie",
+    "title.sweeps": "{family}: λ*, gap and result over the sweeps",
+    "caption.sweeps": "Each point is the best trial of a sweep: {key}, its gap, and its validation result beside that of the unregularized baseline. The band is where λ* may lie as far as the sweep can tell.",
+    "missing.sweeps": "At least two sweeps with a complete trial are needed for a figure.",
+    "trend.moved": "**λ* moved** by more than seeds do: {key} was {before_strength} (between {before_range}) in the sweep of {before_date}, and is {last_strength} (between {last_range}) in that of {last_date}: the ranges have nothing in common.",
+    "trend.steady": "λ* did not move by more than seeds do: {key} was {before_strength} (between {before_range}) in the sweep of {before_date}, and is {last_strength} (between {last_range}) in that of {last_date}: the ranges overlap.",
+    "trend.one": "Whether λ* moved cannot be said yet: at least two finished sweeps are needed.",
+    "trend.key": "Whether λ* moved cannot be said: the last two finished sweeps search different strengths.",
+    "trend.few": "Whether λ* moved cannot be said: at least eight complete trials in each of the last two finished sweeps are needed (fewer may be pruned, or more tried).",
+    "trend.data": "The data are others than in the sweep before.",
+    "trend.noise.seeds": "A range has the λ of all trials within one standard deviation of the winner; that deviation, {noise}, is what fresh seeds changed between two trainings (`wdsearch explain`).",
+    "trend.noise.neighbours": "A range has the λ of all trials within one standard deviation of the winner; that deviation, {noise}, is what neighbouring trials of the sweep differ by (`wdsearch explain` would measure it on fresh seeds).",
 }

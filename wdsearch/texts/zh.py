@@ -202,4 +202,19 @@ TEXTS = {
     "optuna.intro": "由 Optuna 根据其存储中的研究绘制。超参数名为 Optuna 所用：`weight_decay.timescale` 是以训练长度为单位的 λ 时间尺度，"
     "超出给定范围的值表示关闭。",
     "optuna.contour": "等高线图取全部 {all} 个完成试验中的 {count} 个，沿搜索过程均匀选取。",
+    # -- 历次扫描 ----------------------------------------------------------------------------------------------------
+    "section.sweeps": "历次扫描",
+    "axis.sweep": "扫描，按应当开始的时间（UTC）",
+    "series.strength": "λ* 及其可能范围",
+    "title.sweeps": "{family}：历次扫描的 λ*、差距与结果",
+    "caption.sweeps": "每个点是一次扫描的最优试验：{key}、其差距，以及与未正则化基线并列的验证结果。色带是就该次扫描所能判断的 λ* 可能范围。",
+    "missing.sweeps": "至少需要两次含有完成试验的扫描才能作图。",
+    "trend.moved": "**λ* 已移动**，幅度超出随机种子的影响：{before_date} 的扫描中 {key} 为 {before_strength}（范围 {before_range}），{last_date} 的扫描中为 {last_strength}（范围 {last_range}），两个范围没有交集。",
+    "trend.steady": "λ* 的移动没有超出随机种子的影响：{before_date} 的扫描中 {key} 为 {before_strength}（范围 {before_range}），{last_date} 的扫描中为 {last_strength}（范围 {last_range}），两个范围有交集。",
+    "trend.one": "尚无法判断 λ* 是否移动：至少需要两次已结束的扫描。",
+    "trend.key": "无法判断 λ* 是否移动：最近两次已结束的扫描搜索的是不同的强度。",
+    "trend.few": "无法判断 λ* 是否移动：最近两次已结束的扫描都需要至少八个完成的试验（可减少剪枝，或增加试验）。",
+    "trend.data": "数据与前一次扫描不同。",
+    "trend.noise.seeds": "范围包含与最优试验相差不超过一个标准差的所有试验的 λ；该标准差为 {noise}，由新种子下两次训练之差测得（`wdsearch explain`）。",
+    "trend.noise.neighbours": "范围包含与最优试验相差不超过一个标准差的所有试验的 λ；该标准差为 {noise}，取自该次扫描中相邻试验之差（`wdsearch explain` 可用新种子测量它）。",
 }

@@ -1,0 +1,186 @@
+"""Schedules as text for those who have a scheduler: crontab, systemd, Slurm, Kubernetes. Nothing is started here.
+
+Whatever fires it, the command is the same, `wdsearch schedule FILE --once`, which goes through the guard in the storage: fired
+twice, or late, a sweep comes once.
+"""
+
+import importlib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from wdsearch.launchers import Order
+from wdsearch.launching import TRACKING, EngineError, options_of
+from wdsearch.plans import Entry
+from wdsearch.storage import HOME, STORAGE, Home
+from wdsearch.studyfile import nearest, shown
+from wdsearch.timetable import DAYS, fields, next_fire, shown_time
+
+_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What another scheduler is to call: a command in an environment.
+
+    `secret` names what is left out of that, for it holds a password; `options` are those of Kubernetes, `folder` is for logs.
+    """
+
+    entry: Entry
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    secret: Sequence[str]
+    options: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called there."""
+        return f"wdsearch-{self.entry.family}"
+
+    @property
+    def about(self) -> str:
+        """What it does, in a line."""
+        plan = self.entry.plan
+        return f"sweeps of {self.entry.path}: {fields(plan.cron)}, {plan.timezone}"
+
+
+def emit(
+    form: str, entries: Sequence[Entry], home: Home, storage: str | None, options: Mapping[str, Any], now: float
+) -> str:
+    """The schedules in one of the `FORMS`; `options` go to that of Kubernetes. Raises EngineError."""
+    if form not in FORMS:
+        raise EngineError(f"there is no form {shown(form)}{nearest(form, FORMS)}")
+    jobs = [_job(form, entry, home, storage, options) for entry in entries]
+    return ("---\n" if form == "cronjob" else "\n").join(FORMS[form](job, now) for job in jobs)
+
+
+def _job(form: str, entry: Entry, home: Home, storage: str | None, options: Mapping[str, Any]) -> Job:
+    """Where a job's end is that of all it started, the job itself works."""
+    here = ["--here"] if entry.plan.on == "local" and form == "sbatch" else []
+    command = [sys.executable, "-m", "wdsearch.cli", "schedule", str(entry.path.absolute()), "--once", *here]
+    given = {HOME: str(home.path), STORAGE: storage or os.environ.get(STORAGE), TRACKING: os.environ.get(TRACKING)}
+    known = {name: value for name, value in given.items() if value}
+    secret = [name for name, value in known.items() if urlsplit(value).password]
+    shown = {name: value for name, value in known.items() if name not in secret}
+    return Job(entry, command, shown, secret, options, home.folder(entry.family))
+
+
+def _crontab(job: Job, now: float) -> str:
+    plan = job.entry.plan
+    set_first = [f"# {name} has a password: set it here" for name in job.secret]
+    words = [f"{name}={shlex.quote(value)}" for name, value in job.environment.items()]
+    command = " ".join([*words, shlex.join(job.command)]).replace("%", r"\%")
+    lines = [
+        f"# {job.about}",
+        "# cronie reads CRON_TZ; Debian's cron does not: unless that is the machine's own time zone, change the times",
+        *set_first,
+        f"CRON_TZ={plan.timezone}",
+        f"{fields(plan.cron)} {command}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _systemd(job: Job, now: float) -> str:
+    plan, unit = job.entry.plan, job.name
+    environment = [f'Environment="{name}={_unit(value)}"' for name, value in job.environment.items()]
+    environment += [f"# with {name}=..., which has a password\nEnvironmentFile=/etc/{unit}.env" for name in job.secret]
+    command = " ".join(f'"{_unit(word).replace("$", "$$")}"' for word in job.command)
+    service = [
+        "[Unit]", f"Description={_unit(job.about)}", "",
+        "[Service]", "Type=oneshot", *environment, f"ExecStart={command}",
+        "# workers of this machine outlive the command that starts them", "KillMode=process",
+    ]  # fmt: skip
+    timer = [
+        "[Unit]", f"Description={_unit(job.about)}", "",
+        "[Timer]", *(f"OnCalendar={one}" for one in calendars(plan.cron, plan.timezone)),
+        f"Persistent={str(plan.catch_up != 'none').lower()}", "AccuracySec=1s", "",
+        "[Install]", "WantedBy=timers.target",
+    ]  # fmt: skip
+    place = "/etc/systemd/system"
+    heads = f"# {place}/{unit}.service", f"# {place}/{unit}.timer; then: systemctl enable --now {unit}.timer"
+    return "\n".join([heads[0], *service, "", heads[1], *timer, ""])
+
+
+def _unit(text: str) -> str:
+    r"""As a unit file has it: % begins a specifier, " and \ are its own."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+
+
+def calendars(cron: str, zone: str) -> list[str]:
+    """Cron's five fields as systemd's OnCalendar, of which any one suffices: one, or two where either day field does."""
+    minute, hour, day, month, weekday = fields(cron).upper().split()
+    numbers = [_expanded(field, *bounds) for field, bounds in zip((minute, hour, day, month), _RANGES, strict=True)]
+    minutes, hours, days, months = (_listed(found, *bounds) for found, bounds in zip(numbers, _RANGES, strict=True))
+    week = sorted({number % 7 for number in _expanded(weekday, 0, 7)})
+    names = "" if len(week) == 7 else ",".join(DAYS[number].title() for number in week) + " "
+    clock = f"{hours}:{minutes}:00 {zone}"
+    if not day.startswith("*") and not weekday.startswith("*"):
+        return [f"*-{months}-{days} {clock}", f"{names}*-{months}-* {clock}"]
+    return [f"{names}*-{months}-{days} {clock}"]
+
+
+def _expanded(field: str, low: int, high: int) -> list[int]:
+    """The numbers of a field that is sound."""
+    from cronsim.cronsim import Field
+
+    kind = {59: Field.MINUTE, 23: Field.HOUR, 31: Field.DAY, 12: Field.MONTH, 7: Field.DOW}[high]
+    return sorted(number for number in kind.parse(field) if isinstance(number, int) and low <= number <= high)
+
+
+def _listed(numbers: Sequence[int], low: int, high: int) -> str:
+    return "*" if len(numbers) == high - low + 1 else ",".join(f"{number:02}" for number in numbers)
+
+
+def _sbatch(job: Job, now: float) -> str:
+    plan, log = job.entry.plan, str(job.folder).replace("%", "%%") + "/schedule-%j.log"
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in job.environment.items()]
+    exports += [f"# {name} has a password: let sbatch inherit it from the environment" for name in job.secret]
+    asks = shlex.join([*job.command[:5], "--next"])
+    first = shown_time(next_fire(plan.cron, plan.timezone, now))
+    options = plan.options if plan.on == "slurm" else {}
+    several = plan.on == "local" and plan.workers > 1
+    wanted = [f"#SBATCH --{name}={options[name]}" for name in ("partition", "account", "qos") if name in options]
+    wanted += ["#SBATCH --nodes=1", f"#SBATCH --ntasks={plan.workers}"] if several else []
+    lines = [
+        "#!/bin/bash",
+        f"#SBATCH --job-name={job.name}", "#SBATCH --dependency=singleton", f'#SBATCH --output="{log}"', *wanted,
+        f"# {job.about}",
+        "# Slurm has no cron of its own in many places: each run submits the next one first. Begin with",
+        f'#   mkdir -p {shlex.quote(str(job.folder))} && sbatch --begin="$(date -d {first} +%Y-%m-%dT%H:%M:%S)" THIS_FILE',
+        f"# and end it with: scancel --name={job.name}",
+        *exports,
+        f'next=$({asks} | head -n 1 | cut -d " " -f 1)',
+        'sbatch --begin="$(date -d "$next" +%Y-%m-%dT%H:%M:%S)" "$0"',
+        f"exec {'srun ' if several else ''}{shlex.join(job.command)}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _cronjob(job: Job, now: float) -> str:
+    """By the engine of Kubernetes, which knows images, volumes and accounts; its pods are the workers."""
+    try:
+        kubernetes = importlib.import_module("wdsearch.launchers.kubernetes")
+    except ImportError:
+        raise EngineError("this wdsearch has no engine kubernetes to make a CronJob with") from None
+    plan, family = job.entry.plan, job.entry.family
+    own = plan.options if plan.on == "kubernetes" else {}
+    options = options_of("kubernetes", {**own, **job.options})
+    command = ["wdsearch", "schedule", f"{kubernetes.STUDY}/{family}.yaml", "--once", "--here"]
+    order = Order(family, plan.workers, command, {}, job.folder, job.entry.config.dump())
+    concurrency = "Allow" if plan.overlap == "queue" else "Forbid"
+    made = kubernetes.cronjob(order, options, fields(plan.cron), plan.timezone, concurrency, command)
+    return str(kubernetes.manifest_text([kubernetes.cron_study(order, options), made]))
+
+
+FORMS: dict[str, Callable[[Job, float], str]] = {
+    "cronjob": _cronjob,
+    "crontab": _crontab,
+    "systemd": _systemd,
+    "sbatch": _sbatch,
+}

@@ -1,0 +1,122 @@
+"""How far a sweep pins its λ* down, and whether two sweeps differ by more: pure functions of numbers.
+
+One rule: the λ of all trials that are as good as the winner, as far as seeds can tell, up to the next λ that was tried. Two
+sweeps of which these ranges have nothing in common found another λ*.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+FEWEST_TRIALS = 8
+"""Complete trials below which a sweep says nothing of how sure its λ* is."""
+FEWEST_SEEDS = 5
+NEAR = 4
+"""Best trials whose λ count in any case.
+
+If two sweeps draw the λ of their `NEAR` best alike, all of one lie beyond all of the other in 2 of 70 cases: 2·4!·4!/8!, the
+extreme of Mann and Whitney's test (1947).
+"""
+DEVIATIONS = 1.0
+"""Standard deviations of a difference by seeds that a trial may be worse than the winner.
+
+With one, pairs of searches of the same valley by other seeds raise no alarm more often than once in a hundred, and a valley ten
+times further is nearly always seen unless noise hides it; with two most of such moves are not seen (`tests/test_trend.py`).
+"""
+SEEDS, NEIGHBOURS = "seeds", "neighbours"
+_MEDIAN = statistics.NormalDist().inv_cdf(0.75)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A complete trial: its λ, its loss (smaller is better) and its place in the searched space, each from 0 to 1."""
+
+    strength: float
+    loss: float
+    place: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where λ* lies. `noise` is the standard deviation of a difference of two trainings by seeds, `source` what it is from."""
+
+    low: float
+    high: float
+    noise: float
+    source: str
+
+    def meets(self, other: "Range") -> bool:
+        """Whether some λ is in both."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def plausible(trials: Sequence[Trial], path: Mapping[float, Mapping[int, float]] | None = None) -> Range | None:
+    """The range of λ* of a sweep; None if it has too few trials to say.
+
+    `path` has losses by λ and fresh seed, with all else as in the winner (`wdsearch explain`): it measures the noise, and its λ
+    within one standard error of its best count as well. Without one the noise is what nearest neighbours among the better half
+    of the trials differ by, in the manner of Rice 1984 (Ann. Statist. 12, 1215) and Gasser et al. 1986 (Biometrika 73, 625); as
+    neighbours differ a little in what they are, too, that is rather too much.
+    """
+    if len(trials) < FEWEST_TRIALS:
+        return None
+    ranked = sorted(trials, key=lambda trial: trial.loss)
+    measured = _noise_of_seeds(path or {})
+    noise, source = (measured, SEEDS) if measured is not None else (_noise_of_neighbours(ranked), NEIGHBOURS)
+    near = [trial for trial in ranked if trial.loss <= ranked[0].loss + DEVIATIONS * noise]
+    good = {trial.strength for trial in (near if len(near) > NEAR else ranked[:NEAR])}
+    if measured is not None and path:
+        good |= set(_within_one_error(path))
+    return Range(*_up_to_the_next(good, {trial.strength for trial in trials} | set(path or ())), noise, source)
+
+
+def _noise_of_neighbours(ranked: Sequence[Trial]) -> float:
+    """By medians, which a diverging neighbour does not move."""
+    better = ranked[: max(FEWEST_TRIALS, len(ranked) // 2)]
+    differences = []
+    for trial in better:
+        others = [other for other in better if other is not trial]
+        nearest = min(others, key=lambda other: math.dist(other.place, trial.place))
+        differences.append(abs(trial.loss - nearest.loss))
+    return statistics.median(differences) / _MEDIAN
+
+
+def _noise_of_seeds(path: Mapping[float, Mapping[int, float]]) -> float | None:
+    """Of differences to the best λ, paired by seed; the median over the λ. None of too few seeds."""
+    whole = _whole(path)
+    if len(whole) < 2 or len(next(iter(whole.values()))) < FEWEST_SEEDS:
+        return None
+    best = whole[_best(whole)]
+    return statistics.median(statistics.stdev(_differences(found, best)) for found in whole.values() if found != best)
+
+
+def _within_one_error(path: Mapping[float, Mapping[int, float]]) -> list[float]:
+    """The λ whose mean paired difference to the best is within one standard error (Breiman et al. 1984, section 3.4.3)."""
+    whole = _whole(path)
+    best, close = whole[_best(whole)], []
+    for strength, found in whole.items():
+        differences = _differences(found, best)
+        if statistics.fmean(differences) <= statistics.stdev(differences) / math.sqrt(len(differences)):
+            close.append(strength)
+    return close
+
+
+def _whole(path: Mapping[float, Mapping[int, float]]) -> dict[float, Mapping[int, float]]:
+    """The λ that were trained to their end on all seeds."""
+    seeds = {seed for found in path.values() for seed in found}
+    return {x: y for x, y in path.items() if y.keys() == seeds and all(map(math.isfinite, y.values()))}
+
+
+def _best(whole: Mapping[float, Mapping[int, float]]) -> float:
+    return min(whole, key=lambda strength: statistics.fmean(whole[strength].values()))
+
+
+def _differences(found: Mapping[int, float], best: Mapping[int, float]) -> list[float]:
+    return [found[seed] - best[seed] for seed in sorted(best)]
+
+
+def _up_to_the_next(good: set[float], tried: set[float]) -> tuple[float, float]:
+    """What lies between the last good λ and the next that was tried is as little excluded as the good one itself."""
+    low, high = min(good), max(good)
+    return max((x for x in tried if x < low), default=low), min((x for x in tried if x > high), default=high)

@@ -1,0 +1,111 @@
+"""The sweeps of a family: dated studies of one study file, the winners they begin with, and their workers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+
+from wdsearch.config import StudyConfig
+from wdsearch.fires import Fire
+from wdsearch.launches import launches_of
+from wdsearch.launching import EngineError, engine_of, launch, launched
+from wdsearch.results import best_trial, load_result
+from wdsearch.search import begin
+from wdsearch.space import distributions
+from wdsearch.status import study_status
+from wdsearch.storage import Home, StudyNotFoundError
+from wdsearch.timetable import FAMILY, FIRED, WARM, shown_time
+from wdsearch.trend import is_finished, sweeps_of
+
+MOST_WINNERS = 4
+"""Of earlier sweeps that one begins with."""
+
+
+class Sweeps:
+    """The sweeps of a storage: begins them, and says whether they are at work.
+
+    With `here` no workers are started: the process that asks for it works itself.
+    """
+
+    def __init__(self, home: Home, storage: str | None, here: bool = False) -> None:
+        self.home, self.storage, self.here = home, storage, here
+
+    def begin(self, config: StudyConfig, fire: Fire) -> str:
+        """Begin the sweep of a fire and start its workers, unless that was done before; says which.
+
+        Raises what `launch` raises, EngineError as well for an engine that starts nothing itself.
+        """
+        plan = config.schedule
+        assert plan is not None
+        if self._is_begun(fire.study):
+            return "its workers had been started already"
+        if getattr(engine_of(plan.on), "renders", False) and not self.here:
+            raise EngineError(f"{plan.on} only writes what others start: wdsearch schedule FILE --emit cronjob")
+        warm = self._winners(config, fire)
+        attributes = {FAMILY: fire.family, FIRED: shown_time(fire.fire_time), WARM: warm}
+        told = f", first with {_counted(len(warm), 'earlier winner')}" if warm else ""
+        sweep = sweep_of(config, fire.study)
+        if self.here:
+            begin(sweep, self.home, self.storage, False, attributes)
+            return f"in this process{told}"
+        found = launch(
+            sweep, plan.on, plan.workers, plan.options,
+            home=self.home.path, storage=self.storage, progress=False, attributes=attributes,
+        )  # fmt: skip
+        return f"{_counted(found.workers, 'worker')} on {found.engine}{told}"
+
+    def at_work(self, study: str) -> bool:
+        """Whether a sweep's workers live, or wait for their turn."""
+        try:
+            alive = study_status(study, self.home, self.storage).state == "running"
+            return alive or any(one.is_open for one in launched(study, self.home, self.storage))
+        except StudyNotFoundError:
+            return False
+
+    def _is_begun(self, study: str) -> bool:
+        """Whether workers of it were started by a scheduler that died before it could say so."""
+        try:
+            opened, engine = self.home.load_with_engine(study, self.storage)
+        except StudyNotFoundError:
+            return False
+        return bool(launches_of(engine, opened._study_id)) or bool(opened.get_trials(deepcopy=False))
+
+    def _winners(self, config: StudyConfig, fire: Fire) -> list[dict[str, Any]]:
+        sweeps = sweeps_of(fire.family, self.home.open(self.storage))
+        return winners(sweeps, distributions(config), shown_time(fire.fire_time))
+
+
+def sweep_of(config: StudyConfig, study: str) -> StudyConfig:
+    """The study of one sweep: under its own name, and without the schedule."""
+    news = {name: getattr(config, name) for name in StudyConfig.model_fields} | {"study": study, "schedule": None}
+    return StudyConfig.model_construct(_fields_set=config.model_fields_set - {"schedule"}, **news)
+
+
+def winners(sweeps: Sequence[optuna.Study], space: Mapping[str, BaseDistribution], before: str) -> list[dict[str, Any]]:
+    """The best trials of the finished sweeps due before a time, the latest first, each once, as far as they lie in the space."""
+    found: list[dict[str, Any]] = []
+    for study in reversed(sweeps):
+        if len(found) == MOST_WINNERS:
+            break
+        if study.user_attrs.get(FIRED, "") >= before or not is_finished(load_result(study)):
+            continue
+        best = best_trial(study)
+        params = {name: best.params[name] for name in space if name in best.params} if best else {}
+        known = [one["params"] for one in found]
+        if best and params not in known and all(_contains(space, name, params) for name in space):
+            found.append({"params": params, "from": f"{study.study_name}, trial {best.number}"})
+    return found
+
+
+def _contains(space: Mapping[str, BaseDistribution], name: str, params: Mapping[str, Any]) -> bool:
+    if name not in params:
+        return False
+    try:
+        return space[name]._contains(space[name].to_internal_repr(params[name]))
+    except ValueError:  # of choices that there are no more
+        return False
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

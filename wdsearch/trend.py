@@ -1,0 +1,194 @@
+"""The sweeps of a family side by side, read from their storage alone: λ*, gap and validation result, and whether λ* moved."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from wdsearch.explanation import explanation_from
+from wdsearch.groups import split_key
+from wdsearch.movement import Range, Trial, plausible
+from wdsearch.results import EXPLANATION, RESULT, StudyResult, is_feasible, load_result, spent
+from wdsearch.storage import CONFIG, IDENTITY, Home, StudyNotFoundError
+from wdsearch.timetable import FAMILY, FIRED
+
+MOVED, STEADY, UNDETERMINED = "moved", "steady", "undetermined"
+DECAYS = ("weight_decay", "l2", "l1")
+ARM = "weight_decay"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep: what its best trial is, and where its λ* lies as far as its own trials, or fresh seeds, can tell.
+
+    What it has not got yet is None; `fewer` says that it has too few complete trials for a range. `data` is a digest.
+    """
+
+    study: str
+    fired: str
+    finished: bool
+    spent: int
+    budget: int
+    key: str
+    strength: float | None
+    lr: float | None
+    gap: float | None
+    value: float | None
+    baseline: float | None
+    range: Range | None
+    data: str
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A family's sweeps, the earliest first. `verdict` compares the last finished one with the finished one before.
+
+    `reason` is why it is undetermined: `one` (fewer than two are finished), `key` (another strength is searched), `few` (too few
+    complete trials).
+    """
+
+    family: str
+    goal: str
+    sweeps: tuple[Sweep, ...]
+    verdict: str
+    reason: str = ""
+
+    @property
+    def compared(self) -> tuple[Sweep, Sweep] | None:
+        """The last two finished sweeps."""
+        finished = [sweep for sweep in self.sweeps if sweep.finished]
+        return (finished[-2], finished[-1]) if len(finished) > 1 else None
+
+    @property
+    def key(self) -> str:
+        """The strength that the last sweep is judged by."""
+        return self.sweeps[-1].key if self.sweeps else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, which has no ∞."""
+        found: dict[str, Any] = _plain(asdict(self))
+        return found
+
+
+def trend(family: str, home: Home, storage: str | None = None) -> Trend:
+    """A family's sweeps; raises StudyNotFoundError with the families that there are."""
+    opened = home.open(storage)
+    found = trend_in(opened, family, home)
+    if not found.sweeps:
+        known = sorted(
+            {str(study.user_attrs[FAMILY]) for study in opened.get_all_studies() if FAMILY in study.user_attrs}
+        )
+        text = f"there are no sweeps of {family!r}; there are sweeps of: {', '.join(known) or 'nothing'}"
+        raise StudyNotFoundError(f"{text}; begin some with: wdsearch schedule FILE")
+    return found
+
+
+def trend_in(storage: BaseStorage, family: str, home: Home) -> Trend:
+    """A family's sweeps in a storage that is open."""
+    results = [load_result(study, home) for study in sweeps_of(family, storage)]
+    sweeps = tuple(_sweep(result) for result in results)
+    goal = next((result.goals[0] for result in reversed(results) if result.goals), "val_loss")
+    found = Trend(family, goal, sweeps, UNDETERMINED, "one")
+    if found.compared is None:
+        return found
+    before, last = found.compared
+    if before.key != last.key:
+        return Trend(family, goal, sweeps, UNDETERMINED, "key")
+    if before.range is None or last.range is None:
+        return Trend(family, goal, sweeps, UNDETERMINED, "few")
+    return Trend(family, goal, sweeps, STEADY if last.range.meets(before.range) else MOVED)
+
+
+def sweeps_of(family: str, storage: BaseStorage) -> list[optuna.Study]:
+    """A family's sweeps, the earliest first."""
+    mine = [found for found in storage.get_all_studies() if found.user_attrs.get(FAMILY) == family]
+    mine.sort(key=lambda found: (str(found.user_attrs.get(FIRED, "")), found.study_name))
+    return [optuna.load_study(study_name=found.study_name, storage=storage) for found in mine]
+
+
+def is_finished(result: StudyResult) -> bool:
+    """Whether a sweep's budget is spent."""
+    budget = result.config.get("budget", {}).get("trials", 0)
+    return bool(budget) and spent(result.counts) >= budget
+
+
+def _sweep(result: StudyResult) -> Sweep:
+    study, best = result.optuna_study, result.best
+    attributes = study.user_attrs
+    key = _key(result)
+    trials = [
+        Trial(trial.user_attrs[RESULT]["strengths"][key], _loss(result, trial.values[0]), _place(trial))
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if key in trial.user_attrs.get(RESULT, {}).get("strengths", {}) and is_feasible(trial)
+    ]
+    return Sweep(
+        study=result.study,
+        fired=str(attributes.get(FIRED, "")),
+        finished=is_finished(result),
+        spent=spent(result.counts),
+        budget=attributes.get(CONFIG, {}).get("budget", {}).get("trials", 0),
+        key=key,
+        strength=best.result.strengths.get(key) if best else None,
+        lr=best.result.lr if best else None,
+        gap=best.result.metrics.get("gap") if best else None,
+        value=best.values[0] if best else None,
+        baseline=result.baseline.metrics.get(result.goals[0]) if result.baseline and result.goals else None,
+        range=plausible(trials, _path(result, key)),
+        data=str(attributes.get(IDENTITY, {}).get("data (digest)", "")),
+    )
+
+
+def _key(result: StudyResult) -> str:
+    """The strength that is searched: a decay before others."""
+    values: dict[str, set[float]] = {}
+    for trial in result.trials:
+        for key, value in trial.result.strengths.items():
+            values.setdefault(key, set()).add(value)
+    searched = sorted(values, key=lambda key: len(values[key]) < 2)
+    return next((key for kind in DECAYS for key in searched if split_key(key)[0] == kind), next(iter(searched), ""))
+
+
+def _loss(result: StudyResult, value: float) -> float:
+    return -value if result.optuna_study.directions[0] == StudyDirection.MAXIMIZE else value
+
+
+def _place(trial: FrozenTrial) -> tuple[float, ...]:
+    """Each parameter from 0 to 1, as it is searched; different choices are 1 apart."""
+    place: list[float] = []
+    for name, distribution in sorted(trial.distributions.items()):
+        value = trial.params[name]
+        if isinstance(distribution, CategoricalDistribution):
+            place += [float(value == choice) / math.sqrt(2.0) for choice in distribution.choices]
+        elif isinstance(distribution, FloatDistribution | IntDistribution) and distribution.low < distribution.high:
+            ends = [distribution.low, value, distribution.high]
+            low, own, high = map(math.log, ends) if distribution.log else ends
+            place.append((own - low) / (high - low))
+    return tuple(place)
+
+
+def _path(result: StudyResult, key: str) -> Mapping[float, Mapping[int, float]] | None:
+    """Losses along λ alone on fresh seeds, if the sweep was explained."""
+    stored = result.optuna_study.user_attrs.get(EXPLANATION)
+    explanation = explanation_from(stored) if stored else None
+    if explanation is None or explanation.decay != key or not result.goals:
+        return None
+    found: dict[float, dict[int, float]] = {}
+    for outcome in explanation.outcomes:
+        if outcome.arm == ARM and key in outcome.strengths:
+            loss = _loss(result, outcome.metrics.get(result.goals[0], math.nan))
+            found.setdefault(outcome.strengths[key], {})[outcome.seed] = loss
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

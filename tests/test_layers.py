@@ -58,6 +58,7 @@ LAYERS = [
     "delivery",
     "work",
     "loop",
+    "interruption",
     "restoring",
     "search",
     "worker explaining",

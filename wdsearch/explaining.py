@@ -18,11 +18,12 @@ from wdsearch.design import Axes, Design, Schedule, design
 from wdsearch.evidence import Evidence
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.factory import TrialFactory
+from wdsearch.interruption import stopping_by_signal
 from wdsearch.loop import StoppedError
 from wdsearch.replicate import Replica, replicate
 from wdsearch.restoring import restored
 from wdsearch.results import EXPLANATION, StudyResult, load_result, winner
-from wdsearch.search import prepare, quiet_libraries, stopping_by_signal
+from wdsearch.search import prepare, quiet_libraries
 from wdsearch.space import Configuration
 from wdsearch.storage import Home, check_same, clear_storage_errors, identity
 from wdsearch.terminal import SearchProgress

@@ -2,8 +2,6 @@
 
 import gc
 import logging
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +12,6 @@ from typing import Any, Literal, TypeVar
 
 import optuna
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from sqlalchemy.exc import DBAPIError
 
 from wdsearch.assembly import build_data, check_trainer, population_trainer
@@ -23,8 +20,9 @@ from wdsearch.config import StudyConfig, load_study
 from wdsearch.database import is_away
 from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
+from wdsearch.interruption import stopping_by_signal
 from wdsearch.leases import GRACE_S, Leases
-from wdsearch.loop import SearchLoop, StoppedError
+from wdsearch.loop import SearchLoop
 from wdsearch.memory import Memory, available, footprint, is_out_of_memory, shown
 from wdsearch.population import Population
 from wdsearch.provenance import VERSIONS, provenance
@@ -43,14 +41,6 @@ from wdsearch.work import Work
 STORAGE_PATIENCE_S = 600.0
 """How long a worker waits for a storage's server that is being started again."""
 T = TypeVar("T")
-
-
-class InterruptedStudyError(Exception):
-    """A study that was stopped by a signal; `signal` is its number."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.signal = number
 
 
 def run(
@@ -322,31 +312,6 @@ def _left_behind(delivery: Delivery, study: str) -> str:
 def _stopped(loop: SearchLoop) -> str:
     done, budget = spent(loop.counts), loop.config.budget.trials
     return f"stopped: {done} of {budget} trials are done, and nothing is lost; continue with the same command"
-
-
-@contextmanager
-def stopping_by_signal(stop: Callable[[], None], text: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask to `stop` at the next batch; a second one ends this process as Python does.
-
-    Raises InterruptedStudyError with a text when that was done.
-    """
-    received: list[int] = []
-
-    def receive(number: int, _: Any) -> None:
-        received.append(number)
-        stop()
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except (StoppedError, SIGTERMException):  # Lightning may notice it before the loop does
-        raise InterruptedStudyError(text(), received[0]) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

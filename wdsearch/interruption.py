@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM end what trains in order: at the next batch, with nothing lost."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from wdsearch.loop import StoppedError
+
+
+class InterruptedStudyError(Exception):
+    """A study that was stopped by a signal; `signal` is its number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+@contextmanager
+def stopping_by_signal(stop: Callable[[], None], text: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask to `stop` at the next batch; a second one ends this process as Python does.
+
+    Raises InterruptedStudyError with a text when that was done.
+    """
+    received: list[int] = []
+
+    def receive(number: int, _: Any) -> None:
+        received.append(number)
+        stop()
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except (StoppedError, SIGTERMException):  # Lightning may notice it before the loop does
+        raise InterruptedStudyError(text(), received[0]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -405,3 +405,24 @@ def test_a_spool_writes_records_and_facts_together_or_not_at_all(tmp_path: Path)
     assert spool.waiting() == {"trial-0": False}
     spool.close()
     assert tmp_path.joinpath("s.db").stat().st_mode & 0o077 == 0
+
+
+def test_a_trial_has_one_run_also_if_the_machine_that_lost_it_tells_of_it_later(tmp_path: Path) -> None:
+    lost, taken = (Tracker(tmp_path, "moved", node=node) for node in ("lost", "taken"))
+    for tracker, inherited in ((lost, False), (taken, True)):
+        tracker.start_study({}, {}, DATASET, token="1a2b")
+        tracker.start_trial("trial-3", {"lr": 0.1}, {}, DATASET, inherited=inherited)
+        for step in range(1, 5 if inherited else 3):
+            tracker.log("trial-3", step, {"loss/val": 1.0 / step})
+    taken.end_trial("trial-3", "COMPLETE", {"val_loss": 0.25}, {}, 4)
+    taken.end_study({}, {})
+    assert taken.close().undelivered == 0
+    assert lost.close().undelivered == 0
+    client = MlflowClient(local_uri(tmp_path))
+    experiment = client.get_experiment_by_name("moved")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert Counter(run.data.tags["wdsearch.key"] for run in runs) == {"study": 1, "trial-3": 1}
+    (trial,) = [run for run in runs if run.data.tags["wdsearch.key"] == "trial-3"]
+    history = client.get_metric_history(trial.info.run_id, "loss/val")
+    assert sorted(metric.step for metric in history) == [1, 2, 3, 4], "each epoch once"

@@ -241,7 +241,8 @@ class Courier:
     def _known(self, key: str) -> str | None:
         """The run of a key, if there is one, also if it was made just before a crash, or by another machine."""
         known = self.spool.recall(f"run {key}")
-        if known not in (None, "making") or not (known or self._is_shared(key)):
+        several = "@" in self.spool.path.name
+        if known not in (None, "making") or not (known or several or self._is_shared(key)):
             return known
         same = " and ".join(f"tags.`{name}` = '{value}'" for name, value in self._labels(key).items())
         found = self.client.search_runs(
@@ -250,6 +251,8 @@ class Courier:
         if not found:
             return None
         self.spool.remember(f"run {key}", found[0].info.run_id)
+        if known is None:  # a machine that took the trial over was quicker, and told some of it
+            self.spool.remember(f"inherited {key}", "True")
         for double in found[1:]:  # two machines began the study at once
             if key == STUDY:
                 self.client.delete_run(double.info.run_id)

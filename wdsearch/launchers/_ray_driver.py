@@ -8,9 +8,13 @@ from typing import Any
 
 def _work(study: str) -> None:
     """In a process of Ray's, in its main thread: Ctrl-C, as which Ray cancels a task, ends the worker in order."""
+    from wdsearch.search import InterruptedStudyError
     from wdsearch.worker import work
 
-    work(study, progress="lines")
+    try:
+        work(study, progress="lines")
+    except InterruptedStudyError as error:
+        print(error, flush=True)
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:

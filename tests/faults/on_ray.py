@@ -199,7 +199,7 @@ def end(search: Search) -> None:
     wait_for(
         lambda: not any(one.is_open for one in launched(search.study["study"], search.home, search.url)),
         "the end",
-        400,
+        900,
         0.5,
     )
 

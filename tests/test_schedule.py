@@ -665,7 +665,7 @@ def test_the_schedule_is_no_part_of_a_study_and_a_sweep_has_none(tmp_path: Path)
     sweep = sweep_of(config, "tiny.20260601T0200Z")
     assert "schedule" not in sweep.dump()
     assert load_study(sweep.dump()).study == "tiny.20260601T0200Z"
-    assert identity(sweep, "").items() - identity(config, "").items() == {("study", "tiny.20260601T0200Z")}
+    assert identity(sweep, "") | {"study": "tiny"} == identity(config, "")
 
 
 @pytest.mark.slow

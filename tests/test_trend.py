@@ -203,7 +203,7 @@ def test_what_cannot_be_said_is_said_to_be_so(home: Home) -> None:
     done = called(home)
     assert done.exit_code == 0
     assert "at least two finished sweeps are needed" in done.stdout.replace("\n", " ")
-    assert "30 of 64" in done.stdout
+    assert "30/64" in done.stdout
 
 
 def test_fresh_seeds_of_an_explanation_are_used(home: Home) -> None:

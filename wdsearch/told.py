@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -96,16 +97,16 @@ def _launch_line(found: LaunchStatus) -> str:
 
 def trend_lines(found: Trend) -> list[Any]:
     """What `wdsearch trend` prints: a line for each sweep, and whether λ* moved."""
-    table = Table(title=f"{found.family}: {len(found.sweeps)} sweeps", title_justify="left")
+    table = Table(title=f"{found.family}: {len(found.sweeps)} sweeps", title_justify="left", box=SIMPLE, pad_edge=False)
     heads = ["due (UTC)", "trials", "lr", f"λ*: {found.key}", "where it may lie", "gap", found.goal, "baseline"]
     for head in heads:
-        table.add_column(head, justify="left" if head == heads[0] else "right", no_wrap=True)
+        table.add_column(head, justify="left" if head == heads[0] else "right", no_wrap=head in heads[:2])
     for sweep in found.sweeps:
         strength = "–" if sweep.strength is None else strength_text(sweep.key, sweep.strength, WORDS)
         strength += "" if sweep.key == found.key else f" ({sweep.key})"
         numbers = ["–" if one is None else shown(one) for one in (sweep.lr, sweep.gap, sweep.value, sweep.baseline)]
         where = range_text(sweep.key, sweep.range, WORDS)
-        done = str(sweep.spent) if sweep.finished else f"{sweep.spent} of {sweep.budget}"
+        done = str(sweep.spent) if sweep.finished else f"{sweep.spent}/{sweep.budget}"
         table.add_row(date(sweep), done, numbers[0], strength, where, *numbers[1:])
     colors = {"moved": "red", "steady": "green", "undetermined": "yellow"}
     first, *rest = (text.replace("**", "") for text in verdict_sentences(found, WORDS))

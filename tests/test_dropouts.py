@@ -48,6 +48,15 @@ def _blocks(outputs: torch.Tensor, inputs: torch.Tensor) -> list[torch.Tensor]:
     return list(flat.reshape(-1, flat.shape[-1]))
 
 
+def test_in_bfloat16_the_mask_is_that_of_float32() -> None:
+    """Numbers of bfloat16's own would be 256: a small rate would drop a multiple of itself, or nothing."""
+    dropped = [
+        Dropout(0.001, noise())(torch.ones(1000, 300, dtype=kind)) == 0 for kind in (torch.float32, torch.bfloat16)
+    ]
+    assert torch.equal(*dropped)
+    assert dropped[0].double().mean().item() == pytest.approx(0.001, rel=0.2)
+
+
 def test_every_layer_of_torch_that_drops_is_replaced() -> None:
     kinds = {kind for name, kind in vars(nn).items() if "Dropout" in name and isinstance(kind, type)}
     assert kinds <= set(LAYERS)

@@ -13,6 +13,7 @@ from conftest import distance_from_alone, largest_difference, train_alone, train
 from test_cli import FILE, wdsearch
 from test_fusing import trial as of_the_zoo
 from test_models import SMALL, VARIANTS, data, trial
+from test_population import BFLOAT16
 from test_search import STUDY, searched, told
 from test_work import EVERY_EPOCH
 from test_work import searched as killed
@@ -27,8 +28,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU on this machine"),
 ]
 GPU: dict[str, Any] = {"accelerator": "gpu"}
-BFLOAT16 = 2.0**-7
-"""Relative difference of losses in bfloat16: twice the rounding of one number with its 8 bits."""
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -16,6 +16,8 @@ from wdsearch.population import Population
 from wdsearch.recipe import Recipe
 
 EPOCHS = 5
+BFLOAT16 = 2.0**-7
+"""Relative difference of losses in bfloat16: twice the rounding of a number to its 8 bits."""
 STRENGTHS = {
     "weight_decay": [0.0, 0.1, 1.0, 3.0, 0.5, 0.0, 2.0, 0.1, 10.0, 0.3],
     "l2": [0.0, 0.0, 1e-3, 1e-4, 0.0, 1e-2, 0.0, 1e-5, 1e-3, 0.0],
@@ -95,6 +97,21 @@ def test_in_float32_the_first_twenty_steps_are_alike() -> None:
         assert ends.epochs[number][-1].metrics["loss/objective"] == pytest.approx(
             float(trainer.callback_metrics["loss/objective"]), abs=1e-5
         )
+
+
+def test_in_bfloat16_fused_and_alone_agree_as_closely_as_it_rounds_and_every_row_counts() -> None:
+    """Noise, losses and counts have 32 bits: what remains is the rounding of products and activations to 8 bits."""
+    rows = DATASETS["digits"]()
+    rows.setup()
+    count = len(rows.parts["validation"])
+    ends = train_fused({n: trial(n, RECIPES["adamw"]) for n in range(4)}, data(), 2, precision="bf16-mixed")
+    for number, epochs in ends.epochs.items():
+        trainer = train_alone(trial(number, RECIPES["adamw"]), data(), 2, precision="bf16-mixed")
+        alone = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        for key in ("loss/objective", "loss/train", "loss/val"):
+            assert epochs[-1].metrics[key] == pytest.approx(alone[key], rel=BFLOAT16), (number, key)
+        for accuracy in (epochs[-1].metrics["accuracy/val"], alone["accuracy/val"]):
+            assert accuracy * count == pytest.approx(round(accuracy * count), abs=1e-3)
 
 
 class Snapshots(L.Callback):

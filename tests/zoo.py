@@ -189,7 +189,7 @@ class Cached(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.positions is None:
-            self.positions = torch.linspace(0.0, 1.0, x.shape[1], dtype=x.dtype).unsqueeze(-1)
+            self.positions = torch.linspace(0.0, 1.0, x.shape[1]).to(x).unsqueeze(-1)
         return self.head((x + self.positions).mean(1))
 
 

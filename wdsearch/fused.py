@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import stack_module_state, vmap
 
 from wdsearch.batches import Batch
 from wdsearch.cohort import Cohort, Saved
 from wdsearch.module import RegularizedModule
 from wdsearch.optim import OPTIMIZERS, empty_stack, stack_rows
-from wdsearch.tasks import Sums
+from wdsearch.recipe import NORMS
+from wdsearch.tasks import Sums, widened
 from wdsearch.types import Params
 from wdsearch.watch import Steps, Watch
 
@@ -46,6 +47,11 @@ def _lift(module: RegularizedModule, method: str) -> Callable[[Params, Params, B
     return vmap(of_one, in_dims=(0, 0, None), randomness="same")
 
 
+def _widen(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a norm layer is given, in 32 bits at least: autocast sees to that, but vmap takes layers apart before."""
+    return tuple(map(widened, given))
+
+
 class FusedCohort(Cohort):
     """Trials of age 0, on `device`, that will train for `steps` steps, stacked.
 
@@ -62,6 +68,9 @@ class FusedCohort(Cohort):
             raise ValueError("trials of one cohort have strengths of the same keys; admit those with others apart")
         super().__init__(trials, modules[0].task, steps)
         self.places, self.template, recipe = max(1, places), copy.deepcopy(modules[0]), modules[0].recipe
+        for layer in self.template.modules():
+            if isinstance(layer, NORMS):
+                layer.register_forward_pre_hook(_widen)
         self._alone = copy.deepcopy(
             modules[0]
         ).cpu()  # never called: what a network keeps of a vmapped call cannot be copied

@@ -18,7 +18,7 @@ from wdsearch.loaders import train_eval_loader
 from wdsearch.noise import NoiseStream, derive_seed, seed_torch
 from wdsearch.recipe import Recipe, decayed_parameters, torch_step_size
 from wdsearch.regularizers import REGULARIZERS, Regularizer, regularizer_of
-from wdsearch.tasks import Sums, Task, losses_and_gaps, total
+from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
 from wdsearch.types import Params, Scalar, Strengths
 
 
@@ -111,10 +111,8 @@ class RegularizedModule(L.LightningModule):
         return self.network(*args, **kwargs)
 
     def _outputs(self, inputs: Inputs) -> Any:
-        """Outputs for a batch, in 32 bits at least: in bfloat16 neither losses nor counts of rows add up."""
-        outputs = self(*inputs.args, **inputs.kwargs)
-        half = isinstance(outputs, Tensor) and outputs.dtype in (torch.bfloat16, torch.float16)
-        return outputs.float() if half else outputs
+        """Outputs for a batch, as loss and metric take them: in 32 bits at least."""
+        return widened(self(*inputs.args, **inputs.kwargs))
 
     def loss(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Mean loss of a batch, without regularizers: what train and validation loss and their gap are made of."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -134,6 +135,11 @@ class Task:
         """The classes' weights in the type of some values and where they are."""
         assert self.class_weights is not None
         return _tensor(self.class_weights, values.dtype, values.device)
+
+
+def widened(value: Any) -> Any:
+    """A tensor of 16 bits in 32, in which losses and counts of rows add up; anything else as it is."""
+    return value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 def total(sums: Iterable[Sums]) -> Sums:

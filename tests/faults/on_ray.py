@@ -204,6 +204,15 @@ def end(search: Search) -> None:
     )
 
 
+def be_init() -> None:
+    """As the first process of its machine, take leave of orphans, as an init does: Ray waits for those of a stopped job."""
+    child = os.fork() if os.getpid() == 1 else 0
+    while child:
+        ended, status = os.wait()
+        if ended == child:
+            sys.exit(os.waitstatus_to_exitcode(status))
+
+
 def main() -> None:
     """Start everything, search, count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -275,4 +284,5 @@ def run(search: Search, kind: str, nodes: list[Node], folder: Path) -> dict[str,
 
 
 if __name__ == "__main__":
+    be_init()
     main()

@@ -104,6 +104,7 @@ def check(user: User, mlflow: Server) -> None:
     assert not tally.faults, (tally.faults, user.calls("logs", user.name, "--tail", "50"))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("user", [("array", 8, 4)], indirect=True)
 def test_an_array_of_workers_shares_the_budget_exactly(user: User, mlflow: Server) -> None:
     options = ("--on", "slurm", "--workers", "2", "-o", "partition=main", "-o", "time=30", "-o", "memory_gb=2")
@@ -154,8 +155,9 @@ def test_a_killed_a_preempted_and_a_requeued_worker_lose_and_double_nothing(
     check(user, mlflow)
 
 
-@pytest.mark.parametrize("user", [("stopped", 4, 2000)], indirect=True)
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("user", [("stopped", 4, 2000)], indirect=True)
 def test_stop_cancels_the_array_and_the_workers_let_go(user: User) -> None:
     user.calls("launch", "study.yaml", "--on", "slurm", "--workers", "1")
     user.awaits(lambda found: bool(found["training"]))

@@ -56,6 +56,7 @@ def in_a_process(target: Callable[..., None], *arguments: object) -> multiproces
 
 
 def test_six_processes_share_a_budget_exactly(tmp_path: Path) -> None:
+    leases(tmp_path)  # makes the tables
     found = CONTEXT.Queue()
     processes = [in_a_process(claim_all, tmp_path, 50, found) for _ in range(6)]
     claims = [found.get(timeout=60) for _ in processes]

@@ -18,8 +18,8 @@ from wdsearch.samplers import build_pruner
 from wdsearch.space import baseline, distributions
 from wdsearch.studyfile import LARGEST_BYTES, MOST_VALUES, StudyFileError, StudySource
 
-LIMIT_S = 3.0
-"""For one file; a sound one takes some milliseconds."""
+LIMIT_S = 10.0
+"""Of the processor, for one file; a sound one takes some milliseconds."""
 
 FULL = """# every section, every form of a dimension, anchors
 study: full
@@ -100,15 +100,15 @@ NASTY: list[Any] = [
 @contextmanager
 def _limit(what: object) -> Iterator[None]:
     def late(number: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"not read within {LIMIT_S:g} s: {str(what)[:2000]}")
+        raise AssertionError(f"not read in {LIMIT_S:g} s of the processor: {str(what)[:2000]}")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT_S)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def loaded(source: Path | Mapping[str, Any], *overrides: str) -> StudyConfig | None:

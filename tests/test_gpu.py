@@ -66,7 +66,7 @@ def test_a_study_says_that_it_was_trained_on_the_gpu_and_how(tmp_path: Path, pre
     assert result.training.startswith(where), result.training
     assert result.counts["complete"] + result.counts["pruned"] == 14
     assert result.best is not None
-    assert result.best.values[0] < 0.5
+    assert result.best.values[0] < 0.6
     assert result.memory["peak"] > 2**20
 
 
@@ -120,7 +120,7 @@ def test_out_of_memory_fewer_trials_share_a_call_and_the_winner_stays(
     assert "out of memory with 33 trials in a call: going on with 16" in " ".join(capsys.readouterr().err.split())
     assert short.counts == free.counts
     assert short.best.number == free.best.number
-    assert short.best.values[0] == pytest.approx(free.best.values[0], abs=1e-5)
+    assert short.best.values[0] == pytest.approx(free.best.values[0], abs=1e-4)
 
 
 def test_a_lightning_module_is_trained_there_as_by_plain_lightning(tmp_path: Path) -> None:

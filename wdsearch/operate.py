@@ -205,7 +205,9 @@ def trend(
         raise typer.Exit(MOVED_CODE)
 
 
-storage_commands = typer.Typer(help="What a storage can do.", no_args_is_help=True)
+storage_commands = typer.Typer(
+    help="What a storage can do.", no_args_is_help=True, epilog="Example: wdsearch storage check"
+)
 
 
 @storage_commands.command(epilog="Example: wdsearch storage check postgresql://wdsearch@db.example.org/studies")

@@ -100,8 +100,8 @@ def test_out_of_memory_fewer_trials_share_a_call_and_the_winner_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wide = {
-        "data": {"name": "digits", "init_args": {"batch_size": 1024}},
-        "model": {"name": "mlp", "init_args": {"hidden": [1024, 1024]}},
+        "data": {"name": "mnist1d", "init_args": {"batch_size": 3200}},
+        "model": {"name": "mlp", "init_args": {"hidden": [256, 256]}},
         "space": {key: STUDY["space"][key] for key in ("weight_decay", "dropout")},
         "budget": {"trials": 32, "epochs": 2},
         "search": {"batch": 16, "sampler": "random", "pruner": "none"},
@@ -113,7 +113,7 @@ def test_out_of_memory_fewer_trials_share_a_call_and_the_winner_stays(
     gc.collect()
     torch.cuda.empty_cache()
     try:
-        torch.cuda.set_per_process_memory_fraction(0.6 * free.memory["peak"] / torch.cuda.mem_get_info()[1])
+        torch.cuda.set_per_process_memory_fraction(0.7 * free.memory["peak"] / torch.cuda.mem_get_info()[1])
         short = searched(tmp_path / "short", **wide)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 def _work(study: str) -> None:
     """In a process of Ray's, in its main thread: Ctrl-C, as which Ray cancels a task, ends the worker in order."""
-    from wdsearch.search import InterruptedStudyError
+    from wdsearch.interruption import InterruptedStudyError
     from wdsearch.worker import work
 
     try:

@@ -102,7 +102,7 @@ def test_out_of_memory_fewer_trials_share_a_call_and_the_winner_stays(
     wide = {
         "data": {"name": "mnist1d", "init_args": {"batch_size": 3200}},
         "model": {"name": "mlp", "init_args": {"hidden": [256, 256]}},
-        "space": {key: STUDY["space"][key] for key in ("weight_decay", "dropout")},
+        "space": {"weight_decay": {"low": 0.0, "high": 1.0}, "dropout": {"low": 0.0, "high": 0.5}},
         "budget": {"trials": 32, "epochs": 2},
         "search": {"batch": 16, "sampler": "random", "pruner": "none"},
         "trainer": GPU,

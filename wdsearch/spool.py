@@ -18,8 +18,8 @@ CREATE INDEX IF NOT EXISTS told_by_key ON told (key);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
 """
 _INSERT = """
-INSERT INTO records (key, kind, body) SELECT ?1, ?2, ?3 WHERE ?2 <> 'metrics'
-OR NOT EXISTS (SELECT 1 FROM meta WHERE name = ?4 AND CAST(value AS INTEGER) >= ?5)
+INSERT INTO records (key, kind, body) SELECT ?, ?, ? WHERE ? <> 'metrics'
+OR NOT EXISTS (SELECT 1 FROM meta WHERE name = ? AND CAST(value AS INTEGER) >= ?)
 """
 
 
@@ -84,7 +84,7 @@ class Spool:
 
         A record whose body has a `step` not above the fact `step <key>` was written before, and is left out.
         """
-        rows = [(key, kind, json.dumps(body), f"step {key}", body.get("step")) for key, kind, body in records]
+        rows = [(key, kind, json.dumps(body), kind, f"step {key}", body.get("step")) for key, kind, body in records]
         if rows or facts:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany(_INSERT, rows)
@@ -119,9 +119,11 @@ class Spool:
 
     def curves(self, key: str) -> dict[str, dict[int, float]]:
         """Each metric of a trial that was not drawn yet by epoch, whether MLflow has it already or not."""
-        query = "SELECT body FROM told WHERE key = ?1 UNION ALL SELECT body FROM records WHERE key = ?1 AND kind = 'metrics'"
+        query = (
+            "SELECT body FROM told WHERE key = ? UNION ALL SELECT body FROM records WHERE key = ? AND kind = 'metrics'"
+        )
         found: dict[str, dict[int, float]] = {}
-        for (text,) in self._database.execute(query, (key,)):
+        for (text,) in self._database.execute(query, (key, key)):
             body = json.loads(text)
             for name, value in body["metrics"].items():
                 found.setdefault(name, {})[body["step"]] = value

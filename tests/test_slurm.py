@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "faults"))
 from endure import STUDY, Server, Tally, examine, judge
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(bool(slurm.why_not()), reason=slurm.why_not() or "-"),
     pytest.mark.skipif(not postgres.binaries(), reason="PostgreSQL is not installed"),
 ]

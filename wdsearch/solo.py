@@ -17,7 +17,6 @@ import lightning as L
 import numpy as np
 import torch
 
-from wdsearch.assembly import alone
 from wdsearch.cohort import DIVERGED, FINISHED, STOPPED_EARLY, Cohort, TrialEpoch
 from wdsearch.diagnostics import diagnose_weights
 from wdsearch.loaders import train_eval_loader
@@ -34,11 +33,6 @@ QUIET: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-
-
-def _options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the user gives to Trainer; a worker is no part of the job that a cluster runs it in, unless they say so."""
-    return {"plugins": alone(), **given}
 
 
 RandomState = tuple[Any, ...]
@@ -84,7 +78,7 @@ class Reporter(L.Callback):
         finally:
             module._trainer = attached
         devices: Any = 1 if module.device.index is None else [module.device.index]
-        evaluator = L.Trainer(**_options(self.options), **QUIET, devices=devices)
+        evaluator = L.Trainer(**self.options, **QUIET, devices=devices)
         before = _random_state()
         (logged,) = evaluator.validate(twin, train_eval_loader(trainer.datamodule), verbose=False)  # type: ignore[attr-defined]
         _set_random_state(before)
@@ -121,7 +115,7 @@ class Solo:
                 callbacks=[self._reporter],
                 num_sanity_val_steps=0,
                 **QUIET,
-                **_options(self.options),
+                **self.options,
             )
             trainer.fit(self.module, datamodule=self.data)
         except AbandonedError:

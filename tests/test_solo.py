@@ -123,6 +123,7 @@ def test_hopeless_trials_are_pruned(tmp_path: Path) -> None:
     assert study.counts["complete"] + study.counts["pruned"] == 8
 
 
+@pytest.mark.timeout(900)
 def test_several_devices_and_options_of_the_trainer_reach_it(tmp_path: Path) -> None:
     """Two processes with gloo; pruning reaches both, or they would wait for each other for ever."""
     trainer = {"accelerator": "cpu", "devices": 2, "options": {"accumulate_grad_batches": 2}}

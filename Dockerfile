@@ -23,12 +23,11 @@ RUN pip wheel --no-deps --wheel-dir /wheel .
 
 FROM base
 RUN useradd --uid 1000 --create-home wdsearch \
-    && install -d -o wdsearch -g wdsearch /work /var/lib/wdsearch /var/lib/mlflow
+    && install -d -o wdsearch -g wdsearch /app /var/lib/wdsearch /var/lib/mlflow
 COPY --from=dependencies /venv /venv
 COPY --from=wheel /wheel /wheel
 RUN pip install --no-deps --no-index /wheel/*.whl
 USER wdsearch
-WORKDIR /work
-# a container ends with its command, and what still delivers to MLflow with it
+WORKDIR /app
 ENV WDSEARCH_HOME=/var/lib/wdsearch PYTHONUNBUFFERED=1
 ENTRYPOINT ["wdsearch"]

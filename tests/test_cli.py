@@ -178,3 +178,9 @@ def test_ui_serves_the_page_that_it_prints(folder: Path) -> None:
         server.terminate()
         server.wait(timeout=30)
         server.stdout.close()
+
+
+@pytest.mark.parametrize("module", ["status", "launching", "fleet", "terminal", "trend", "storage_check"])
+def test_who_looks_at_a_study_does_not_wait_for_torch(module: str) -> None:
+    code = f"import sys, wdsearch.{module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

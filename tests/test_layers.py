@@ -64,6 +64,7 @@ LAYERS = [
     "worker explaining",
     "launchers",
     "launching",
+    "fleet",
     "sweeps plans",
     "schedule",
     "emitting",

@@ -228,7 +228,7 @@ def status(
             from rich.console import Console
             from rich.live import Live
 
-            from wdsearch.told import status_lines
+            from wdsearch.fleet import status_lines
 
             if not watch:
                 Console().print(status_lines(found, launches))

@@ -81,7 +81,7 @@ class Explanation:
 
     def as_dict(self) -> dict[str, Any]:
         """For files and Optuna's attributes; JSON has no ∞ and no NaN, so they are texts."""
-        found: dict[str, Any] = _plain(asdict(self))
+        found: dict[str, Any] = plain(asdict(self))
         return found
 
 
@@ -98,11 +98,12 @@ def _claim(stored: Mapping[str, Any]) -> Claim:
     return Claim(**dict(stored) | numbers | {"curves": curves})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON can hold it, which has no ∞ and no NaN."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -20,11 +20,8 @@ class InterruptedStudyError(Exception):
 
 
 @contextmanager
-def stopping_by_signal(stop: Callable[[], None], text: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask to `stop` at the next batch; a second one ends this process as Python does.
-
-    Raises InterruptedStudyError with a text when that was done.
-    """
+def asked_to_end(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM call `stop`, and their numbers join the list; a second one ends this process as Python does."""
     received: list[int] = []
 
     def receive(number: int, _: Any) -> None:
@@ -36,9 +33,17 @@ def stopping_by_signal(stop: Callable[[], None], text: Callable[[], str]) -> Ite
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
-    except (StoppedError, SIGTERMException):  # Lightning may notice it before the loop does
-        raise InterruptedStudyError(text(), received[0]) from None
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopping_by_signal(stop: Callable[[], None], text: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask to `stop` at the next batch. Raises InterruptedStudyError with a text when that was done."""
+    with asked_to_end(stop) as received:
+        try:
+            yield
+        except (StoppedError, SIGTERMException):  # Lightning may notice it before the loop does
+            raise InterruptedStudyError(text(), received[0]) from None

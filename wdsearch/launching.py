@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from wdsearch.catalog import NEEDED, Argument
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.database import backend, shown_url
 from wdsearch.kinds import annotation_of
@@ -193,6 +192,11 @@ def engines() -> list[dict[str, Any]]:
 
 
 def _options_of(kind: type[LauncherOptions]) -> list[dict[str, Any]]:
+    from wdsearch.catalog import (  # and with it torch, which who asks for a study's status does not wait for
+        NEEDED,
+        Argument,
+    )
+
     found = []
     for name, field_ in kind.model_fields.items():
         takes = annotation_of(Parameter(name, Parameter.KEYWORD_ONLY, annotation=field_.annotation))

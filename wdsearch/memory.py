@@ -94,9 +94,8 @@ def footprint(module: RegularizedModule, batch: Batch, stops_early: bool) -> Foo
 def available(device: torch.device) -> int:
     """Free bytes of a GPU, for this process; else of this machine, or of what its control group leaves to this process."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # by torch, for its next tensors
+        # what torch keeps for its next tensors is free as well
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
     free = int(psutil.virtual_memory().available)
     for limit, usage in _CGROUPS:

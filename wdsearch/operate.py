@@ -53,9 +53,9 @@ def launch(
     storage: StorageOption = None,
 ) -> None:
     """Start workers of a study on an engine, and come back; `wdsearch list` shows the engines' options."""
+    from wdsearch.fleet import started
     from wdsearch.launching import launch as start
     from wdsearch.studyfile import assignments
-    from wdsearch.told import started
 
     given = assignments(options or [], "-o")
     found = start(
@@ -78,9 +78,9 @@ def stop(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     """End a study's launched workers in order: nothing is lost, and `launch` goes on."""
     from rich.console import Console
 
+    from wdsearch.fleet import stopped
     from wdsearch.launching import stop as end
     from wdsearch.storage import Home
-    from wdsearch.told import stopped
 
     with Console(stderr=True).status("waiting for the workers to end"):
         found = end(study, Home(home), storage)

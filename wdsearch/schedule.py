@@ -2,14 +2,13 @@
 
 import os
 import platform
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
@@ -17,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from wdsearch.config import StudyConfig
 from wdsearch.database import is_away
 from wdsearch.fires import CLAIMED, FAILED, LAUNCHED, MISSED, OPEN, QUEUED, SKIPPED, Fire, Fires
+from wdsearch.interruption import asked_to_end
 from wdsearch.launchers import LaunchError
 from wdsearch.plans import Entry, Timetables
 from wdsearch.timetable import dated, shown_time
@@ -212,7 +212,8 @@ class Scheduler:
 
 def serve(scheduler: Scheduler) -> int:
     """Do what is due until Ctrl-C or SIGTERM, whose number is returned; a launch is brought to its end first."""
-    with _stopping() as (stopped, received):
+    stopped = threading.Event()
+    with asked_to_end(stopped.set) as received:
         while not stopped.is_set():
             try:
                 wake = scheduler.tick()
@@ -227,25 +228,8 @@ def serve(scheduler: Scheduler) -> int:
 
 def serve_once(scheduler: Scheduler) -> int:
     """Do what is due now, for another scheduler that calls this; the number of a signal that ended it before, else 0."""
-    with _stopping() as (stopped, received):
+    stopped = threading.Event()
+    with asked_to_end(stopped.set) as received:
         while not stopped.is_set() and not scheduler.once():
             stopped.wait(POLL_S)
     return received[0] if received else 0
-
-
-@contextmanager
-def _stopping() -> Iterator[tuple[threading.Event, Sequence[int]]]:
-    """An event that Ctrl-C and SIGTERM set, and their numbers; a second one ends this process as Python does."""
-    stopped, received = threading.Event(), list[int]()
-
-    def receive(number: int, _: Any) -> None:
-        received.append(number)
-        stopped.set()
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped, received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -161,11 +161,9 @@ def _start_study(loop: SearchLoop) -> None:
     tags = {"seed": str(config.seed), "budget.trials": str(config.budget.trials)}
     views = saved_views(config, loop.factory.metric, now_ms())
     attributes = loop.study.user_attrs
-    token, tags = (
-        attributes[TOKEN],
-        tags | {f"wdsearch.{name}": attributes[name] for name in (FAMILY, FIRED) if name in attributes},
-    )
-    loop.tracker.start_study({"epochs": config.budget.epochs}, tags | provenance(), loop.dataset, views, token)
+    tags |= {f"wdsearch.{name}": attributes[name] for name in (FAMILY, FIRED) if name in attributes}
+    params = {"epochs": config.budget.epochs}
+    loop.tracker.start_study(params, tags | provenance(), loop.dataset, views, attributes[TOKEN])
 
 
 def _search(loop: SearchLoop) -> None:

@@ -182,6 +182,8 @@ def open_study(
     else:
         check_same(study, identity(config, digest))
         study.set_user_attr(CONFIG, config.dump())
+        if TOKEN not in study.user_attrs:  # begun by an earlier version
+            study.set_user_attr(TOKEN, os.urandom(4).hex())
     study.set_user_attr(FOLDER, _folder(config))
     return study, opened.engine
 

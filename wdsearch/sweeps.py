@@ -40,7 +40,7 @@ class Sweeps:
         assert plan is not None
         if self._is_begun(fire.study):
             return "its workers had been started already"
-        if getattr(engine_of(plan.on), "renders", False) and not self.here:
+        if engine_of(plan.on).renders and not self.here:
             raise EngineError(f"{plan.on} only writes what others start: wdsearch schedule FILE --emit cronjob")
         warm = self._winners(config, fire)
         attributes = {FAMILY: fire.family, FIRED: shown_time(fire.fire_time), WARM: warm}

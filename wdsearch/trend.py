@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from wdsearch.explanation import explanation_from
+from wdsearch.explanation import explanation_from, plain
 from wdsearch.groups import split_key
 from wdsearch.movement import Range, Trial, plausible
 from wdsearch.results import EXPLANATION, RESULT, StudyResult, is_feasible, load_result, spent
@@ -27,7 +27,7 @@ ARM = "weight_decay"
 class Sweep:
     """One sweep: what its best trial is, and where its λ* lies as far as its own trials, or fresh seeds, can tell.
 
-    What it has not got yet is None; `fewer` says that it has too few complete trials for a range. `data` is a digest.
+    What it has not got yet is None, as its `range` with too few complete trials. `data` is a digest.
     """
 
     study: str
@@ -72,7 +72,7 @@ class Trend:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, which has no ∞."""
-        found: dict[str, Any] = _plain(asdict(self))
+        found: dict[str, Any] = plain(asdict(self))
         return found
 
 
@@ -184,11 +184,3 @@ def _path(result: StudyResult, key: str) -> Mapping[float, Mapping[int, float]] 
             loss = _loss(result, outcome.metrics.get(result.goals[0], math.nan))
             found.setdefault(outcome.strengths[key], {})[outcome.seed] = loss
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

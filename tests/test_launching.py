@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "faults"))
-pytestmark = pytest.mark.slow
 needs_postgres = pytest.mark.skipif(not postgres.binaries(), reason="PostgreSQL is not installed")
 STUDY = """
 study: shared

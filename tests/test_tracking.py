@@ -426,3 +426,17 @@ def test_a_trial_has_one_run_also_if_the_machine_that_lost_it_tells_of_it_later(
     (trial,) = [run for run in runs if run.data.tags["wdsearch.key"] == "trial-3"]
     history = client.get_metric_history(trial.info.run_id, "loss/val")
     assert sorted(metric.step for metric in history) == [1, 2, 3, 4], "each epoch once"
+
+
+def test_a_store_is_whole_though_one_who_made_it_died_and_two_make_it_at_once(tmp_path: Path) -> None:
+    making = [sys.executable, "-c", f"from wdsearch.courier import make_store; make_store({local_uri(tmp_path)!r})"]
+    begun = subprocess.Popen(making, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("spool/store/*.db")):
+        time.sleep(0.01)
+    begun.kill()
+    begun.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    both = [subprocess.Popen(making, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(MlflowClient(local_uri(tmp_path)).search_experiments()) == 1
+    assert [path.name for path in tmp_path.glob("spool/*")] == ["store.lock"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import time
@@ -14,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from wdsearch.plots import TrialPicture
-from wdsearch.spool import Record, Spool, now_ms
+from wdsearch.spool import Record, Spool, locked, now_ms
 from wdsearch.tracking import MODEL, STUDY
 
 LIVE_EVERY_S = 10.0
@@ -40,13 +41,14 @@ class Courier:
         from mlflow import MlflowClient
 
         self.spool, self.wary = spool, wary
+        if spool.recall("local") == "True":
+            make_store(spool.recall("uri") or "")
+            _write_ahead(spool.recall("uri") or "")
         self.client = MlflowClient(tracking_uri=spool.recall("uri"))
         self.experiment = self._experiment()
         self._show_views()
         self.refused: set[str] = set()
         self._live_at = time.monotonic() + LIVE_EVERY_S
-        if spool.recall("local") == "True":
-            _write_ahead(spool.recall("uri") or "")
 
     def _experiment(self) -> str:
         name = self.spool.recall("study") or ""
@@ -298,11 +300,29 @@ class Courier:
 
 def warm_up(spool: Spool) -> None:
     """Import mlflow, and make its local store, while training is still getting ready."""
-    from mlflow import MlflowClient
+    import mlflow  # noqa: F401
 
     with suppress(Exception):  # what is wrong shows when there is something to deliver
         if spool.recall("local") == "True":
-            MlflowClient(tracking_uri=spool.recall("uri")).search_experiments(max_results=1)
+            make_store(spool.recall("uri") or "")
+
+
+def make_store(uri: str) -> None:
+    """Make a local store, whole or not at all.
+
+    MLflow itself takes seconds for it, and what two processes make at once, or one that dies meanwhile, cannot be used ever after.
+    """
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    folder = path.parent / "spool" / "store"
+    with locked(folder.with_suffix(".lock")):
+        if not path.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            MlflowClient(tracking_uri=f"sqlite:///{folder / path.name}").search_experiments(max_results=1)
+            (folder / path.name).replace(path)
+            folder.rmdir()
 
 
 def complain(spool: Spool, text: str) -> None:

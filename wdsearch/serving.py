@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wdsearch.spool import Spool, spool_path, spool_paths
-from wdsearch.tracking import QUIET, default_uri, experiment_link
+from wdsearch.tracking import QUIET, default_uri, experiment_link, local_uri
 
 STORAGE = "WDSEARCH_DASHBOARD_STORAGE"
 _DASHBOARD = (
@@ -43,6 +43,10 @@ def mlflow_server(home: Path, study: str, port: int) -> Server:
     uri, experiment = spool.recall("uri") or default_uri(home), spool.recall("experiment") or ""
     link = experiment_link(uri, experiment, port, spool.recall("shown"))
     spool.close()
+    if uri == local_uri(home) and not (home / "mlflow.db").exists():
+        from wdsearch.courier import make_store
+
+        make_store(uri)
     command, environment = ui_command(home, uri, port)
     return Server(link, port, [] if uri.startswith("http") else command, environment)
 

@@ -21,6 +21,8 @@ from wdsearch.delivery import deliver
 from wdsearch.exporting import ExportError, export_best
 from wdsearch.factory import TrialFactory
 
+pytestmark = pytest.mark.usefixtures("_delivered")
+
 STUDY = {
     "study": "ended",
     "data": "digits",

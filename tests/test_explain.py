@@ -28,6 +28,8 @@ from wdsearch.restoring import NotStoredError
 from wdsearch.results import EXPLANATION, load_result
 from wdsearch.storage import Home, StudyChangedError, StudyNotFoundError
 
+pytestmark = pytest.mark.usefixtures("_delivered")
+
 STUDY = {
     "study": "small",
     "data": {"name": "digits", "init_args": {"batch_size": 300}},
@@ -146,6 +148,7 @@ def test_a_second_call_trains_nothing_and_more_seeds_train_only_those(
     assert [one for one in more.outcomes if one.seed < 5] == list(found.outcomes)
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_with_the_same_outcomes(
     explained: tuple[Path, Explanation], searched: Path, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def test_launched_workers_share_the_budget_exactly_and_say_what_they_do(
     assert called("work", "shared", folder=tmp_path, **storage).count("best of 8 trials") == 1, "nothing is left to do"
 
 
+@pytest.mark.slow
 def test_stopped_workers_end_in_order_and_others_go_on(tmp_path: Path) -> None:
     called("launch", written(tmp_path, 400), "--workers", "1", folder=tmp_path)
     while not state(tmp_path)["training"]:

@@ -58,6 +58,7 @@ def test_the_estimate_is_near_the_measured_peak(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+@pytest.mark.slow
 def test_out_of_memory_the_population_is_shrunk_and_nothing_else_changes(tmp_path: Path) -> None:
     free, said = run_wide(tmp_path / "free")
     assert "fused, up to 33 trials in a call" in said

@@ -63,7 +63,7 @@ def fitted(strengths: list[dict[str, float]], recipe: Recipe, lr: float, epochs:
     return [states[number]["network.weight"].numpy().ravel() for number in range(len(strengths))]
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+@pytest.fixture(scope="module", params=["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def weights(request: pytest.FixtureRequest) -> dict[tuple[float, float], np.ndarray]:
     """Weights by their (l1, l2), all trained as one population."""
     recipe, lr = RECIPES[request.param]

@@ -124,6 +124,7 @@ def test_hopeless_trials_are_pruned(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_several_devices_and_options_of_the_trainer_reach_it(tmp_path: Path) -> None:
     """Two processes with gloo; pruning reaches both, or they would wait for each other for ever."""
     trainer = {"accelerator": "cpu", "devices": 2, "options": {"accumulate_grad_batches": 2}}

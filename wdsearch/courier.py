@@ -310,7 +310,7 @@ def warm_up(spool: Spool) -> None:
 def make_store(uri: str) -> None:
     """Make a local store, whole or not at all.
 
-    MLflow itself takes seconds for it, and what two processes make at once, or one that dies meanwhile, cannot be used ever after.
+    MLflow takes seconds for it, and what two processes make at once, or one that dies at it, cannot be used ever after.
     """
     from mlflow import MlflowClient
 

@@ -119,6 +119,17 @@ def test_a_launch_without_its_engine_says_what_is_missing(tmp_path: Path, monkey
         ray.start(order(tmp_path), options_of("ray", {}))
 
 
+def test_more_workers_than_the_budget_keeps_busy_are_said(tmp_path: Path) -> None:
+    """14 trials in batches of 4, two batches to a worker at first."""
+    study = load_study(STUDY)
+    notes = {workers: launch(study, workers=workers, home=tmp_path, dry_run=True).note for workers in (1, 2, 4)}
+    assert notes[1] is notes[2] is None
+    assert str(notes[4]).startswith("at most 2 of 4 workers have something to train at a time")
+    assert "search.batch=1" in str(notes[4])
+    fitting = load_study(STUDY, ["search.batch=1"])
+    assert launch(fitting, workers=4, home=tmp_path, dry_run=True).note is None
+
+
 def test_a_rendering_engine_begins_no_study_and_needs_no_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,9 @@ def started(found: Started) -> list[str]:
     """What `wdsearch launch` prints: which workers run where, and the next commands."""
     jobs = found.launch.jobs if found.launch else ()
     given = f"{', '.join(jobs[:8])}{', ...' if len(jobs) > 8 else ''}"
+    note = [f"[yellow]{escape(found.note)}[/yellow]"] if found.note else []
     next_lines = [f"{does:<15} [bold]{escape(command)}[/bold]" for does, command in found.follow_up.items()]
-    return [f"{found.workers} workers of [bold]{found.study}[/bold] on {found.engine}: {given}", "", *next_lines]
+    return [f"{found.workers} workers of [bold]{found.study}[/bold] on {found.engine}: {given}", *note, "", *next_lines]
 
 
 def stopped(study: str, found: Sequence[LaunchStatus]) -> list[str]:

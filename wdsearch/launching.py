@@ -40,7 +40,7 @@ TRACKING = "MLFLOW_TRACKING_URI"
 class Started:
     """What `launch` did: the launch, or what would have been given to the engine (`script`).
 
-    `follow_up` are the commands for what comes next, by what they do.
+    `follow_up` are the commands for what comes next, by what they do; `note` is worth saying.
     """
 
     study: str
@@ -49,6 +49,7 @@ class Started:
     script: str
     launch: Launch | None
     follow_up: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
 
 
 def launch(
@@ -79,7 +80,7 @@ def launch(
     made = Launch(on, platform.node(), "", (), given.model_dump(exclude_defaults=True))
     folder = place.folder(config.study) / "launches" / made.name
     order = _order(config, workers, folder, place, storage)
-    started = Started(config.study, on, workers, launcher.script(order, given), None)
+    started = Started(config.study, on, workers, launcher.script(order, given), None, note=_idle(config, workers))
     if dry_run:
         return started
     if launcher.renders:
@@ -93,6 +94,20 @@ def launch(
     assert done.launch is not None
     record(engine, opened._study_id, done.launch)
     return done
+
+
+def _idle(config: StudyConfig, workers: int) -> str | None:
+    """What to say if a budget cannot keep all workers busy: each takes two batches at first."""
+    trials, share = config.budget.trials, 2 * config.batch
+    busy = -(-trials // share)
+    if workers <= busy:
+        return None
+    some = f"at most {busy} of {workers} workers have" if busy > 1 else f"one of {workers} workers has"
+    fit = max(1, trials // (2 * workers))
+    return (
+        f"{some} something to train at a time: each begins with two batches of {config.batch} of the {trials} trials; "
+        f"with search.batch={fit} all have (it also is how many trials the sampler chooses at once)"
+    )
 
 
 def _begun(started: Started, made: Launch, order: Order, options: LauncherOptions) -> Started:

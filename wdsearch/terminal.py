@@ -16,6 +16,7 @@ from rich.text import Text
 from wdsearch.objective import Result
 from wdsearch.results import StudyResult
 from wdsearch.status import StudyStatus
+from wdsearch.tracking import PORT
 
 LINE_EVERY_S = 30.0
 """How often a log is told how far a search is."""
@@ -153,7 +154,7 @@ def conclusion(result: StudyResult) -> list[Any]:
         f"best weights    {result.weights}",
         *([f"trained         {escape(result.training)}"] if result.training else []),
         *_memory(result),
-        f"all trials      [bold]wdsearch ui {result.study}[/bold], then {result.link}",
+        f"all trials      {_page(result)}",
         *([f"report          {page}"] if (page := result.folder / "report" / "report.html").exists() else []),
         f"next            [bold]wdsearch best {result.study}[/bold]  (what to put into your own training)",
         *(
@@ -162,6 +163,14 @@ def conclusion(result: StudyResult) -> list[Any]:
         ),
     ]
     return lines
+
+
+def _page(result: StudyResult) -> str:
+    """Where the runs are seen: a server's page, or that of a local store, which must be served first."""
+    served = f"[bold]wdsearch ui {result.study}[/bold]"
+    if result.link is None:
+        return served
+    return f"{served}, then {result.link}" if result.link.startswith(f"http://127.0.0.1:{PORT}/") else result.link
 
 
 def status_table(status: StudyStatus) -> Group:

@@ -20,6 +20,8 @@ from wdsearch.objective import Result
 from wdsearch.spool import Spool, now_ms, spool_path, spool_paths
 
 PAGE = "WDSEARCH_MLFLOW_PAGE"
+PORT = 5000
+"""Where `wdsearch ui` serves a local store, unless told otherwise."""
 STALLED_S = 15.0
 STUDY = "study"
 MODEL = "model"
@@ -278,7 +280,7 @@ def default_uri(home: Path, given: str | None = None) -> str:
     return given or os.environ.get("MLFLOW_TRACKING_URI") or local_uri(home)
 
 
-def experiment_link(uri: str, experiment: str, port: int = 5000, view: str | None = None) -> str:
+def experiment_link(uri: str, experiment: str, port: int = PORT, view: str | None = None) -> str:
     """The page of a study's runs, in its saved view, without login; MLflow opens in another mode without `workflowType`.
 
     A server is where `$WDSEARCH_MLFLOW_PAGE` says, for people may reach it by another name than workers do.

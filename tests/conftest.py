@@ -3,12 +3,15 @@
 import logging
 import math
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, and their threads would wait for each other
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background ignore it, and what they start
 
 import lightning as L
 import pytest

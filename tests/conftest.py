@@ -4,7 +4,6 @@ import logging
 import math
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,6 @@ from wdsearch import conclusion
 from wdsearch.cohort import TrialEpoch
 from wdsearch.module import RegularizedModule
 from wdsearch.population import Population
-from wdsearch.tracking import Tracker
 
 
 @pytest.fixture(autouse=True)
@@ -56,38 +54,6 @@ def concluded(*names: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in names or CONCLUSION:
             patch.setattr(conclusion, name, CONCLUSION[name])
-        yield
-
-
-DELIVERY = Tracker._deliver_beside
-
-
-def _nobody(_: Tracker) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _no_deliveries() -> Iterator[None]:
-    """MLflow takes many seconds of a study's end: its records stay in the spool, but where a test is about them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracker, "_deliver_beside", _nobody)
-        yield
-
-
-@contextmanager
-def delivered() -> Iterator[None]:
-    """Within it studies reach MLflow as they do for users."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracker, "_deliver_beside", DELIVERY)
-        yield
-
-
-@pytest.fixture(scope="module")
-def _delivered() -> Iterator[None]:
-    """For files that are about MLflow."""
-    with delivered():
         yield
 
 

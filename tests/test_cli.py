@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.usefixtures("_delivered")
-
 FILE = """study: tiny
 data: {name: digits}
 model: {name: mlp, init_args: {hidden: [8]}}

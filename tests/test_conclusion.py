@@ -21,8 +21,6 @@ from wdsearch.delivery import deliver
 from wdsearch.exporting import ExportError, export_best
 from wdsearch.factory import TrialFactory
 
-pytestmark = pytest.mark.usefixtures("_delivered")
-
 STUDY = {
     "study": "ended",
     "data": "digits",

@@ -28,8 +28,6 @@ from wdsearch.restoring import NotStoredError
 from wdsearch.results import EXPLANATION, load_result
 from wdsearch.storage import Home, StudyChangedError, StudyNotFoundError
 
-pytestmark = pytest.mark.usefixtures("_delivered")
-
 STUDY = {
     "study": "small",
     "data": {"name": "digits", "init_args": {"batch_size": 300}},

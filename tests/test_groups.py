@@ -8,7 +8,7 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from conftest import Ends, delivered, largest_difference, quiet_trainer, train_alone, train_fused
+from conftest import Ends, largest_difference, quiet_trainer, train_alone, train_fused
 from mlflow import MlflowClient
 from test_begin import called
 from test_config import faults, yaml_free
@@ -448,8 +448,7 @@ class Best(L.LightningModule):
 
 def test_a_study_with_groups_from_the_file_to_a_users_own_training(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(STUDY)
-    with delivered():
-        done = wdsearch.run(tmp_path / "s.yaml", home=tmp_path / "home", progress=False)
+    done = wdsearch.run(tmp_path / "s.yaml", home=tmp_path / "home", progress=False)
     assert done.counts["complete"] >= 1
     client = MlflowClient(f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("grouped").experiment_id

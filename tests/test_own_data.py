@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import delivered
 from mlflow import MlflowClient
 from test_search import told
 from torch import nn
@@ -126,8 +125,7 @@ def test_the_gap_is_measured_on_a_fixed_subset_as_large_as_the_validation_set(tm
 
 
 def test_data_that_augment_themselves_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with delivered():
-        searched(tmp_path, Plain(Noisy))
+    searched(tmp_path, Plain(Noisy))
     assert "Give the data a train_eval_dataloader() without augmentation" in " ".join(capsys.readouterr().err.split())
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("own").experiment_id], "tags.`wdsearch.kind` = 'trial'")

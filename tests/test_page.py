@@ -36,8 +36,6 @@ from wdsearch.texts import Texts
 from wdsearch.tracking import Tracker
 from wdsearch.view import LOSSES, VIEW, saved_views
 
-pytestmark = pytest.mark.usefixtures("_delivered")
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STUDY = {
     "study": "page",

@@ -30,8 +30,6 @@ from wdsearch.storage import Home
 from wdsearch.texts import Texts
 from wdsearch.tracking import Tracker
 
-pytestmark = pytest.mark.usefixtures("_delivered")
-
 LARGEST = 6_000_000
 SECTIONS = ["answer", "comparison", "gap", "path", "importance", "claims", "flags", "reproduce"]
 

@@ -8,7 +8,7 @@ from statistics import median
 import optuna
 import pytest
 import torch
-from conftest import concluded, delivered
+from conftest import concluded
 from mlflow import MlflowClient
 
 import wdsearch
@@ -49,7 +49,7 @@ def told(result: wdsearch.StudyResult) -> list[tuple]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> wdsearch.StudyResult:
     """One study, searched once for all tests that only look at it."""
-    with delivered(), concluded("_report", "_optunas_plots"):
+    with concluded("_report", "_optunas_plots"):
         return searched(tmp_path_factory.mktemp("done"))
 
 

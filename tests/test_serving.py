@@ -14,8 +14,6 @@ import wdsearch
 from wdsearch import serving
 from wdsearch.serving import DashboardError, PortError, Server, dashboard_server, serve
 
-pytestmark = pytest.mark.usefixtures("_delivered")
-
 STUDY = {
     "study": "served",
     "data": "digits",

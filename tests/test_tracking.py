@@ -20,10 +20,7 @@ from wdsearch.spool import Spool, spool_paths
 from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
 
 # mlflow 3.17 reads runs in a way that SQLAlchemy 2.1 deprecates
-pytestmark = [
-    pytest.mark.usefixtures("_delivered"),
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 
 DATASET = {
     "name": "digits",

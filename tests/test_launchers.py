@@ -128,6 +128,7 @@ def test_more_workers_than_the_budget_keeps_busy_are_said(tmp_path: Path) -> Non
     assert "search.batch=1" in str(notes[4])
     fitting = load_study(STUDY, ["search.batch=1"])
     assert launch(fitting, workers=4, home=tmp_path, dry_run=True).note is None
+    assert str(launch(study, workers=8, home=tmp_path, dry_run=True).note).endswith("14 are too few for 8")
 
 
 def test_a_rendering_engine_begins_no_study_and_needs_no_storage(

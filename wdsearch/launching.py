@@ -103,10 +103,12 @@ def _idle(config: StudyConfig, workers: int) -> str | None:
     if workers <= busy:
         return None
     some = f"at most {busy} of {workers} workers have" if busy > 1 else f"one of {workers} workers has"
-    fit = max(1, trials // (2 * workers))
+    why = f"{some} something to train at a time: each begins with two batches of {config.batch} of the {trials} trials"
+    fit = trials // (2 * workers)
     return (
-        f"{some} something to train at a time: each begins with two batches of {config.batch} of the {trials} trials; "
-        f"with search.batch={fit} all have (it also is how many trials the sampler chooses at once)"
+        f"{why}; in a new study with search.batch={fit} all have"
+        if fit
+        else f"{why}; {trials} are too few for {workers}"
     )
 
 

@@ -3,10 +3,13 @@
 import logging
 import math
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, and their threads would wait for each other
 
@@ -22,10 +25,13 @@ from jaxtyping import install_import_hook
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 install_import_hook("wdsearch", f"{__name__}.checked")
 
-from wdsearch import conclusion
+from wdsearch import conclusion, courier
 from wdsearch.cohort import TrialEpoch
+from wdsearch.delivery import deliver
+from wdsearch.local_store import make_store
 from wdsearch.module import RegularizedModule
 from wdsearch.population import Population
+from wdsearch.tracking import Delivery, Tracker
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +60,59 @@ def concluded(*names: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in names or CONCLUSION:
             patch.setattr(conclusion, name, CONCLUSION[name])
+        yield
+
+
+DELIVERY = {name: getattr(Tracker, name) for name in ("_deliver_beside", "close")}
+
+
+def _nobody(*_: object) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process
+
+
+def _deliver_and_close(tracker: Tracker, *args: float, **options: Any) -> Delivery:
+    tracker.stop_writing()
+    if Tracker._deliver_beside is _nobody:
+        deliver(tracker.spool.path, give_up_after_s=1.0)
+    return DELIVERY["close"](tracker, *args, **options)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without experiments: making one takes MLflow seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    (path.parent / "spool").mkdir()
+    make_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _delivered_here(empty_store: Path) -> Iterator[None]:
+    """What a study tells MLflow is delivered by the tests' own process, which has imported mlflow already.
+
+    Where a test is about the process that does it, `_delivered_beside`.
+    """
+
+    def copy_store(uri: str) -> None:
+        path = Path(uri.removeprefix("sqlite:///"))
+        if not path.exists():
+            shutil.copyfile(empty_store, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "_deliver_beside", _nobody)
+        patch.setattr(Tracker, "close", _deliver_and_close)
+        patch.setattr(courier, "make_store", copy_store)
+        yield
+
+
+@pytest.fixture(scope="module")
+def _delivered_beside() -> Iterator[None]:
+    """Studies reach MLflow by a process of its own, as they do for users."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, method in DELIVERY.items():
+            patch.setattr(Tracker, name, method)
         yield
 
 

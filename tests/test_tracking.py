@@ -14,13 +14,18 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Run
 
+from wdsearch import starvation
 from wdsearch.delivery import deliver
 from wdsearch.serving import ui_command
 from wdsearch.spool import Spool, spool_paths
+from wdsearch.starvation import Share
 from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
 
-# mlflow 3.17 reads runs in a way that SQLAlchemy 2.1 deprecates
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+pytestmark = [
+    pytest.mark.usefixtures("_delivered_beside"),
+    # mlflow 3.17 reads runs in a way that SQLAlchemy 2.1 deprecates
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
+]
 
 DATASET = {
     "name": "digits",
@@ -35,17 +40,9 @@ PARAMS = {"weight_decay": 0.1, "hidden": [64, 64]}
 TAGS = {"wdsearch.kind": "trial", "wdsearch.study": "small", "long": "x" * 9000}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _warm_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty store: making one takes MLflow two seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def home(tmp_path: Path, _warm_store: Path) -> Path:
-    (tmp_path / "mlflow.db").write_bytes(_warm_store.read_bytes())
+def home(tmp_path: Path, empty_store: Path) -> Path:
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
     return tmp_path
 
 
@@ -122,10 +119,10 @@ def assert_complete(uri: str, epochs: int = EPOCHS) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, _warm_store: Path) -> tuple[Path, Delivery]:
+def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Path, Delivery]:
     """One delivered study that several tests read."""
     home = tmp_path_factory.mktemp("home")
-    (home / "mlflow.db").write_bytes(_warm_store.read_bytes())
+    (home / "mlflow.db").write_bytes(empty_store.read_bytes())
     tracker = begin(home)
     for key, state in (("baseline", "COMPLETE"), ("trial-1", "PRUNED"), ("trial-2", "FAIL")):
         tracker.start_trial(key, PARAMS, TAGS | {"wdsearch.kind": key.split("-")[0]}, {})
@@ -235,6 +232,33 @@ def test_on_one_of_several_machines_it_waits_until_mlflow_has_all(tmp_path: Path
     assert tracker.close(wait_s=0.0).undelivered == 0
     (path,) = spool_paths(tmp_path, "contained")
     assert Spool(path).left() == 0, "the model was waited for too"
+
+
+def test_a_delivery_that_waits_for_a_processor_starves_and_one_that_sleeps_does_not() -> None:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(8 * (os.cpu_count() or 1))]
+    sleeping = subprocess.Popen(["sleep", "60"])
+    try:
+        shares = [Share(busy[0]), Share(sleeping)]
+        assert not any(share.starves() for share in shares), "it is too early to tell"
+        time.sleep(starvation.STARVED_S + 1.0)
+        crowded, waiting = (any(share.starves() for _ in range(20)) for share in shares)
+        assert crowded
+        assert not waiting
+    finally:
+        for process in [*busy, sleeping]:
+            process.kill()
+            process.wait()
+
+
+def test_a_starved_delivery_is_replaced_and_nothing_is_told_twice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starvation, "STARVED_S", 1.0)
+    monkeypatch.setattr(starvation, "STARVED_SHARE", math.inf)
+    tracker = end(begin(home))
+    first = tracker._process
+    assert tracker.close().undelivered == 0
+    assert first is not None
+    assert first.returncode == -signal.SIGKILL
+    assert_complete(local_uri(home))
 
 
 # -- continuing ------------------------------------------------------------------------------------------------
@@ -429,7 +453,7 @@ def test_a_trial_has_one_run_also_if_the_machine_that_lost_it_tells_of_it_later(
 
 
 def test_a_store_is_whole_though_one_who_made_it_died_and_two_make_it_at_once(tmp_path: Path) -> None:
-    making = [sys.executable, "-c", f"from wdsearch.courier import make_store; make_store({local_uri(tmp_path)!r})"]
+    making = [sys.executable, "-c", f"from wdsearch.local_store import make_store; make_store({local_uri(tmp_path)!r})"]
     begun = subprocess.Popen(making, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("spool/store/*.db")):
         time.sleep(0.01)

@@ -1,9 +1,7 @@
-"""Tells MLflow what a study's spool holds; the only file that imports mlflow."""
+"""Tells MLflow what a study's spool holds."""
 
 import json
 import os
-import shutil
-import sqlite3
 import sys
 import time
 import traceback
@@ -14,8 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from wdsearch.local_store import make_store, write_ahead
 from wdsearch.plots import TrialPicture
-from wdsearch.spool import Record, Spool, locked, now_ms
+from wdsearch.spool import Record, Spool, now_ms
 from wdsearch.tracking import MODEL, STUDY
 
 LIVE_EVERY_S = 10.0
@@ -43,7 +42,7 @@ class Courier:
         self.spool, self.wary = spool, wary
         if spool.recall("local") == "True":
             make_store(spool.recall("uri") or "")
-            _write_ahead(spool.recall("uri") or "")
+            write_ahead(spool.recall("uri") or "")
         self.client = MlflowClient(tracking_uri=spool.recall("uri"))
         self.experiment = self._experiment()
         self._show_views()
@@ -307,24 +306,6 @@ def warm_up(spool: Spool) -> None:
             make_store(spool.recall("uri") or "")
 
 
-def make_store(uri: str) -> None:
-    """Make a local store, whole or not at all.
-
-    MLflow takes seconds for it, and what two processes make at once, or one that dies at it, cannot be used ever after.
-    """
-    from mlflow import MlflowClient
-
-    path = Path(uri.removeprefix("sqlite:///"))
-    folder = path.parent / "spool" / "store"
-    with locked(folder.with_suffix(".lock")):
-        if not path.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            MlflowClient(tracking_uri=f"sqlite:///{folder / path.name}").search_experiments(max_results=1)
-            (folder / path.name).replace(path)
-            folder.rmdir()
-
-
 def complain(spool: Spool, text: str) -> None:
     """Into the log once, and into the spool for the one who waits."""
     if spool.recall("error") != text:
@@ -350,18 +331,3 @@ def _merged(records: Sequence[Record], part: str) -> dict[str, str]:
 
 def _user() -> str:
     return os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
-
-
-def _write_ahead(uri: str) -> None:
-    """One sync per commit instead of several, and readers of our own store do not block the delivery."""
-    database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=60.0)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.close()
-
-
-def write_through(uri: str) -> None:
-    """All that was written, into the database file itself: people copy it without the log beside it."""
-    with suppress(sqlite3.Error):
-        database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=1.0)
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        database.close()

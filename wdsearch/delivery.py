@@ -8,10 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from wdsearch.courier import LIVE_EVERY_S, Courier, complain, warm_up, write_through
+from wdsearch.courier import LIVE_EVERY_S, Courier, complain, warm_up
+from wdsearch.local_store import write_through
 from wdsearch.spool import Spool, is_locked, locked, spool_paths
 from wdsearch.storage import Home
-from wdsearch.tracking import PATIENCE, QUIET, interrupt, lock_of, shown_uri
+from wdsearch.tracking import HASTE, PATIENCE, QUIET, interrupt, lock_of, shown_uri
 
 QUIET_S = 20.0  # so long nobody looks yet; a short study is delivered at its end, when no training is held up
 DUTY = 0.05  # share of the time that delivery may take while training goes on
@@ -122,7 +123,8 @@ def _step_aside() -> None:
 
 
 if __name__ == "__main__":
-    _step_aside()
+    if HASTE not in sys.argv:
+        _step_aside()
     deliver(Path(sys.argv[1]))
     sys.stderr.flush()
     os._exit(0)  # nothing is left to tidy up, and tearing mlflow down takes a second for which somebody waits

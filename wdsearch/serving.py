@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from wdsearch.local_store import make_store
 from wdsearch.spool import Spool, spool_path, spool_paths
 from wdsearch.tracking import QUIET, default_uri, experiment_link, local_uri
 
@@ -44,8 +45,6 @@ def mlflow_server(home: Path, study: str, port: int) -> Server:
     link = experiment_link(uri, experiment, port, spool.recall("shown"))
     spool.close()
     if uri == local_uri(home) and not (home / "mlflow.db").exists():
-        from wdsearch.courier import make_store
-
         make_store(uri)
     command, environment = ui_command(home, uri, port)
     return Server(link, port, [] if uri.startswith("http") else command, environment)

@@ -18,11 +18,14 @@ from urllib.parse import urlsplit
 
 from wdsearch.objective import Result
 from wdsearch.spool import Spool, now_ms, spool_path, spool_paths
+from wdsearch.starvation import Share
 
 PAGE = "WDSEARCH_MLFLOW_PAGE"
 PORT = 5000
 """Where `wdsearch ui` serves a local store, unless told otherwise."""
 STALLED_S = 15.0
+HASTE = "--haste"
+"""Option of a delivery that does not step aside for others."""
 STUDY = "study"
 MODEL = "model"
 """Key of the best trial's network, which is delivered last, and for which nobody waits."""
@@ -212,11 +215,13 @@ class Tracker:
 
         A model is not waited for: the delivery goes on with it alone. Of a study on several machines it is, by the worker that
         made it, and MLflow may take as long as it gets on: in a job or a container nothing outlives the worker.
+        A delivery that steps aside for training gets nowhere on a machine that others keep busy: now it takes its share.
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
         self.stop_writing()
         wait_s = math.inf if self.node else wait_s
         end, restarts, least, moved = time.monotonic() + wait_s, 3, math.inf, time.monotonic()
+        polite = Share(self._process) if self._process and self._process.poll() is None else None
         while (left := self.spool.left(self._unawaited)) and time.monotonic() < end:
             if progress:
                 progress(left)
@@ -226,9 +231,13 @@ class Tracker:
             if self._process is None or self._process.poll():
                 if not restarts:
                     break
-                self._process, restarts = self._deliver_beside(), restarts - 1
+                self._process, restarts, polite = self._deliver_beside(HASTE), restarts - 1, None
             elif self._process.returncode == 0:  # it did what can be done
                 break
+            elif polite and polite.starves():
+                self._process.kill()
+                self._process.wait()
+                self._process, polite = self._deliver_beside(HASTE), None
             time.sleep(0.05)
         if self._process is not None and not self.spool.left():
             self._process.wait()
@@ -243,8 +252,8 @@ class Tracker:
         self.spool.close()
         return Delivery(link, left, self.log_file, experiment, run, error if left else None, note)
 
-    def _deliver_beside(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "wdsearch.delivery", str(self.spool.path)]
+    def _deliver_beside(self, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "wdsearch.delivery", str(self.spool.path), *options]
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 command,

@@ -1,0 +1,41 @@
+"""MLflow's store in a home folder: a SQLite file, made whole, quick to write to, and fit to be copied."""
+
+import shutil
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from wdsearch.spool import locked
+
+
+def make_store(uri: str) -> None:
+    """Make a local store, whole or not at all.
+
+    MLflow takes seconds for it, and what two processes make at once, or one that dies at it, cannot be used ever after.
+    """
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    folder = path.parent / "spool" / "store"
+    with locked(folder.with_suffix(".lock")):
+        if not path.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            MlflowClient(tracking_uri=f"sqlite:///{folder / path.name}").search_experiments(max_results=1)
+            (folder / path.name).replace(path)
+            folder.rmdir()
+
+
+def write_ahead(uri: str) -> None:
+    """One sync per commit instead of several, and readers of our own store do not block the delivery."""
+    database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=60.0)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.close()
+
+
+def write_through(uri: str) -> None:
+    """All that was written, into the database file itself: people copy it without the log beside it."""
+    with suppress(sqlite3.Error):
+        database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=1.0)
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()

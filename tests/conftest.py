@@ -19,17 +19,24 @@ import lightning as L
 import pytest
 import torch
 from beartype import BeartypeConf, beartype
+from beartype.claw import beartype_package
 from jaxtyping import install_import_hook
 
-# every annotated function is checked at each call, shapes of tensors included; an int passes for a float
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
-install_import_hook("wdsearch", f"{__name__}.checked")
+# every annotated function is checked at each call, shapes of tensors included where there are any (which costs far more);
+# an int passes for a float
+conf = BeartypeConf(is_pep484_tower=True, claw_is_pep526=False)
+checked = beartype(conf=conf)
+beartype_package("wdsearch", conf=conf)
+PACKAGE = Path(__file__).parent.parent / "wdsearch"
+shaped = [path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py") if "from jaxtyping" in path.read_text()]
+install_import_hook([".".join(path.with_suffix("").parts) for path in shaped], f"{__name__}.checked")
 
 from wdsearch import conclusion, courier
 from wdsearch.cohort import TrialEpoch
 from wdsearch.delivery import deliver
 from wdsearch.local_store import make_store
 from wdsearch.module import RegularizedModule
+from wdsearch.plots import TrialPicture
 from wdsearch.population import Population
 from wdsearch.tracking import Delivery, Tracker
 
@@ -42,15 +49,18 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-CONCLUSION = {name: getattr(conclusion, name) for name in ("_report", "_optunas_plots", "_model")}
+PARTS = {name: (conclusion, name) for name in ("_report", "_optunas_plots", "_model")} | {
+    "draw": (TrialPicture, "draw")
+}
+CONCLUSION = {name: getattr(*place) for name, place in PARTS.items()}
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_conclusions() -> Iterator[None]:
-    """Report, plots and model take seconds at a study's end: they are made where a test is about them (`concluded`)."""
+    """Report, plots, model and trials' pictures take seconds: they are made where a test is about them (`concluded`)."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in CONCLUSION:
-            patch.setattr(conclusion, name, lambda *_: None)
+        for name, (owner, _) in PARTS.items():
+            patch.setattr(owner, name, lambda *_: None)
         yield
 
 
@@ -59,7 +69,7 @@ def concluded(*names: str) -> Iterator[None]:
     """Within it studies end as they do for users, or with these parts of it."""
     with pytest.MonkeyPatch.context() as patch:
         for name in names or CONCLUSION:
-            patch.setattr(conclusion, name, CONCLUSION[name])
+            patch.setattr(PARTS[name][0], name, CONCLUSION[name])
         yield
 
 
@@ -75,15 +85,18 @@ def _nobody(*_: object) -> "subprocess.Popen[bytes]":
 def _deliver_and_close(tracker: Tracker, *args: float, **options: Any) -> Delivery:
     tracker.stop_writing()
     if Tracker._deliver_beside is _nobody:
-        deliver(tracker.spool.path, give_up_after_s=1.0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", tracker.uri)  # mlflow sets it, and leaves it
+            deliver(tracker.spool.path, give_up_after_s=1.0)
     return DELIVERY["close"](tracker, *args, **options)
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store without experiments: making one takes MLflow seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    (path.parent / "spool").mkdir()
+def empty_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """An MLflow store without experiments: making one takes MLflow seconds, so all workers of a run share it."""
+    own = tmp_path_factory.getbasetemp()
+    path = (own if worker_id == "master" else own.parent) / "mlflow.db"
+    (path.parent / "spool").mkdir(exist_ok=True)
     make_store(f"sqlite:///{path}")
     return path
 
@@ -107,12 +120,18 @@ def _delivered_here(empty_store: Path) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def _delivered_beside() -> Iterator[None]:
-    """Studies reach MLflow by a process of its own, as they do for users."""
+@contextmanager
+def delivered_beside() -> Iterator[None]:
+    """Within it studies reach MLflow by a process of its own, as they do for users."""
     with pytest.MonkeyPatch.context() as patch:
         for name, method in DELIVERY.items():
             patch.setattr(Tracker, name, method)
+        yield
+
+
+@pytest.fixture
+def _delivered_beside() -> Iterator[None]:
+    with delivered_beside():
         yield
 
 

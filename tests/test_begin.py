@@ -200,6 +200,10 @@ def test_validate_shows_a_study_and_the_command_that_runs_it(tmp_path: Path) -> 
             "data.init_args.batch_size=0",
             "data: mnist1d(split_seed=0, seed=0, batch_size=0) cannot be built: ValueError",
         ),
+        (
+            "schedule={cron: '0 2 * * 1', on: slurm, options: {partitoin: gpu}}",
+            "slurm has no option partitoin; did you mean partition?",
+        ),
     ],
 )
 def test_validate_ends_with_2_and_the_fault(tmp_path: Path, override: str, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from conftest import concluded
+from conftest import concluded, delivered_beside
 from mlflow import MlflowClient
 from torch import nn
 
@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(home: Path) -> Iterator[wdsearch.StudyResult]:
-    with concluded():
+    with delivered_beside(), concluded():
         found = wdsearch.run(STUDY, home=home, progress=False)
     assert deliver(home / "spool" / "ended.db") == 0, "waits for the delivery that goes on with the model"
     before = mlflow.get_tracking_uri()
@@ -85,7 +85,7 @@ def test_the_best_model_is_registered_under_the_studys_name(done: wdsearch.Study
 def test_a_study_that_goes_on_without_a_better_trial_registers_nothing_new(
     done: wdsearch.StudyResult, home: Path
 ) -> None:
-    with concluded():
+    with delivered_beside(), concluded():
         wdsearch.run(STUDY, home=home, progress=False)
     assert deliver(home / "spool" / "ended.db") == 0
     assert len(parent(done)[0].search_model_versions("name='ended'")) == 1
@@ -99,6 +99,9 @@ def test_what_cannot_be_made_is_noted_and_the_study_ends_well(
 
     monkeypatch.setattr(reports, "write_report", fail)
     monkeypatch.setattr(optuna_page, "write_optuna_page", fail)
+    stale = tmp_path / "studies" / "ended" / "report" / "gap.png"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an earlier run")
     with concluded("_report", "_optunas_plots"):
         monkeypatch.setattr(conclusion, "_model", fail)
         result = wdsearch.run(STUDY, home=tmp_path, progress=False)
@@ -109,6 +112,7 @@ def test_what_cannot_be_made_is_noted_and_the_study_ends_well(
     client, run = parent(result)
     assert run.info.status == "FINISHED"
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["gap.png"]
+    assert (result.folder / "gap.png").read_bytes() != b"of an earlier run"
 
 
 class WithItsOwnForward(wdsearch.RegularizedModule):
@@ -139,6 +143,7 @@ def test_weights_of_another_trial_are_not_exported(done: wdsearch.StudyResult) -
         torch.save(saved, done.weights)
 
 
+@pytest.mark.usefixtures("_delivered_beside")
 def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
     from wdsearch.tracking import Tracker
 
@@ -155,6 +160,7 @@ def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
     assert "the best model is not in MLflow" in (tmp_path / "spool" / "waiting.log").read_text()
 
 
+@pytest.mark.usefixtures("_delivered_beside")
 def test_on_a_cluster_its_maker_waits_for_a_model_and_nobody_else(tmp_path: Path) -> None:
     from wdsearch.tracking import Tracker
 

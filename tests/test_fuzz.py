@@ -21,6 +21,8 @@ from wdsearch.studyfile import LARGEST_BYTES, MOST_VALUES, StudyFileError, Study
 LIMIT_S = 10.0
 """Of the processor, for one file; a sound one takes some milliseconds."""
 
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))]
+
 FULL = """# every section, every form of a dimension, anchors
 study: full
 data: &data {name: digits, init_args: {batch_size: 50}, split_seed: 3}
@@ -196,7 +198,7 @@ MUTATIONS: list[Callable[[bytes, Random], bytes]] = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_text_with_anything_wrong_in_it_gives_faults_and_nothing_else(tmp_path: Path, seed: int) -> None:
     path, random, sound = tmp_path / "a.yaml", Random(seed), 0
     for _ in range(280):
@@ -241,7 +243,7 @@ def _mutate(study: dict[str, Any], random: Random) -> None:
         holder[name] = holder.pop(key) if change == "rename" else copy.deepcopy(random.choice(NASTY))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_structure_with_anything_wrong_in_it_gives_faults_and_nothing_else(tmp_path: Path, seed: int) -> None:
     random, sound, path = Random(seed), 0, tmp_path / "a.yaml"
     for number in range(140):

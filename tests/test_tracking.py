@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import delivered_beside
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Run
 
@@ -123,6 +124,12 @@ def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[
     """One delivered study that several tests read."""
     home = tmp_path_factory.mktemp("home")
     (home / "mlflow.db").write_bytes(empty_store.read_bytes())
+    with delivered_beside():
+        return home, told_of_all(home).close()
+
+
+def told_of_all(home: Path) -> Tracker:
+    """A study with a trial of each state and a picture."""
     tracker = begin(home)
     for key, state in (("baseline", "COMPLETE"), ("trial-1", "PRUNED"), ("trial-2", "FAIL")):
         tracker.start_trial(key, PARAMS, TAGS | {"wdsearch.kind": key.split("-")[0]}, {})
@@ -131,7 +138,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[
     picture = home / "gap.png"
     picture.write_bytes(b"picture")
     tracker.log_artifact(picture, "figures")
-    return home, end(tracker).close()
+    return end(tracker)
 
 
 def test_a_study_is_a_parent_run_with_a_nested_run_per_trial(study: tuple[Path, Delivery]) -> None:

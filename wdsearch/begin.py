@@ -46,6 +46,10 @@ def validate(
         from wdsearch.config import load_study
 
         config = load_study(file, given)  # what is no YAML does not wait for torch
+        if config.schedule is not None:
+            from wdsearch.launching import options_of
+
+            options_of(config.schedule.on, config.schedule.options)
         from wdsearch.overviews import parameter_overview, study_overview
         from wdsearch.preview import preview
 

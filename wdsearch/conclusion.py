@@ -4,6 +4,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from wdsearch.description import study_description
@@ -52,7 +53,7 @@ def _noted(what: str, note: Callable[[str], None]) -> Any:
 
 def _picture(result: StudyResult, tracker: Tracker) -> None:
     """The one of the report, which takes a second to draw; where that failed, one of its own."""
-    picture, drawn = result.folder / "gap.png", result.folder / "report" / "gap.png"
+    picture, drawn = result.folder / "gap.png", _drawn(result)
     if drawn.exists():
         shutil.copyfile(drawn, picture)
     elif any(trial.result.strengths and "gap" in trial.result.metrics for trial in result.trials):
@@ -62,10 +63,17 @@ def _picture(result: StudyResult, tracker: Tracker) -> None:
     tracker.log_artifact(picture)
 
 
+def _drawn(result: StudyResult) -> Path:
+    from wdsearch.report import FOLDER
+
+    return result.folder / FOLDER / "gap.png"
+
+
 def _report(result: StudyResult, tracker: Tracker) -> None:
     from wdsearch.report import log_report, write_report
     from wdsearch.texts import Texts
 
+    _drawn(result).unlink(missing_ok=True)  # of an earlier run, if this one's report fails
     log_report(tracker, write_report(result, Texts()))
 
 

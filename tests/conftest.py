@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,14 +23,15 @@ from beartype import BeartypeConf, beartype
 from beartype.claw import beartype_package
 from jaxtyping import install_import_hook
 
-# every annotated function is checked at each call, shapes of tensors included where there are any (which costs far more);
-# an int passes for a float
+# every annotated function is checked at each call; an int passes for a float
 conf = BeartypeConf(is_pep484_tower=True, claw_is_pep526=False)
 checked = beartype(conf=conf)
 beartype_package("wdsearch", conf=conf)
+# shapes of tensors too, which costs far more, where there are any; and where annotations are texts, which may name nothing
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
-shaped = [path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py") if "from jaxtyping" in path.read_text()]
-install_import_hook([".".join(path.with_suffix("").parts) for path in shaped], f"{__name__}.checked")
+shaped = [path for path in PACKAGE.rglob("*.py") if re.search("from jaxtyping|from __future__", path.read_text())]
+modules = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in shaped]
+install_import_hook(modules, f"{__name__}.checked")
 
 from wdsearch import conclusion, courier
 from wdsearch.cohort import TrialEpoch

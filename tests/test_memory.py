@@ -50,6 +50,7 @@ def run_wide(home: Path, width: int = 256, rows: int = 3200, limit: int = 0) -> 
     return done.stdout.split(), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak as Linux counts it")
 def test_the_estimate_is_near_the_measured_peak(tmp_path: Path) -> None:
     (complete, estimated, peak, _), _ = run_wide(tmp_path, width=512, rows=2000)

@@ -77,7 +77,11 @@ def searched(home: Path, data: L.LightningDataModule, **changes: Any) -> wdsearc
 
 @pytest.mark.parametrize(
     "data",
-    [lambda: Plain(), lambda: Plain(Noisy), lambda: Plain(Noisy, num_workers=1, drop_last=True)],
+    [
+        pytest.param(lambda: Plain(), marks=pytest.mark.slow),
+        lambda: Plain(Noisy),
+        lambda: Plain(Noisy, num_workers=1, drop_last=True),
+    ],
     ids=["shuffled", "augmented", "workers"],
 )
 def test_order_and_augmentation_depend_on_seed_and_epoch_alone(

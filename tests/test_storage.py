@@ -117,6 +117,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(tmp_path: Path, small_disk: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(FILE.replace("trials: 4", "trials: 64").replace("epochs: 3", "epochs: 8"))

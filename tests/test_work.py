@@ -145,7 +145,9 @@ def other_device(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda path: path.write_bytes(path.read_bytes()[:1000]), other_device], ids=["cut", "other"]
+    "spoil",
+    [lambda path: path.write_bytes(path.read_bytes()[:1000]), pytest.param(other_device, marks=pytest.mark.slow)],
+    ids=["cut", "other"],
 )
 def test_a_checkpoint_that_cannot_be_used_costs_only_time(
     calm: StudyResult, tmp_path: Path, spoil: Callable[[Path], Any]
@@ -250,7 +252,11 @@ def runs(home: Path, study: str) -> dict[str, tuple[str, int]]:
     return {run.data.tags["wdsearch.key"]: (run.info.status, run.info.end_time) for run in found}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
 def test_a_signal_ends_a_study_in_order_and_the_same_command_continues_it(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

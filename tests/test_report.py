@@ -17,7 +17,7 @@ from test_figures import traces
 
 from wdsearch import pictures
 from wdsearch.answer import answer, comparison, effect, flag_text
-from wdsearch.charts import gap_chart, path_chart
+from wdsearch.charts import chosen_strength, gap_chart, path_chart
 from wdsearch.claim_charts import claim_chart
 from wdsearch.delivery import deliver
 from wdsearch.explanation import Claim, Curve
@@ -332,6 +332,19 @@ def test_a_report_waits_in_the_spool_while_mlflow_is_out_of_reach(home: Home, mo
     assert delivery.undelivered > 0
     assert deliver(home.path / "spool" / "fabricated.db") == 0
     assert client.list_artifacts(run.info.run_id, "report")
+
+
+def test_a_strength_at_which_a_seed_diverged_is_not_the_chosen_one(home: Home) -> None:
+    """Its last finite loss means nothing, however good it looks."""
+    result, told = fabricate(home), fabricated.explanation()
+    outcomes = tuple(
+        replace(one, end="diverged", metrics=one.metrics | {"val_loss": 0.1})
+        if (one.seed, one.strengths["weight_decay"]) == (0, 1.0)
+        else one
+        for one in told.outcomes
+    )
+    before, after = (chosen_strength(replace(told, outcomes=some), result) for some in (told.outcomes, outcomes))
+    assert (before.chosen, after.chosen) == (1.0, 0.1)  # type: ignore[union-attr]
 
 
 def test_the_page_has_all_trials_in_its_drawing(home: Home) -> None:

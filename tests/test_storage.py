@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from test_search import STUDY
 
 import wdsearch
 import wdsearch.database
+from wdsearch.database import is_away
 from wdsearch.results import load_result
 from wdsearch.storage import Home, StorageError, StudyChangedError
 
@@ -115,6 +117,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting takes rights that this test does not have")
     yield disk
     subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "away"),
+    [
+        ("FATAL:  the database system is in recovery mode", True),
+        ("FATAL:  the database system is not yet accepting connections", True),
+        ("FATAL:  sorry, too many clients already", True),
+        ("connection timeout expired", True),
+        ("failed to resolve host 'postgres': [Errno -2] Name or service not known", True),
+        ('FATAL:  password authentication failed for user "worker"', False),
+        ('FATAL:  database "studies" does not exist', False),
+    ],
+)
+def test_workers_wait_for_a_server_that_is_away_and_not_for_one_that_refuses_them(said: str, away: bool) -> None:
+    assert is_away(OperationalError("SELECT 1", {}, Exception(said))) is away
 
 
 @pytest.mark.slow

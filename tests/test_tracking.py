@@ -470,4 +470,4 @@ def test_a_store_is_whole_though_one_who_made_it_died_and_two_make_it_at_once(tm
     both = [subprocess.Popen(making, stderr=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert len(MlflowClient(local_uri(tmp_path)).search_experiments()) == 1
-    assert [path.name for path in tmp_path.glob("spool/*")] == ["store.lock"]
+    assert [path.name for path in tmp_path.glob("spool/*")] == [".store.lock"]

@@ -164,7 +164,7 @@ def dropout(evidence: Evidence) -> Claim:
     found = effect(
         [losses[two][seed] - losses[one][seed] for seed, (two, one) in enumerate(zip(both, alone, strict=True))]
     )
-    smallest = LOSS_SHARE * finite_mean(value for place in alone for value in losses[place])
+    smallest = LOSS_SHARE * abs(finite_mean(value for place in alone for value in losses[place]))
     verdict = verdict_of([found.stands(smallest)], evidence, found, acts=True)
     rates = sorted({rate for _, rate in losses})
     curves = {

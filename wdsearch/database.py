@@ -147,7 +147,20 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-_AWAY = ("onnection refused", "is starting up", "is shutting down", "closed the connection", "onnection reset")
+_AWAY = (
+    "onnection refused",
+    "onnection reset",
+    "onnection timeout expired",
+    "closed the connection",
+    "is starting up",
+    "is shutting down",
+    "in recovery mode",
+    "not yet accepting connections",
+    "too many clients already",
+    "remaining connection slots",
+    "failed to resolve host",
+    "No route to host",
+)
 
 
 def is_away(error: BaseException) -> bool:

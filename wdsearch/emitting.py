@@ -156,6 +156,8 @@ def _sbatch(job: Job, now: float) -> str:
         f"# and end it with: scancel --name={job.name}",
         *exports,
         f'next=$({asks} | head -n 1 | cut -d " " -f 1)',
+        # without an answer `date` would say today's midnight, and the next run begin at once, for ever
+        '[ -n "$next" ] || { echo "no next time is known: is the study file sound? Once more in an hour" >&2; next="1 hour"; }',
         'sbatch --begin="$(date -d "$next" +%Y-%m-%dT%H:%M:%S)" "$0"',
         f"exec {'srun ' if several else ''}{shlex.join(job.command)}",
     ]  # fmt: skip

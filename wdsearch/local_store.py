@@ -16,7 +16,7 @@ def make_store(uri: str) -> None:
     from mlflow import MlflowClient
 
     path = Path(uri.removeprefix("sqlite:///"))
-    folder = path.parent / "spool" / "store"
+    folder = path.parent / "spool" / ".store"  # no study is named like this
     with locked(folder.with_suffix(".lock")):
         if not path.exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -142,8 +142,11 @@ _HINTS = {
     "No module named 'psycopg": "PostgreSQL needs a driver: pip install 'wdsearch[postgresql]', and a URL postgresql+psycopg://...",
     "Failed to import DB access module": "install the driver of this database, as said there",
     "onnection refused": "nothing answers there: start the database, or correct the URL",
-    "could not translate host name": "there is no such host: correct the URL",
+    "failed to resolve host": "there is no such host: correct the URL",
     "authentication failed": "correct user and password in the URL",
+    "no password supplied": "put the password into the URL, into $PGPASSWORD or into ~/.pgpass",
+    "too many clients already": "raise max_connections of the server, or start fewer workers: wdsearch storage check URL",
+    'FATAL:  database "': "create that database, or correct the URL",
 }
 _OS_HINTS = {errno.ENOSPC: _FULL} | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR), _NO_WRITE)
 

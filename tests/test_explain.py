@@ -48,6 +48,7 @@ STUDY = {
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a searched study."""
     folder = tmp_path_factory.mktemp("searched")
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets it where a model is registered, and leaves it
     wdsearch.run(STUDY, home=folder, progress=False)
     return folder
 

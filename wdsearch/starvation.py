@@ -6,7 +6,7 @@ from subprocess import Popen
 import psutil
 
 STARVED_S, STARVED_SHARE = 4.0, 0.2
-"""It has starved when it got less than this share of a processor for so long."""
+"""It has starved when it got less than this share of a processor for so long, and was ready to run most of the time."""
 
 
 class Share:
@@ -14,15 +14,17 @@ class Share:
 
     def __init__(self, process: Popen[bytes]) -> None:
         self._process, self._began = psutil.Process(process.pid), time.monotonic()
-        self._used = self._cpu_s()
+        self._used, self._ready, self._looks = self._cpu_s(), 0, 0
 
     def _cpu_s(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
     def starves(self) -> bool:
-        """Whether it waits for a processor, rather than for a disk or a server."""
+        """Whether it has waited for a processor, rather than for a disk or a server; to be asked again and again."""
         waited = time.monotonic() - self._began
-        if waited < STARVED_S or self._process.status() != psutil.STATUS_RUNNING:
+        self._looks += 1
+        self._ready += self._process.status() == psutil.STATUS_RUNNING
+        if waited < STARVED_S or 2 * self._ready <= self._looks:
             return False
         return self._cpu_s() - self._used < waited * STARVED_SHARE

@@ -142,6 +142,7 @@ _HINTS = {
     "No module named 'psycopg": "PostgreSQL needs a driver: pip install 'wdsearch[postgresql]', and a URL postgresql+psycopg://...",
     "Failed to import DB access module": "install the driver of this database, as said there",
     "onnection refused": "nothing answers there: start the database, or correct the URL",
+    "could not translate host name": "there is no such host: correct the URL",
     "failed to resolve host": "there is no such host: correct the URL",
     "authentication failed": "correct user and password in the URL",
     "no password supplied": "put the password into the URL, into $PGPASSWORD or into ~/.pgpass",

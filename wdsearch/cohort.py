@@ -12,12 +12,11 @@ from torch import Tensor
 from wdsearch.batches import Batch
 from wdsearch.diagnostics import Span, diagnose
 from wdsearch.module import RegularizedModule
-from wdsearch.objective import Diagnosis
+from wdsearch.objective import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis
 from wdsearch.tasks import Sums, Task, losses_and_gaps
 from wdsearch.types import Params
 from wdsearch.watch import Steps
 
-FINISHED, STOPPED_EARLY, DIVERGED = "finished", "stopped early", "diverged"
 Saved = dict[str, Any]
 """All that a cohort's further training depends on, between two epochs, as `torch.save` takes it."""
 

@@ -5,10 +5,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from wdsearch.cohort import DIVERGED
 from wdsearch.design import DECAY, DROPOUT, L1, RATE, Axes
 from wdsearch.explanation import Curve, Outcome
 from wdsearch.intervals import Effect, effect, interval
+from wdsearch.objective import DIVERGED
 
 Point = TypeVar("Point", bound=Hashable)
 Table = Mapping[Point, Sequence[float]]

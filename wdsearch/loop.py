@@ -23,7 +23,7 @@ from wdsearch.cohort import TrialEpoch
 from wdsearch.description import trial_description
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import Memory, device_of
-from wdsearch.objective import Result, flat, values, violations
+from wdsearch.objective import PRUNED, Result, flat, values, violations
 from wdsearch.population import Training
 from wdsearch.provenance import provenance
 from wdsearch.pruners import HalvingPruner, rungs
@@ -35,7 +35,6 @@ from wdsearch.terminal import SearchProgress, Snapshot
 from wdsearch.tracking import Tracker, ending
 from wdsearch.work import UNREGULARIZED, Work
 
-PRUNED = "pruned"
 CHECKPOINT_S = 60.0
 
 

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Metrics = dict[str, float]
+FINISHED, STOPPED_EARLY, PRUNED, DIVERGED = "finished", "stopped early", "pruned", "diverged"
+"""Why the training of a trial ends."""
 
 
 def flat(metrics: Mapping[str, float]) -> Metrics:
@@ -59,12 +61,12 @@ class Result:
     @property
     def is_complete(self) -> bool:
         """Whether it was trained to its end, and so has values to be compared by."""
-        return self.end not in ("pruned", "diverged")
+        return self.end not in (PRUNED, DIVERGED)
 
     @property
     def is_diverged(self) -> bool:
         """Whether its loss was no number in the end."""
-        return self.end == "diverged"
+        return self.end == DIVERGED
 
     def as_dict(self) -> dict[str, Any]:
         """For Optuna's attributes (JSON; ∞ stays ∞)."""

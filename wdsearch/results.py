@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from wdsearch.groups import group_key, group_name
-from wdsearch.objective import Result
+from wdsearch.objective import DIVERGED, Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
 RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"
@@ -134,7 +134,7 @@ def counts(study: optuna.Study) -> dict[str, int]:
     names = {TrialState.COMPLETE: "complete", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
     found: Counter[str] = Counter()
     for trial in study.get_trials(deepcopy=False):
-        diverged = trial.user_attrs.get(RESULT, {}).get("end") == "diverged"
+        diverged = trial.user_attrs.get(RESULT, {}).get("end") == DIVERGED
         found["diverged" if diverged else names.get(trial.state, "pruned")] += 1
     return {name: found[name] for name in ("complete", "pruned", "diverged", "failed", "running")}
 

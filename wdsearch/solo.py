@@ -17,11 +17,11 @@ import lightning as L
 import numpy as np
 import torch
 
-from wdsearch.cohort import DIVERGED, FINISHED, STOPPED_EARLY, Cohort, TrialEpoch
+from wdsearch.cohort import Cohort, TrialEpoch
 from wdsearch.diagnostics import diagnose_weights
 from wdsearch.loaders import train_eval_loader
 from wdsearch.noise import derive_seed
-from wdsearch.objective import Diagnosis, flat_name
+from wdsearch.objective import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis, flat_name
 from wdsearch.types import Params
 
 GO, END, STATE = "go", "end", "state"

@@ -12,6 +12,7 @@ from wdsearch.answer import effect_and_interval
 from wdsearch.charts import strength_text
 from wdsearch.explanation import Claim, Explanation
 from wdsearch.figures import shown
+from wdsearch.objective import DIVERGED
 from wdsearch.sweep_charts import date, range_text, verdict_sentences
 from wdsearch.texts import Texts
 from wdsearch.trend import Trend
@@ -44,7 +45,7 @@ def explained(found: Explanation) -> list[Any]:
     ]
     if "best" in known:
         lines[-1] += f"; validation loss is best about {known['best']:.4g}"
-    diverged = sum(outcome.end == "diverged" for outcome in found.outcomes)
+    diverged = sum(outcome.end == DIVERGED for outcome in found.outcomes)
     lines += [f"{diverged} of {len(found.outcomes)} outcomes diverged"] if diverged else []
     return [
         *lines,

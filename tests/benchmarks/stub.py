@@ -7,9 +7,9 @@ from typing import Any
 from unittest.mock import patch
 
 from wdsearch import search
-from wdsearch.cohort import FINISHED, TrialEpoch
+from wdsearch.cohort import TrialEpoch
 from wdsearch.factory import TrialFactory
-from wdsearch.objective import Diagnosis
+from wdsearch.objective import FINISHED, Diagnosis
 from wdsearch.tracking import Tracker
 from wdsearch.worker import work
 

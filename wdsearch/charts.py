@@ -4,7 +4,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
-from wdsearch.evidence import metric_of
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.figures import (
     BASELINE,
@@ -148,7 +147,7 @@ def chosen_strength(explanation: Explanation, result: StudyResult) -> OneStandar
     if not any(goal in outcome.metrics for outcome in explanation.outcomes):
         goal, maximized = "val_loss", False
     sign = -1.0 if maximized else 1.0
-    return one_standard_error(along(explanation, lambda outcome: sign * metric_of(outcome, goal)))
+    return one_standard_error(along(explanation, lambda outcome: sign * outcome.metric(goal)))
 
 
 def _chosen_mark(explanation: Explanation, result: StudyResult, words: Texts) -> tuple[Line, ...]:

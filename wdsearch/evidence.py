@@ -66,11 +66,6 @@ def value_of(outcome: Outcome, quantity: str) -> float:
     return outcome.metrics.get(quantity, outcome.measures.get(quantity, math.nan))
 
 
-def metric_of(outcome: Outcome, name: str) -> float:
-    """A metric; NaN if it was not measured, or of a training that diverged, whose last finite numbers mean nothing."""
-    return math.nan if outcome.end == DIVERGED else outcome.metrics.get(name, math.nan)
-
-
 def change(table: Table, start: Point, end: Point, relative: bool = False) -> Effect:
     """What a quantity changes by between two points, paired by seed; of a relative change the logarithm."""
     pairs = zip(table[start], table[end], strict=True)

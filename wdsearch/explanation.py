@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wdsearch.objective import Metrics
+from wdsearch.objective import DIVERGED, Metrics
 
 SUPPORTED, CONTRADICTED, UNDETERMINED = "supported", "contradicted", "undetermined"
 
@@ -27,6 +27,10 @@ class Outcome:
     end: str
     metrics: Metrics
     measures: dict[str, float]
+
+    def metric(self, name: str) -> float:
+        """A metric; NaN if it was not measured, or training diverged, after which the last finite numbers mean nothing."""
+        return math.nan if self.end == DIVERGED else self.metrics.get(name, math.nan)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from wdsearch.charts import loss_of, main_key, searched_keys, strength_axis, strength_text
-from wdsearch.evidence import metric_of
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.figures import BARS, COMPLETE, Axis, Figure, Heat, Panel, Series, shown
 from wdsearch.groups import split_key
@@ -99,7 +98,7 @@ def _grid_chart(grid: Sequence[Outcome], explanation: Explanation, words: Texts)
         return None
     cells: dict[tuple[float, float], list[float]] = {}
     for outcome in grid:
-        value = metric_of(outcome, "val_loss")
+        value = outcome.metric("val_loss")
         cells.setdefault((outcome.strengths[decay], outcome.strengths[rates[0]]), []).append(value)
     columns, rows = (sorted({place[axis] for place in cells}) for axis in (0, 1))
     means = {place: statistics.fmean(values) for place, values in cells.items()}

@@ -11,7 +11,6 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from wdsearch.evidence import metric_of
 from wdsearch.explanation import explanation_from, plain
 from wdsearch.groups import split_key
 from wdsearch.movement import Range, Trial, plausible
@@ -182,6 +181,6 @@ def _path(result: StudyResult, key: str) -> Mapping[float, Mapping[int, float]] 
     found: dict[float, dict[int, float]] = {}
     for outcome in explanation.outcomes:
         if outcome.arm == ARM and key in outcome.strengths:
-            loss = _loss(result, metric_of(outcome, result.goals[0]))
+            loss = _loss(result, outcome.metric(result.goals[0]))
             found.setdefault(outcome.strengths[key], {})[outcome.seed] = loss
     return found

@@ -42,6 +42,26 @@ from wdsearch.plots import TrialPicture
 from wdsearch.population import Population
 from wdsearch.tracking import Delivery, Tracker
 
+LONGEST = (
+    "work",
+    "storage",
+    "cli",
+    "page",
+    "tracking",
+    "conclusion",
+    "own_data",
+    "launching",
+    "slurm",
+    "begin",
+    "explain",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first: otherwise one of them ends alone."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

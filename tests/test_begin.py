@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 from jsonschema import Draft7Validator
+from processes import command
 from samples import cancer
 from sklearn.datasets import load_diabetes
 from typer.main import get_command
@@ -42,9 +43,8 @@ def called(*words: str) -> Result:
 
 def console(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """As the console script: the working folder is not on Python's path."""
-    command = [sys.executable, "-P", "-m", "wdsearch.cli", *words]
     everything = {key: value for key, value in os.environ.items() if key != "WDSEARCH_HOME"} | environment
-    return subprocess.run(command, cwd=folder, env=everything, capture_output=True, text=True, timeout=300, check=False)
+    return command(*words, folder=folder, environment=everything, timeout_s=300.0)
 
 
 # -- init ----------------------------------------------------------------------------------------------------------
@@ -291,8 +291,8 @@ def test_help_lists_every_command_in_a_group_and_loads_nothing_heavy(tmp_path: P
     text = done.stdout
     groups = [text.index(f"─ {name} ─") for name in ("Begin", "Search", "Results")]
     assert groups == sorted(groups)
-    for command in COMMANDS:
-        assert re.search(rf"^│ {command} ", text, re.M), command
+    for name in COMMANDS:
+        assert re.search(rf"^│ {name} ", text, re.M), name
     assert "Example: wdsearch" in text
 
 
@@ -328,8 +328,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_names_of_studies_are_completed_from_the_storage(folder: Path) -> None:
-    for command in ("best", "plot", "ui", "status", "sync"):
-        assert completed(folder, command, "") == ["second", "first"]
+    for name in ("best", "plot", "ui", "status", "sync"):
+        assert completed(folder, name, "") == ["second", "first"]
     assert completed(folder, "best", "f") == ["first"]
     other = f"sqlite:///{folder / 'other.db'}"
     assert completed(folder, "best", "--storage", other, "") == ["third"]

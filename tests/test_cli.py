@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processes import command
 
 FILE = """study: tiny
 data: {name: digits}
@@ -21,8 +22,7 @@ budget: {trials: 4, epochs: 3}
 
 
 def wdsearch(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wdsearch.cli", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    return command(*words, folder=folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +9,8 @@ from pathlib import Path
 import postgres
 import psutil
 import pytest
+from processes import command
 
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
 needs_postgres = pytest.mark.skipif(not postgres.binaries(), reason="PostgreSQL is not installed")
 STUDY = """
 study: shared
@@ -24,14 +22,9 @@ search: {batch: 2, sampler: random, pruner: none}
 """
 
 
-def called(*command: str, folder: Path, code: int = 0, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "wdsearch.cli", *command],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={name: value for name, value in os.environ.items() if not name.startswith("WDSEARCH")} | environment,
-    )
+def called(*words: str, folder: Path, code: int = 0, **environment: str) -> str:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WDSEARCH")}
+    done = command(*words, folder=folder, environment=inherited | environment)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

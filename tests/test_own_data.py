@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
+from processes import command
 from test_search import told
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset, default_collate
@@ -269,11 +270,11 @@ def test_what_is_recommended_gives_the_trials_result_in_a_users_own_script(tmp_p
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
 
-    def call(*words: str) -> str:
-        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300).stdout
-
-    call(sys.executable, "-m", "wdsearch.cli", "run", "study.yaml", "--home", "home")
-    text = call(sys.executable, "-m", "wdsearch.cli", "best", "whole", "--format", "yaml", "--home", "home")
+    done = command("run", "study.yaml", "--home", "home", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = command("best", "whole", "--format", "yaml", "--home", "home", folder=tmp_path).stdout
     (tmp_path / "best.yaml").write_text(text)
-    found = float(call(sys.executable, "script.py").strip().splitlines()[-1])
+    alone = [sys.executable, "script.py"]
+    said = subprocess.run(alone, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300).stdout
+    found = float(said.strip().splitlines()[-1])
     assert found == pytest.approx(yaml.safe_load(text)["val_loss"], abs=1e-5)

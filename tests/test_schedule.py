@@ -22,6 +22,7 @@ import pytest
 import sqlalchemy as sql
 from fabricated import SPACE, fabricate
 from optuna.distributions import FloatDistribution
+from scheduling import BEGUN, disturbed
 from test_search import STUDY as SMALL_STUDY
 from typer.testing import CliRunner
 
@@ -57,9 +58,6 @@ from wdsearch.timetable import (
     next_fire,
 )
 from wdsearch.trend import sweeps_of
-
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
-from scheduling import BEGUN, disturbed
 
 SMALL = SMALL_STUDY | {"space": {key: SMALL_STUDY["space"][key] for key in ("lr", "dropout")}}  # type: ignore[index]
 STUDY = """study: {study}

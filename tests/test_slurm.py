@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +12,8 @@ import postgres
 import psutil
 import pytest
 import slurm
-
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
 from endure import STUDY, Server, Tally, examine, judge
+from processes import command
 
 pytestmark = [
     pytest.mark.skipif(bool(slurm.why_not()), reason=slurm.why_not() or "-"),
@@ -53,15 +50,9 @@ class User:
         self.study["search"] = {"batch": 4, "sampler": "random", "pruner": "none"}
         (folder / "study.yaml").write_text(json.dumps(self.study))
 
-    def calls(self, *command: str, code: int = 0) -> str:
+    def calls(self, *words: str, code: int = 0) -> str:
         """What `wdsearch ...` prints."""
-        done = subprocess.run(
-            [sys.executable, "-m", "wdsearch.cli", *command],
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env=os.environ | self.environment,
-        )
+        done = command(*words, folder=self.folder, environment=os.environ | self.environment)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 

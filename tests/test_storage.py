@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import command
 from sqlalchemy.exc import OperationalError
 from test_search import STUDY
 
@@ -81,11 +82,6 @@ def test_many_may_open_a_new_storage_at_once(tmp_path: Path) -> None:
         assert process.returncode == 0, errors.decode()
 
 
-def cli(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wdsearch.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, **options)
-
-
 FILE = (
     "{study: tiny, data: digits, model: {name: mlp, init_args: {hidden: [8]}}, budget: {trials: 4, epochs: 3},"
     " space: {weight_decay: {low: 0.0, high: 1.0}}}"
@@ -95,11 +91,11 @@ FILE = (
 def test_a_read_only_folder(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(FILE)
     (tmp_path / "home").mkdir(mode=0o555)
-    command = [sys.executable, "-m", "wdsearch.cli", "run", "study.yaml", "--home", "home"]
+    words = [sys.executable, "-m", "wdsearch.cli", "run", "study.yaml", "--home", "home"]
     if os.getuid() == 0:  # who may write anywhere
         rights = "-dac_override,-dac_read_search"
-        command = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *command]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+        words = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *words]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 1, done.stderr
     assert "choose another folder with --home" in done.stderr
     assert "Traceback" not in done.stderr
@@ -140,7 +136,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(tmp_path: Path, 
     file = tmp_path / "study.yaml"
     file.write_text(FILE.replace("trials: 4", "trials: 64").replace("epochs: 3", "epochs: 8"))
     uri = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
-    done = cli("run", str(file), "--home", str(small_disk), env=uri)
+    done = command("run", str(file), "--home", str(small_disk), folder=tmp_path, environment=uri)
     assert done.returncode == 1, done.stderr
     assert "the disk is full: free some space and run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
@@ -148,7 +144,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(tmp_path: Path, 
         t.number: t.values for t in load_result("tiny", Home(small_disk)).optuna_study.trials if t.state.is_finished()
     }
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    again = cli("run", str(file), "--home", str(small_disk), env=uri)
+    again = command("run", str(file), "--home", str(small_disk), folder=tmp_path, environment=uri)
     assert again.returncode == 0, again.stderr
     result = load_result("tiny", Home(small_disk))
     assert result.counts["complete"] + result.counts["pruned"] == 64
@@ -161,7 +157,7 @@ def test_a_port_in_use_is_said(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = cli("ui", "small", "--home", str(tmp_path), "--port", str(port))
+        done = command("ui", "small", "--home", str(tmp_path), "--port", str(port), folder=tmp_path)
     assert done.returncode == 1
     assert f"port {port} of 127.0.0.1 cannot be used: another program listens there; choose another" in done.stderr
 
@@ -183,13 +179,14 @@ def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    here = {"cwd": tmp_path, "env": {**os.environ, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}}
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    here = {"folder": tmp_path, "environment": environment}
     code = "import sys, wdsearch.tracking as t; t.Tracker.close.__defaults__ = (3.0, None); import wdsearch.cli as c; c.main()"
-    command = [sys.executable, "-c", code, "run", "study.yaml", "--home", "h"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, **here)
+    run = [sys.executable, "-c", code, "run", "study.yaml", "--home", "h"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, "training does not need MLflow"
     assert "deliver them with: wdsearch sync tiny" in " ".join(done.stderr.split())
-    status = cli("status", "tiny", "--home", "h", **here).stdout
+    status = command("status", "tiny", "--home", "h", **here).stdout
     assert "records have not reached MLflow yet" in " ".join(status.split())
     server = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     server += ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--artifacts-destination", str(tmp_path)]
@@ -199,15 +196,15 @@ def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
     killer.start()
     try:
         for _ in range(6):  # the server takes a while
-            done = cli("sync", "tiny", "--home", "h", **here)
+            done = command("sync", "tiny", "--home", "h", **here)
             if done.returncode == 0:
                 break
             assert done.returncode == 1
             assert "could not be delivered" in done.stderr
         assert done.returncode == 0, done.stderr
-        assert "nothing was left" in cli("sync", "tiny", "--home", "h", **here).stdout
+        assert "nothing was left" in command("sync", "tiny", "--home", "h", **here).stdout
     finally:
         killer.cancel()
         process.terminate()
         process.wait()
-    assert "records have not reached" not in cli("status", "tiny", "--home", "h", **here).stdout
+    assert "records have not reached" not in command("status", "tiny", "--home", "h", **here).stdout

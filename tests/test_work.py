@@ -18,6 +18,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from processes import start
 from sqlalchemy import create_engine
 from test_search import STUDY, told
 from zoo import Counting, Recurrent, ZooData
@@ -29,9 +30,6 @@ from wdsearch.objective import Result
 from wdsearch.results import CONCLUDED, StudyResult, load_result, spent
 from wdsearch.storage import Home
 from wdsearch.work import Work
-
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
-from processes import start
 
 EVERY_EPOCH, NEVER = {"loop.CHECKPOINT_S": 0.0}, {"loop.CHECKPOINT_S": 1e9}
 

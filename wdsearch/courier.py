@@ -14,8 +14,7 @@ from typing import Any
 
 from wdsearch.local_store import make_store, write_ahead
 from wdsearch.plots import TrialPicture
-from wdsearch.spool import Record, Spool, now_ms
-from wdsearch.tracking import MODEL, STUDY
+from wdsearch.spool import MODEL, STUDY, Record, Spool, now_ms
 
 LIVE_EVERY_S = 10.0
 PARAM_LIMIT, TAG_LIMIT = 6000, 8000

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+STUDY = "study"
+MODEL = "model"
+"""Key of the best trial's network, which is delivered last, and for which nobody waits."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, kind TEXT, body TEXT);
 CREATE INDEX IF NOT EXISTS records_by_key ON records (key);

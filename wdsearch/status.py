@@ -6,7 +6,7 @@ from typing import Any
 
 from wdsearch.leases import Worker, workers
 from wdsearch.results import StudyResult, load_result, spent
-from wdsearch.spool import Spool, spool_paths
+from wdsearch.spool import MODEL, Spool, is_locked, spool_paths
 from wdsearch.storage import Home
 
 
@@ -74,10 +74,12 @@ def study_status(study: str, home: Home, storage: str | None = None) -> StudySta
 
 
 def _waiting(home: Path, study: str) -> tuple[int, str | None]:
+    """Records that have not arrived, and why; a model that is on its way while a delivery lives needs nobody."""
     left, error = 0, None
     for path in spool_paths(home, study):
         spool = Spool(path)
-        left, error = left + spool.left(), error or spool.recall("error")
+        under_way = MODEL if is_locked(path.with_suffix(".lock")) else ""
+        left, error = left + spool.left(under_way), error or spool.recall("error")
         spool.close()
     return left, error
 

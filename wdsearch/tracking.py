@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from wdsearch.objective import Result
-from wdsearch.spool import Spool, now_ms, spool_path, spool_paths
+from wdsearch.spool import MODEL, STUDY, Spool, now_ms, spool_path, spool_paths
 from wdsearch.starvation import Share
 
 PAGE = "WDSEARCH_MLFLOW_PAGE"
@@ -26,9 +26,6 @@ PORT = 5000
 STALLED_S = 15.0
 HASTE = "--haste"
 """Option of a delivery that does not step aside for others."""
-STUDY = "study"
-MODEL = "model"
-"""Key of the best trial's network, which is delivered last, and for which nobody waits."""
 INTERRUPTED = "INTERRUPTED"
 QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

@@ -1,16 +1,49 @@
-"""Studies run in processes of their own that are killed: forked from one that has imported all, so each starts at once."""
+"""Processes of their own that start at once, for they are forked from one that has imported torch and all: studies, commands."""
 
 import importlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+TESTS = Path(__file__).parent
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["wdsearch.search", "mlflow"])
+CONTEXT.set_forkserver_preload(["wdsearch.search", "wdsearch.cli", "mlflow"])
+
+
+def command(
+    *words: str, folder: Path, environment: Mapping[str, str] | None = None, timeout_s: float = 200.0
+) -> subprocess.CompletedProcess[str]:
+    """Call `wdsearch` with some words in a folder, as from a shell; raises AssertionError if it does not end in time."""
+    with TemporaryDirectory() as place:
+        output, errors = Path(place, "output"), Path(place, "errors")
+        everything = dict(os.environ if environment is None else environment)
+        process = CONTEXT.Process(target=_command, args=(words, folder, everything, output, errors))
+        process.start()
+        process.join(timeout_s)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise AssertionError(f"wdsearch {' '.join(words)} took longer than {timeout_s} s: {errors.read_text()}")
+        return subprocess.CompletedProcess(words, process.exitcode, output.read_text(), errors.read_text())
+
+
+def _command(words: tuple[str, ...], folder: Path, environment: Mapping[str, str], output: Path, errors: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for path, stream in ((output, sys.stdout), (errors, sys.stderr)):
+        with path.open("w") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv, sys.path = ["wdsearch", *words], [place for place in sys.path if not place.startswith(str(TESTS))]
+    from wdsearch.cli import main
+
+    main()
 
 
 def start(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from processes import start
+from processes import start as start_process
 from sqlalchemy import create_engine
 from test_search import STUDY, told
 from zoo import Counting, Recurrent, ZooData
@@ -31,6 +32,7 @@ from wdsearch.results import CONCLUDED, StudyResult, load_result, spent
 from wdsearch.storage import Home
 from wdsearch.work import Work
 
+start = partial(start_process, report=False)
 EVERY_EPOCH, NEVER = {"loop.CHECKPOINT_S": 0.0}, {"loop.CHECKPOINT_S": 1e9}
 
 

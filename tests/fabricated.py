@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -10,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from wdsearch.explanation import SUPPORTED, UNDETERMINED, Claim, Curve, Explanation, Outcome
-from wdsearch.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result
+from wdsearch.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home
 
 SPACE: dict[str, BaseDistribution] = {
@@ -98,7 +99,7 @@ def explanation(study: str = "fabricated", seeds: int = 5, decay: str = "weight_
     outcomes = [_outcome(decay, x, losses[x][seed % 2], seed) for x in GRID for seed in range(seeds)]
     grid = [(x, rate) for x in (0.0, 0.1) for rate in (0.0, 0.3)]
     outcomes += [_outcome(decay, x, 1.0 - x + rate, seed, rate, "dropout") for x, rate in grid for seed in range(seeds)]
-    return Explanation(study, 40, seeds, decay, tuple(outcomes), claims())
+    return Explanation(study, 0, 40, seeds, decay, tuple(outcomes), claims())
 
 
 def _outcome(decay: str, x: float, loss: float, seed: int, rate: float = 0.2, arm: str = "weight_decay") -> Outcome:
@@ -122,4 +123,4 @@ def claims() -> tuple[Claim, ...]:
 
 def explain(result: StudyResult, told: Explanation) -> None:
     """Store an explanation where the report looks for it."""
-    result.optuna_study.set_user_attr(EXPLANATION, told.as_dict())
+    result.optuna_study.set_user_attr(EXPLANATION, replace(told, trial=winner(result).number).as_dict())

@@ -102,6 +102,7 @@ CASES: list[tuple[str, dict[str, Value], dict[str, float], str, str, float]] = [
     ("complexity", {"stable_rank": step(4, 6)}, {}, "undetermined", "mixed", -0.5),
     ("complexity", {"norm": step(10, 9.9)}, {}, "undetermined", "inert", -0.01),
     ("complexity", {"norm": step(10, 9)}, {"norm": 0.5, "stable_rank": 0.5}, "undetermined", "unclear", -0.1),
+    ("complexity", {"norm": step(10, 10), "stable_rank": step(4, 3)}, {}, "undetermined", "inert", 0.0),
     ("bell", {"std": step(0.1, 0.06)}, {}, "supported", "", -0.4),
     ("bell", {"std": step(0.1, 0.15)}, {}, "contradicted", "opposite", 0.5),
     ("bell", {}, {}, "contradicted", "none", 0.0),
@@ -114,6 +115,7 @@ CASES: list[tuple[str, dict[str, Value], dict[str, float], str, str, float]] = [
     ("zeros", {"zeros": lambda cell: 0.02 * (cell.l1 > 0)}, {"zeros": 3.0}, "undetermined", "unclear", 0.02),
     ("collinearity", {"activation_correlation": step(0.3, 0.2)}, {}, "supported", "", -0.1),
     ("collinearity", {"activation_correlation": step(0.3, 0.4)}, {}, "contradicted", "opposite", 0.1),
+    ("collinearity", {"condition": step(50, 30)}, {}, "supported", "", -0.4),
     ("collinearity", {}, {}, "contradicted", "none", 0.0),
     (
         "collinearity",
@@ -130,6 +132,7 @@ CASES: list[tuple[str, dict[str, Value], dict[str, float], str, str, float]] = [
     ("gap", {}, {"gap": 0.5}, "undetermined", "unclear", 0.0),
     ("optimum", {"val_loss": valley}, {}, "supported", "", -0.3),
     ("optimum", {"val_loss": step(1.0, 1.3)}, {}, "contradicted", "opposite", 0.3),
+    ("optimum", {"val_loss": step(1.0, 0.7)}, {"val_loss": 1e-3}, "contradicted", "plateau", -0.3),
     ("optimum", {}, {"val_loss": 1e-3}, "contradicted", "none", 0.0),
     ("optimum", {"val_loss": lambda cell: 1 / (1 + 10 * cell.decay)}, {}, "undetermined", "edge", -0.998),
     ("optimum", {"val_loss": valley}, {"val_loss": 0.2}, "undetermined", "unclear", -0.3),
@@ -282,7 +285,7 @@ def test_intervals_cover_as_they_promise(seeds: int) -> None:
 def test_an_explanation_comes_back_from_json_as_it_was() -> None:
     found = evidence({}, diverges=lambda cell: cell.speed > 20)
     claims = (*claims_of(found), Claim("x", "undetermined", math.nan, math.nan, math.nan, "share", {}, {}, "seeds"))
-    whole = Explanation("s", 40, SEEDS, "weight_decay", found.outcomes, claims)
+    whole = Explanation("s", 3, 40, SEEDS, "weight_decay", found.outcomes, claims)
     text = json.dumps(whole.as_dict(), allow_nan=False)
     again = explanation_from(json.loads(text))
     assert again.outcomes == whole.outcomes

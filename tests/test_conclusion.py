@@ -145,6 +145,7 @@ def test_weights_of_another_trial_are_not_exported(done: wdsearch.StudyResult) -
 
 @pytest.mark.usefixtures("_delivered_beside")
 def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
+    from wdsearch.spool import Spool
     from wdsearch.tracking import Tracker
 
     tracker = Tracker(tmp_path, "waiting")
@@ -158,6 +159,9 @@ def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
     assert time.monotonic() - began < 110
     assert deliver(tmp_path / "spool" / "waiting.db") == 0
     assert "the best model is not in MLflow" in (tmp_path / "spool" / "waiting.log").read_text()
+    spool = Spool(tmp_path / "spool" / "waiting.db")
+    assert "the best model is not in MLflow" in (spool.recall("lost") or ""), "the next one who looks is told"
+    spool.close()
 
 
 @pytest.mark.usefixtures("_delivered_beside")

@@ -41,6 +41,7 @@ LAYERS = [
     "verdicts",
     "claims",
     "solo",
+    "slots",
     "leases launches fires spool",
     "database",
     "storage",

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import CONTEXT
 from sqlalchemy import create_engine
 
 import wdsearch.leases
-from wdsearch.leases import BASELINE_SLOT, METADATA, Leases, Slot
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["wdsearch.leases"])
+from wdsearch.leases import Leases
+from wdsearch.slots import BASELINE_SLOT, METADATA, Slot
 
 
 def leases(folder: Path, worker_of: str = "here") -> Leases:
@@ -144,6 +143,43 @@ def test_a_worker_of_another_machine_is_dead_after_a_minute_without_a_beat(
     assert [slot.slot for slot in far._slots(far.worker)] == [0]
     near.finish()
     far.finish()
+
+
+def test_a_machine_of_the_same_name_and_path_is_another_one(tmp_path: Path) -> None:
+    far = leases(tmp_path)
+    far.join()
+    far.claim(3, 3, born=0)
+    (tmp_path / ".place").unlink()  # as where nothing of this study was
+    (tmp_path / "here" / f"{far.worker}.lock").rename(tmp_path / "lock of the other disk")
+    near = leases(tmp_path)
+    assert near.join() == []
+    assert near.worker != far.worker
+    assert near.others_live()
+    assert near.take_over([0, 1, 2], born=0) == []
+    near.finish()
+    far.finish()
+
+
+def test_who_comes_back_to_life_while_it_is_taken_over_keeps_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, heir = leases(tmp_path), leases(tmp_path)
+    slow.join()
+    slow.claim(3, 3, born=0)
+    heir.join()
+    monkeypatch.setattr(heir, "_is_dead", lambda row: True)
+    slots = Leases._slots
+
+    def beating(worker: Leases, name: str) -> list[Slot]:
+        slow._beat()
+        return slots(worker, name)
+
+    monkeypatch.setattr(Leases, "_slots", beating)
+    assert heir.take_over([0, 1, 2], born=0) == []
+    assert [slot.slot for slot in slow.owned()] == [0, 1, 2]
+    assert (tmp_path / "here" / f"{slow.worker}.lock").exists()
+    slow.finish()
+    heir.finish()
 
 
 def test_of_two_that_find_a_dead_worker_one_becomes_it(tmp_path: Path) -> None:

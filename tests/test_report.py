@@ -25,7 +25,7 @@ from wdsearch.flags import Flag
 from wdsearch.importance import importances, interaction_chart
 from wdsearch.optuna_page import write_optuna_page
 from wdsearch.report import report, write_report
-from wdsearch.results import StudyResult
+from wdsearch.results import StudyResult, explanation_of
 from wdsearch.storage import Home
 from wdsearch.texts import Texts
 from wdsearch.tracking import Tracker
@@ -115,6 +115,19 @@ def test_an_explanation_brings_a_card_for_each_claim_with_its_verdict(home: Home
     assert "The effect could not be measured." in text
     assert "The quantity was not measured for this network." in text
     assert {"claim-gap.png", "claim-complexity.png"} <= {path.name for path in written.pictures}
+
+
+def test_what_was_found_around_an_earlier_winner_is_not_said_of_the_new_one(home: Home) -> None:
+    result = fabricate(home)
+    told = fabricated.explanation()
+    fabricated.explain(result, told)
+    assert explanation_of(result).trial == result.best.number
+    fabricated.explain(replace(result, best=result.trials[0]), told)
+    assert explanation_of(result) is None
+    text = words_of(write_report(result, Texts()).page)
+    assert f"trained on fresh seeds is trial {result.trials[0].number}, the best one until then" in text
+    assert "Effect:" not in text
+    assert "Trained again on" not in text
 
 
 def test_chinese_says_the_same_in_chinese(home: Home) -> None:

@@ -495,6 +495,18 @@ def test_called_by_another_scheduler_it_starts_the_latest_fire_once(bench: Bench
     ]  # fmt: skip
 
 
+def test_who_calls_it_learns_that_its_sweep_could_not_be_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, cron="* * * * *")
+
+    def refused(*_: object) -> str:
+        raise StudyFileError([])
+
+    monkeypatch.setattr(Sweeper, "begin", refused)
+    done = CliRunner().invoke(app, ["schedule", str(path), "--once", "--home", str(tmp_path / "home")])
+    assert done.exit_code == 1, done.output
+    assert "could not be started: tiny." in done.stderr
+
+
 # -- for other schedulers ------------------------------------------------------------------------------------------
 
 
@@ -515,9 +527,15 @@ def test_a_crontab_has_the_fields_and_a_command_that_the_shell_reads(tmp_path: P
     words = shlex.split(command.replace(r"\%", "%"))
     assert words[0] == f"WDSEARCH_HOME={tmp_path / 'a%b c'}"
     assert words[1:] == [sys.executable, "-m", "wdsearch.cli", "schedule", str(path), "--once"]
-    told = emitted(path, "crontab", "--storage", "postgresql://me:secret@db/studies")
-    assert "secret" not in told
-    assert "# WDSEARCH_STORAGE has a password: set it here" in told
+
+
+@pytest.mark.parametrize("login", ["me:#/?tiger@db/studies", "me@db/studies?password=tiger", "me@db/studies"])
+def test_no_secret_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: str) -> None:
+    monkeypatch.setenv("PGPASSWORD", "tiger")
+    told = emitted(write(tmp_path, cron="@weekly"), "crontab", "--storage", f"postgresql://{login}")
+    assert "tiger" not in told
+    assert "# PGPASSWORD may be secret: set it here" in told
+    assert ("# WDSEARCH_STORAGE may be secret: set it here" in told) is (login != "me@db/studies")
 
 
 SYSTEMD = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")

@@ -241,6 +241,37 @@ def test_on_one_of_several_machines_it_waits_until_mlflow_has_all(tmp_path: Path
     assert Spool(path).left() == 0, "the model was waited for too"
 
 
+def test_who_has_told_all_does_not_wait_for_others_who_still_write(home: Path) -> None:
+    searching = begin(home, epochs=3)
+    report = home / "report.html"
+    report.write_text("what was found so far")
+    tracker = Tracker.of_study(home, "small")
+    assert tracker is not None
+    tracker.log_artifact(report)
+    tracker.start_delivery()
+    tracker.flush()
+    searching.log("trial-0", 3, values(3))
+    searching.flush()
+    assert tracker.close(wait_s=100.0).undelivered == 0
+    client = MlflowClient(tracking_uri=local_uri(home))
+    assert [one.path for one in client.list_artifacts(runs(local_uri(home))["small"].info.run_id)] == ["report.html"]
+    searching.log("trial-0", 4, values(4))
+    assert end(searching, epochs=5).close().undelivered == 0
+    assert_complete(local_uri(home), epochs=5)
+
+
+def test_records_of_a_deleted_study_do_not_get_into_the_next_of_its_name(home: Path) -> None:
+    tracker = begin(home, epochs=3)
+    kill_delivery(tracker)
+    tracker.spool.remember("token", "deleted")
+    tracker.stop_writing()
+    tracker = Tracker(home, "small")
+    tracker.start_study({"epochs": 2}, {}, DATASET, token="new")
+    delivery = tracker.close()
+    assert "records of an earlier study of this name, since deleted, were dropped" in (delivery.note or "")
+    assert set(runs(local_uri(home))) == {"small"}
+
+
 def test_a_delivery_that_waits_for_a_processor_starves_and_one_that_sleeps_does_not() -> None:
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(8 * (os.cpu_count() or 1))]
     sleeping = subprocess.Popen(["sleep", "60"])

@@ -22,7 +22,7 @@ from wdsearch.cli import app
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.movement import NEIGHBOURS, SEEDS, Range, Trial, plausible
 from wdsearch.report import write_report
-from wdsearch.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result
+from wdsearch.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 from wdsearch.texts import Texts
 from wdsearch.timetable import FAMILY, FIRED
@@ -216,7 +216,7 @@ def test_fresh_seeds_of_an_explanation_are_used(home: Home) -> None:
                     {"val_loss": 0.9 + 0.05 * (math.log10(x or 1e-4) + 1) ** 2 + chance.gauss(0.0, 0.004)}, {})
             for x in grid for seed in range(5)
         )  # fmt: skip
-        told = Explanation(done.study, 40, 5, "weight_decay", outcomes, ())
+        told = Explanation(done.study, winner(done).number, 40, 5, "weight_decay", outcomes, ())
         done.optuna_study.set_user_attr(EXPLANATION, told.as_dict())
     found = trend("night", home)
     assert [sweep.range.source for sweep in found.sweeps if sweep.range] == [SEEDS, SEEDS]

@@ -111,13 +111,14 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
 
 
 @pytest.mark.parametrize(
-    ("kill_at", "constants"), [(29, NEVER), (36, NEVER), (37, EVERY_EPOCH)], ids=["before", "after", "checkpoints"]
+    ("kills", "constants"), [([29, 36], NEVER), ([37, 42], EVERY_EPOCH)], ids=["from the start", "from checkpoints"]
 )
 def test_a_study_killed_again_and_again_is_bitwise_the_undisturbed_one(
-    calm: StudyResult, tmp_path: Path, kill_at: int, constants: dict[str, float]
+    calm: StudyResult, tmp_path: Path, kills: list[int], constants: dict[str, float]
 ) -> None:
+    """Before the odd and after the even ones of its writes."""
     home = tmp_path / "home"
-    study = searched(home, [kill_at] * 12, constants=constants)
+    study = searched(home, kills * 6, constants=constants)
     assert told(study) == told(calm)
     assert study.baseline == calm.baseline
     saved, expected = (torch.load(result.weights) for result in (study, calm))

@@ -10,7 +10,7 @@ from wdsearch.figures import shown
 from wdsearch.flags import Flag
 from wdsearch.objective import Result
 from wdsearch.regularizers import neutral, regularizer_of
-from wdsearch.results import StudyResult
+from wdsearch.results import StudyResult, explained_trial
 from wdsearch.terminal import settings_of
 from wdsearch.texts import Texts
 
@@ -74,7 +74,9 @@ def _against_baseline(result: StudyResult, goal: str, words: Texts) -> str:
 
 def _trust(result: StudyResult, explanation: Explanation | None, words: Texts) -> str:
     if explanation is None:
-        return words("answer.not_explained", study=result.study)
+        other = explained_trial(result)
+        name = "answer.not_explained" if other is None else "answer.other_explained"
+        return words(name, study=result.study, number=other)
     verdicts = [claim.verdict for claim in explanation.claims]
     tally = {verdict: verdicts.count(verdict) for verdict in (SUPPORTED, CONTRADICTED, UNDETERMINED)}
     chosen = chosen_strength(explanation, result)

@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from wdsearch.design import DECAY, DROPOUT, L1
 from wdsearch.evidence import Evidence, chosen_without, curve, finite_mean
-from wdsearch.explanation import UNDETERMINED, Claim, Curve
-from wdsearch.intervals import AGAINST, FEWEST, FOR, Effect, effect
+from wdsearch.explanation import CONTRADICTED, UNDETERMINED, Claim, Curve
+from wdsearch.intervals import AGAINST, FEWEST, FOR, NONE, Effect, effect
 from wdsearch.verdicts import SHARE, Verdict, all_of, varying, verdict_of
 
 LOSS_SHARE = 0.01
@@ -28,8 +28,6 @@ DIVERGENCES = 0.1
 FAST = 10.0
 """From how many times the winner's rate on a rate is called high."""
 
-Quantities = Mapping[str, str]
-
 
 def claims_of(evidence: Evidence) -> tuple[Claim, ...]:
     """Every claim, tested."""
@@ -42,7 +40,7 @@ def claims_of(evidence: Evidence) -> tuple[Claim, ...]:
 def complexity(evidence: Evidence) -> Claim:
     """Lower complexity: the weights' norm falls and, where matrices have several rows, their stable rank does not rise."""
     norm, rank = (evidence.at_reference(name, relative=True) for name in ("norm", "stable_rank"))
-    states = [norm.stands(SHARE), *varying(rank, SHARE)]
+    states = [norm.stands(SHARE)] + ([AGAINST] if AGAINST in varying(rank, SHARE) else [])
     return _along_decay(
         evidence,
         verdict_of(states, evidence, norm, rank),
@@ -84,17 +82,21 @@ def zeros(evidence: Evidence) -> Claim:
 
 
 def collinearity(evidence: Evidence) -> Claim:
-    """Less collinearity: units' weights and activations correlate less, and the weights' condition number falls."""
+    """Less collinearity: units' weights or activations correlate less, or the weights' condition number falls.
+
+    The effect is that of the first of the three that decides.
+    """
     activations, weights = (evidence.at_reference(f"{of}_correlation") for of in ("activation", "weight"))
     condition = evidence.at_reference("condition", relative=True)
     sizes = ((activations, CORRELATION), (weights, CORRELATION), (condition, SHARE))
-    states = [state for found, smallest in sizes for state in varying(found, smallest)]
-    shown, unit = next(
-        ((found, unit) for found, unit in ((activations, "correlation"), (weights, "correlation")) if found.count),
-        (_share(condition), "share"),
-    )
+    judged = [(found, varying(found, smallest)) for found, smallest in sizes]
+    verdict = verdict_of([state for _, states in judged for state in states], evidence, activations, weights, condition)
+    deciding = AGAINST if verdict[0] == CONTRADICTED else FOR
+    measured = [found for found, _ in judged if found.count] or [condition]
+    found = next((found for found, states in judged if deciding in states), measured[0])
+    shown, unit = (_share(found), "share") if found is condition else (found, "correlation")
     names = ("activation_correlation", "weight_correlation", "condition")
-    return _along_decay(evidence, verdict_of(states, evidence, activations, weights, condition), shown, unit, names)
+    return _along_decay(evidence, verdict, shown, unit, names)
 
 
 def gap(evidence: Evidence) -> Claim:
@@ -119,6 +121,8 @@ def optimum(evidence: Evidence) -> Claim:
     verdict = all_of(states, evidence, better)
     if largest in best and verdict[0] == UNDETERMINED:
         verdict = (UNDETERMINED, "edge")
+    if states == [FOR, NONE]:
+        verdict = (CONTRADICTED, "plateau")
     numbers = {"best": _geometric_mean(best), "beyond": worse.mean, "beyond_low": worse.low, "beyond_high": worse.high}
     return _along_decay(evidence, verdict, better, "loss", ("val_loss", "train_loss"), numbers)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,7 +79,10 @@ def run(
     console = Console()
     with _clear_errors():
         tracker = _start_delivery(file, overrides or [], home, storage)
-    with _clear_errors(), console.status("loading torch, lightning and optuna") if console.is_terminal else _nothing():
+    with (
+        _clear_errors(),
+        console.status("loading torch, lightning and optuna") if console.is_terminal else nullcontext(),
+    ):
         from wdsearch.search import run as search
         from wdsearch.terminal import conclusion
     with _clear_errors():
@@ -139,7 +142,7 @@ def explain(
     from rich.console import Console
 
     console = Console()
-    with _clear_errors(), Console(stderr=True).status("loading torch") if console.is_terminal else _nothing():
+    with _clear_errors(), Console(stderr=True).status("loading torch") if console.is_terminal else nullcontext():
         from wdsearch.explaining import explain as tested
         from wdsearch.told import explained
     with _clear_errors():
@@ -311,11 +314,6 @@ def _print(found: dict[str, Any], form: Format) -> None:
         from wdsearch.terminal import recommendation_table
 
         Console().print(recommendation_table(found))
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

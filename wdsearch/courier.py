@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -14,7 +15,7 @@ from typing import Any
 
 from wdsearch.local_store import make_store, write_ahead
 from wdsearch.plots import TrialPicture
-from wdsearch.spool import MODEL, STUDY, Record, Spool, now_ms
+from wdsearch.spool import LOST, MODEL, STUDY, Record, Spool, now_ms
 
 LIVE_EVERY_S = 10.0
 PARAM_LIMIT, TAG_LIMIT = 6000, 8000
@@ -89,7 +90,9 @@ class Courier:
         uri = self.spool.recall("uri") or ""
         if uri.startswith("http"):
             with suppress(Exception):  # a proxy may not let it through
-                return str(http_request(get_default_host_creds(uri), "/version", "GET").text)
+                answer = http_request(get_default_host_creds(uri), "/version", "GET")
+                if answer.status_code == 200 and re.fullmatch(r"\d[\w.+-]*", answer.text):
+                    return str(answer.text)
         return str(mlflow.__version__)
 
     def carry(self, everything: bool) -> None:
@@ -141,6 +144,8 @@ class Courier:
         for record in _last_of_kind(records):
             self._finish(run, record)
         self.spool.delivered(records, drawn=any(record.kind == "diagnosis" for record in records))
+        if any(record.kind == "end" for record in records):
+            self.spool.forget(f"inherited {key}")
 
     def _finish(self, run: str, record: Record) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -151,7 +156,7 @@ class Courier:
         if record.kind == "artifact" and Path(record.body["path"]).exists():
             self.client.log_artifact(run, record.body["path"], record.body["folder"] or None)
         elif record.kind == "artifact":
-            complain(self.spool, f"{record.body['path']} was gone before it could be delivered")
+            complain(self.spool, f"{record.body['path']} was gone before it could be delivered", LOST)
         if record.kind == "diagnosis":
             self._show_diagnosis(run, record)
         if record.kind == "sweep":
@@ -177,7 +182,6 @@ class Courier:
         if key == STUDY or not names or not (self.wary or self._is_shared(key)):
             return -1
         history = self.client.get_metric_history(run, names[0])
-        self.spool.forget(f"inherited {key}")
         return max((metric.step for metric in history), default=-1)
 
     def _sweep(self, endings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -206,7 +210,7 @@ class Courier:
             except MlflowException:
                 raise
             except Exception as error:  # whatever torch makes of a user's network
-                complain(self.spool, f"the best model is not in MLflow: {type(error).__name__}: {error}")
+                complain(self.spool, f"the best model is not in MLflow: {type(error).__name__}: {error}", LOST)
         self.spool.delivered(records)
 
     def _register(self, run: str, record: Record) -> None:
@@ -305,14 +309,14 @@ def warm_up(spool: Spool) -> None:
             make_store(spool.recall("uri") or "")
 
 
-def complain(spool: Spool, text: str) -> None:
-    """Into the log once, and into the spool for the one who waits."""
-    if spool.recall("error") != text:
+def complain(spool: Spool, text: str, fact: str = "error") -> None:
+    """Into the log once, and into the spool for the one who waits: an `error`, until it is over, or what is lost for good."""
+    if spool.recall(fact) != text:
         print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr)
         if sys.exc_info()[0] is not None:
             traceback.print_exc()
         sys.stderr.flush()
-        spool.remember("error", text)
+        spool.remember(fact, text)
 
 
 def _last_of_kind(records: Sequence[Record]) -> Iterator[Record]:

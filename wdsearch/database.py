@@ -1,18 +1,19 @@
 """Opens databases: what each kind needs, and Optuna's tables and ours made once, by whoever comes first."""
 
 import random
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import psutil
 from sqlalchemy import NullPool, create_engine, text
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
-from wdsearch import fires, launches, leases
+from wdsearch import fires, launches, slots
 from wdsearch.bulk import Storage
 
 LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
@@ -23,30 +24,50 @@ _DRIVERS = ("postgres", "postgresql")
 
 
 def full_url(url: str) -> str:
-    """A URL with its driver: `postgres://` and `postgresql://` are taken to mean psycopg 3."""
+    """A URL with its driver: `postgres://` and `postgresql://` mean psycopg 3; a SQLite file's from any folder."""
+    file = sqlite_file(url)
+    if file and file.name not in ("", ":memory:") and not file.is_absolute():
+        return f"sqlite:///{file.absolute()}"
     scheme, mark, rest = url.partition("://")
     return f"postgresql+psycopg://{rest}" if mark and scheme in _DRIVERS else url
 
 
-def shown_url(url: str) -> str:
-    """A storage's URL without its password."""
+def _parsed(url: str) -> URL:
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return make_url(url)
+    except ValueError:
+        raise ArgumentError("Could not parse SQLAlchemy URL: its port is not a number") from None
+
+
+def shown_url(url: str) -> str:
+    """A storage's URL without its password, also where that is one of the options behind a `?`."""
+    try:
+        shown = _parsed(url).render_as_string(hide_password=True)
     except ArgumentError:
-        return repr(url)
+        shown = repr(_LOGIN.sub("://***@", url))
+    return _OPTION.sub(r"\1***", shown)
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL of a storage or a server holds what must not be shown."""
+    return bool(_LOGIN.search(url) or _OPTION.search(url))
+
+
+_LOGIN = re.compile("://[^@]*:.*@")
+_OPTION = re.compile("([?&][^=&]*(?:passw|pwd|secret|token)[^=&]*=)[^&']*", re.IGNORECASE)
 
 
 def backend(url: str) -> str:
     """`sqlite`, `postgresql`, ...; empty for what is no URL."""
     try:
-        return make_url(url).get_backend_name()
+        return _parsed(url).get_backend_name()
     except ArgumentError:
         return ""
 
 
 def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite storage; None for other storages, and for what is no URL."""
-    return Path(make_url(url).database or "") if backend(url) == "sqlite" else None
+    return Path(_parsed(url).database or "") if backend(url) == "sqlite" else None
 
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "afs", "panfs", "wekafs"}
@@ -75,13 +96,13 @@ def connected(url: str) -> Iterator[Connection]:
 
 def open_database(url: str) -> Storage:
     """Optuna's storage with our tables beside its own, all made if need be."""
-    kind = make_url(url).get_backend_name()
+    kind = _parsed(url).get_backend_name()
     file = sqlite_file(url)
     if file and (system := network_file_system(file.absolute().parent)):
         raise NetworkFileSystemError(f"{file} is on a network file system ({system}), on which SQLite loses data")
     for attempt in range(OPENING_ATTEMPTS):
         try:
-            with _one_at_a_time(url) if kind == "postgresql" else _nothing():
+            with _one_at_a_time(url) if kind == "postgresql" else nullcontext():
                 opened = Storage(url, engine_kwargs=_options(kind))
                 if kind == "sqlite":
                     _write_ahead(opened.engine)
@@ -96,21 +117,33 @@ def open_database(url: str) -> Storage:
 
 
 def _make_tables(engine: Engine) -> None:
-    for metadata in (leases.METADATA, launches.METADATA, fires.METADATA):
+    for metadata in (slots.METADATA, launches.METADATA, fires.METADATA):
         metadata.create_all(engine)
 
 
 def forget_study(engine: Engine, study_id: int) -> None:
     """Drop what an earlier study of this id, since deleted, left behind in our tables."""
-    leases.forget_workers(engine, study_id)
+    slots.forget_workers(engine, study_id)
     launches.forget_launches(engine, study_id)
+
+
+_POSTGRESQL = {
+    "application_name": "wdsearch",
+    "connect_timeout": 10,
+    # a server that vanished without a word, behind a firewall or a cable: known after a minute instead of a quarter of an hour
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Options of libpq, in seconds and, of the last one, milliseconds."""
 
 
 def _options(kind: str) -> dict[str, Any]:
     if kind == "sqlite":
         return {"connect_args": {"timeout": LOCKED_FOR_S}}
     few = {"pool_size": 1, "max_overflow": CONNECTIONS - 1}
-    named = {"connect_args": {"application_name": "wdsearch", "connect_timeout": 10}} if kind == "postgresql" else {}
+    named = {"connect_args": _POSTGRESQL} if kind == "postgresql" else {}
     return {"pool_pre_ping": True} | few | named  # a database that was restarted meanwhile is connected to anew
 
 
@@ -126,11 +159,6 @@ def _one_at_a_time(url: str) -> Iterator[None]:
 def _connect(url: str) -> dict[str, Any]:
     arguments = _options(backend(url)).get("connect_args")
     return {"connect_args": arguments} if arguments else {}
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _write_ahead(engine: Engine) -> None:

@@ -1,5 +1,6 @@
 """Carries a study's records from its spool to MLflow, in a process of its own."""
 
+import math
 import os
 import platform
 import sys
@@ -60,7 +61,10 @@ def _sync_one(path: Path, study: str, progress: Callable[[int, str | None], None
     spool = Spool(path)
     try:
         before, uri = spool.left(), shown_uri(spool.recall("uri") or "")
-        left = deliver(path, SYNC_GIVES_UP_AFTER_S, progress) if before else 0
+        left = 0
+        if before:
+            stuck = _await_another(spool, progress)
+            left = spool.left() if stuck else deliver(path, SYNC_GIVES_UP_AFTER_S, progress)
         if left:
             reason = spool.recall("error") or "it gave no reason"
             text = f"{left} of {before} records could not be delivered to {uri}: {reason}"
@@ -68,6 +72,20 @@ def _sync_one(path: Path, study: str, progress: Callable[[int, str | None], None
         return before
     finally:
         spool.close()
+
+
+def _await_another(spool: Spool, progress: Callable[[int, str | None], None] | None) -> bool:
+    """Wait for a delivery that is at work; whether it gets nowhere, as this one then would not either."""
+    least, moved = math.inf, time.monotonic()
+    while is_locked(spool.path.with_suffix(".lock")) and (left := spool.left()):
+        error = spool.recall("error")
+        least, moved = (left, time.monotonic()) if left < least else (least, moved)
+        if error and time.monotonic() - moved > SYNC_GIVES_UP_AFTER_S:
+            return True
+        if progress:
+            progress(left, error)
+        time.sleep(0.2)
+    return False
 
 
 def _deliver_all(spool: Spool, give_up_after_s: float, progress: Callable[[int, str | None], None]) -> int:
@@ -80,7 +98,7 @@ def _deliver_all(spool: Spool, give_up_after_s: float, progress: Callable[[int, 
             if spool.left() and (last or began >= quiet_until):
                 courier = courier or Courier(spool, wary)
                 courier.carry(everything=last)
-            if failing_since is not None:
+            if courier and not courier.refused and spool.recall("error"):
                 spool.forget("error")
             failing_since, pause_s = None, min(LIVE_EVERY_S, 0.5 + (time.monotonic() - began) / DUTY)
         except Exception as error:

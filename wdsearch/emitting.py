@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from wdsearch.database import has_password
 from wdsearch.launchers import Order
-from wdsearch.launching import TRACKING, EngineError, options_of
+from wdsearch.launching import LOGINS, TRACKING, EngineError, options_of
 from wdsearch.plans import Entry
 from wdsearch.storage import HOME, STORAGE, Home
 from wdsearch.studyfile import nearest, shown
@@ -66,14 +66,16 @@ def _job(form: str, entry: Entry, home: Home, storage: str | None, options: Mapp
     command = [sys.executable, "-m", "wdsearch.cli", "schedule", str(entry.path.absolute()), "--once", *here]
     given = {HOME: str(home.path), STORAGE: storage or os.environ.get(STORAGE), TRACKING: os.environ.get(TRACKING)}
     known = {name: value for name, value in given.items() if value}
-    secret = [name for name, value in known.items() if urlsplit(value).password]
+    secret = [name for name, value in known.items() if has_password(value)] + [
+        one for one in LOGINS if one in os.environ
+    ]
     shown = {name: value for name, value in known.items() if name not in secret}
     return Job(entry, command, shown, secret, options, home.folder(entry.family))
 
 
 def _crontab(job: Job, now: float) -> str:
     plan = job.entry.plan
-    set_first = [f"# {name} has a password: set it here" for name in job.secret]
+    set_first = [f"# {name} may be secret: set it here" for name in job.secret]
     words = [f"{name}={shlex.quote(value)}" for name, value in job.environment.items()]
     command = " ".join([*words, shlex.join(job.command)]).replace("%", r"\%")
     lines = [
@@ -89,7 +91,7 @@ def _crontab(job: Job, now: float) -> str:
 def _systemd(job: Job, now: float) -> str:
     plan, unit = job.entry.plan, job.name
     environment = [f'Environment="{name}={_unit(value)}"' for name, value in job.environment.items()]
-    environment += [f"# with {name}=..., which has a password\nEnvironmentFile=/etc/{unit}.env" for name in job.secret]
+    environment += [f"# with {name}=..., which may be secret\nEnvironmentFile=/etc/{unit}.env" for name in job.secret]
     command = " ".join(f'"{_unit(word).replace("$", "$$")}"' for word in job.command)
     service = [
         "[Unit]", f"Description={_unit(job.about)}", "",
@@ -140,7 +142,7 @@ def _listed(numbers: Sequence[int], low: int, high: int) -> str:
 def _sbatch(job: Job, now: float) -> str:
     plan, log = job.entry.plan, str(job.folder).replace("%", "%%") + "/schedule-%j.log"
     exports = [f"export {name}={shlex.quote(value)}" for name, value in job.environment.items()]
-    exports += [f"# {name} has a password: let sbatch inherit it from the environment" for name in job.secret]
+    exports += [f"# {name} may be secret: let sbatch inherit it from the environment" for name in job.secret]
     asks = shlex.join([*job.command[:5], "--next"])
     first = shown_time(next_fire(plan.cron, plan.timezone, now))
     options = plan.options if plan.on == "slurm" else {}

@@ -60,18 +60,19 @@ def explain(
     """
     place = Home(home)
     result = load_result(study, place, storage)
-    best = winner(result).result
+    best = winner(result)
     config = restored(result, source, f"wdsearch.explain({study!r}, source=...)")
     if seeds < 1:
         raise ExplainError(f"seeds is {seeds}; it takes at least 1, and at least 5 for a verdict")
     with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(place, storage):
         factory = _prepared(config, result, bar)
-        own = Configuration(best.lr, best.strengths, best.model)
+        own = Configuration(best.result.lr, best.result.strengths, best.result.model)
         drops = bool(factory.module(own).layers_of("dropout"))
         plan = design(own, Schedule(factory.rate_sum, factory.largest_factor), drops)
         evidence = Evidence(_outcomes(plan, factory, result.optuna_study, seeds, bar), plan.axes)
         bar.say("testing the claims")
-        found = Explanation(study, config.budget.epochs, seeds, plan.axes.decay, evidence.outcomes, claims_of(evidence))
+        claims, epochs = claims_of(evidence), config.budget.epochs
+        found = Explanation(study, best.number, epochs, seeds, plan.axes.decay, evidence.outcomes, claims)
         _keep(found, result)
         _track(found.study, result.folder / FILE, place, bar)
     return found

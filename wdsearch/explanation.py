@@ -53,9 +53,9 @@ class Claim:
     `unit` is `share` (of the value without decay), `weights` or `runs` (a share of them), `correlation`, `loss`, or `log`. An
     effect that could not be measured is NaN.
 
-    `reason` is why it is not supported: `opposite`, `none` (no effect of a size that matters); or why it is undetermined:
-    `mixed`, `unclear` (too wide an interval), `inert` (λ changes the weights too little), `diverged`, `edge` (no λ of the grid
-    is too large), `seeds` (too few), `not_measured`, `no_dropout`.
+    `reason` is why it is not supported: `opposite`, `none` (no effect of a size that matters), `plateau`; or why it is
+    undetermined: `mixed`, `unclear` (too wide an interval), `inert` (λ changes the weights too little), `diverged`, `edge` (no
+    λ of the grid is too large), `seeds` (too few), `not_measured`, `no_dropout`.
     """
 
     key: str
@@ -73,10 +73,12 @@ class Claim:
 class Explanation:
     """What λ did in one study: outcomes from the winner's configuration along λ, and the claims they support or not.
 
-    `decay` is the key that was varied: `weight_decay`, `l2`, or that of a group, in proportion to which the others went.
+    `decay` is the key that was varied: `weight_decay`, `l2`, or that of a group, in proportion to which the others went; `trial`
+    is the winner's number.
     """
 
     study: str
+    trial: int
     epochs: int
     seeds: int
     decay: str

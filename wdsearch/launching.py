@@ -34,6 +34,15 @@ from wdsearch.storage import HOME, STORAGE, Home
 from wdsearch.studyfile import nearest, shown
 
 TRACKING = "MLFLOW_TRACKING_URI"
+LOGINS = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGPASSFILE",
+)
+"""What MLflow and PostgreSQL take from the environment beside a URL."""
 
 
 @dataclass(frozen=True)
@@ -256,8 +265,7 @@ def _config(source: str | Path | StudyConfig, overrides: Sequence[str], home: Ho
 def _order(config: StudyConfig, workers: int, folder: Path, home: Home, storage: str | None) -> Order:
     command = [sys.executable, "-m", "wdsearch.cli", "work", config.study]
     environment = {HOME: str(home.path), STORAGE: home.url(storage)}
-    if TRACKING in os.environ:
-        environment[TRACKING] = os.environ[TRACKING]
+    environment |= {name: os.environ[name] for name in (TRACKING, *LOGINS) if name in os.environ}
     return Order(config.study, workers, command, environment, folder, config.dump())
 
 

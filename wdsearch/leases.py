@@ -22,62 +22,12 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-BASELINE_SLOT, CONCLUSION_SLOT = -1, -2
+from wdsearch.slots import BASELINE_SLOT, CONCLUSION_SLOT, SLOTS, WORKERS, Slot
+
 BEAT_S, GRACE_S = 5.0, 60.0
 MOST_TAKEOVERS = 5
 ALIVE, RELEASED = "alive", "released"
-
-METADATA = sql.MetaData()
-_WORKERS = sql.Table(
-    "wdsearch_workers",
-    METADATA,
-    sql.Column("study", sql.Integer, primary_key=True),
-    sql.Column("worker", sql.String(32), primary_key=True),
-    sql.Column("place", sql.String(1024)),
-    sql.Column("state", sql.String(16)),
-    sql.Column("beats", sql.Integer),
-    sql.Column("beat_at", sql.Float),
-    sql.Column("tick", sql.Integer),
-    sql.Column("settled", sql.Integer),
-)
-_SLOTS = sql.Table(
-    "wdsearch_slots",
-    METADATA,
-    sql.Column("study", sql.Integer, primary_key=True),
-    sql.Column("slot", sql.Integer, primary_key=True),
-    sql.Column("worker", sql.String(32)),
-    sql.Column("born", sql.Integer),
-    sql.Column("settled", sql.Integer),
-    sql.Column("furthest", sql.Integer),
-    sql.Column("takeovers", sql.Integer),
-)
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A reserved unit of the budget. Ages are in epochs.
-
-    Up to the age `settled` its trial was judged by an earlier worker; `furthest` is the greatest age that any reached, and
-    `takeovers` counts how often its worker died since without getting it any older.
-    """
-
-    slot: int
-    worker: str
-    born: int
-    settled: int = 0
-    furthest: int = 0
-    takeovers: int = 0
-
-    def inherited(self, tick: int, settled: int, died: bool = True) -> "Slot":
-        """As its worker's death, or orderly end, leaves it, that worker's clock having stood at `tick`."""
-        age = tick - self.born
-        further = age > self.furthest
-        return replace(
-            self,
-            settled=max(self.settled, settled - self.born),
-            furthest=age if further else self.furthest,
-            takeovers=int(died) if further else self.takeovers + int(died),
-        )
+_NUMBER = ".place"
 
 
 @dataclass(frozen=True)
@@ -100,7 +50,7 @@ class Leases:
     def __init__(self, engine: Engine, study_id: int, folder: Path) -> None:
         self.engine, self.study_id, self.folder = engine, study_id, folder
         self.worker, self.tick, self.settled = "", 0, 0
-        self._place = f"{platform.node()}:{folder}"
+        self._place = _place(folder)
         self._lock: IO[str] | None = None
         self._seen: dict[str, tuple[int, float]] = {}
         self._stopped = threading.Event()
@@ -110,13 +60,16 @@ class Leases:
     def join(self) -> list[Slot]:
         """Become a dead worker of this machine, or one that was released, with its slots; else a new one, with none."""
         slots: list[Slot] = []
+        _number(self.folder)
+        self._place = _place(self.folder)
         for row in self._others():
             if row.state == RELEASED or row.place == self._place:
                 lock = self._locked(row.worker)
                 if lock is not None and self._becomes(row):
                     self._lock, self.worker = lock, row.worker
                     self.tick, self.settled = row.tick, row.settled
-                    slots = self._inherit(row, self.owned(), born=None)
+                    with self.engine.begin() as database:
+                        slots = self._inherit(database, row, self.owned(), born=None)
                     break
                 if lock is not None:
                     lock.close()
@@ -134,11 +87,16 @@ class Leases:
 
     def release(self) -> None:
         """Let another process become this worker at once."""
-        self._leave(sql.update(_WORKERS).values(state=RELEASED, tick=self.tick))
+        self._leave(sql.update(WORKERS).values(state=RELEASED, tick=self.tick))
+
+    def let_go(self) -> None:
+        """Release, or where the storage is away free the lock alone, by which others of this machine see the same."""
+        with suppress(DBAPIError):
+            self.release()
 
     def finish(self) -> None:
         """Leave for good: nothing of this worker is unfinished."""
-        self._leave(sql.delete(_WORKERS))
+        self._leave(sql.delete(WORKERS))
         self._remove_files(self.worker)
 
     def _remove_files(self, worker: str) -> None:
@@ -161,9 +119,9 @@ class Leases:
                 self._beat()
 
     def _beat(self) -> None:
-        news = {"beats": _WORKERS.c.beats + 1, "beat_at": time.time(), "tick": self.tick, "settled": self.settled}
+        news = {"beats": WORKERS.c.beats + 1, "beat_at": time.time(), "tick": self.tick, "settled": self.settled}
         with self.engine.begin() as database:
-            known = database.execute(sql.update(_WORKERS).where(self._is(self.worker)).values(**news)).rowcount
+            known = database.execute(sql.update(WORKERS).where(self._is(self.worker)).values(**news)).rowcount
         if not known and not self._stopped.is_set():  # taken for dead, after a long standstill
             self._register()
 
@@ -171,7 +129,7 @@ class Leases:
         row = {"study": self.study_id, "worker": self.worker, "place": self._place, "state": ALIVE, "beats": 0}
         with self.engine.begin() as database:
             database.execute(
-                sql.insert(_WORKERS).values(**row, beat_at=time.time(), tick=self.tick, settled=self.settled)
+                sql.insert(WORKERS).values(**row, beat_at=time.time(), tick=self.tick, settled=self.settled)
             )
 
     # -- slots -------------------------------------------------------------------------------------------------
@@ -181,7 +139,7 @@ class Leases:
         while True:
             try:
                 with self.engine.begin() as database:
-                    highest = sql.select(sql.func.max(_SLOTS.c.slot)).where(_SLOTS.c.study == self.study_id)
+                    highest = sql.select(sql.func.max(SLOTS.c.slot)).where(SLOTS.c.study == self.study_id)
                     top = database.scalar(highest)
                     first = 0 if top is None else max(0, top + 1)
                     slots = list(range(first, min(limit, first + count)))
@@ -209,8 +167,8 @@ class Leases:
             name, lives = self._concluder()
             if lives:
                 return False
-            holder = sql.and_(_SLOTS.c.study == self.study_id, _SLOTS.c.slot == CONCLUSION_SLOT)
-            same = sql.update(_SLOTS).where(holder, _SLOTS.c.worker == name)
+            holder = sql.and_(SLOTS.c.study == self.study_id, SLOTS.c.slot == CONCLUSION_SLOT)
+            same = sql.update(SLOTS).where(holder, SLOTS.c.worker == name)
             with self.engine.begin() as database:
                 return bool(database.execute(same.values(worker=self.worker)).rowcount)
 
@@ -220,16 +178,16 @@ class Leases:
 
     def _concluder(self) -> tuple[str | None, bool]:
         """Who makes the study's end, or made it, and whether that is another one who lives."""
-        holder = sql.and_(_SLOTS.c.study == self.study_id, _SLOTS.c.slot == CONCLUSION_SLOT)
+        holder = sql.and_(SLOTS.c.study == self.study_id, SLOTS.c.slot == CONCLUSION_SLOT)
         with self.engine.begin() as database:
-            name = database.scalar(sql.select(_SLOTS.c.worker).where(holder))
+            name = database.scalar(sql.select(SLOTS.c.worker).where(holder))
         return name, any(row.worker == name and not self._is_dead(row) for row in self._others())
 
     def claimed(self) -> set[int]:
         """All slots that any worker ever reserved for a trial."""
-        trials = sql.and_(_SLOTS.c.study == self.study_id, _SLOTS.c.slot >= BASELINE_SLOT)
+        trials = sql.and_(SLOTS.c.study == self.study_id, SLOTS.c.slot >= BASELINE_SLOT)
         with self.engine.begin() as database:
-            return set(database.scalars(sql.select(_SLOTS.c.slot).where(trials)))
+            return set(database.scalars(sql.select(SLOTS.c.slot).where(trials)))
 
     def owned(self) -> list[Slot]:
         """The slots that are this worker's, in order."""
@@ -239,14 +197,14 @@ class Leases:
         start = {"study": self.study_id, "worker": self.worker, "born": born}
         rows = [start | {"slot": slot, "settled": 0, "furthest": 0, "takeovers": 0} for slot in slots]
         if rows:
-            database.execute(sql.insert(_SLOTS), rows)
+            database.execute(sql.insert(SLOTS), rows)
 
     def _slots(self, worker: str) -> list[Slot]:
-        columns = [_SLOTS.c[name] for name in Slot.__dataclass_fields__]
-        trials = (_SLOTS.c.study == self.study_id, _SLOTS.c.worker == worker, _SLOTS.c.slot >= BASELINE_SLOT)
+        columns = [SLOTS.c[name] for name in Slot.__dataclass_fields__]
+        trials = (SLOTS.c.study == self.study_id, SLOTS.c.worker == worker, SLOTS.c.slot >= BASELINE_SLOT)
         wanted = sql.select(*columns).where(*trials)
         with self.engine.begin() as database:
-            return [Slot(*row) for row in database.execute(wanted.order_by(_SLOTS.c.slot))]
+            return [Slot(*row) for row in database.execute(wanted.order_by(SLOTS.c.slot))]
 
     # -- other workers -----------------------------------------------------------------------------------------
 
@@ -267,14 +225,15 @@ class Leases:
         for row in self._others():
             if self._is_dead(row):
                 left = [slot for slot in self._slots(row.worker) if slot.slot in unfinished]
-                taken += self._inherit(row, left, born)
+                same = sql.and_(self._is(row.worker), WORKERS.c.beats == row.beats)
                 with self.engine.begin() as database:
-                    same = sql.and_(self._is(row.worker), _WORKERS.c.beats == row.beats)
-                    database.execute(sql.delete(_WORKERS).where(same))
+                    if not database.execute(sql.delete(WORKERS).where(same)).rowcount:
+                        continue  # it lives after all, or another one was quicker
+                    taken += self._inherit(database, row, left, born)
                 self._remove_files(row.worker)
         return taken
 
-    def _inherit(self, row: Any, slots: Sequence[Slot], born: int | None) -> list[Slot]:
+    def _inherit(self, database: Any, row: Any, slots: Sequence[Slot], born: int | None) -> list[Slot]:
         """Slots whose worker died, now this worker's, with their clocks as they were if `born` is None."""
         mine = []
         for slot in slots:
@@ -283,16 +242,15 @@ class Leases:
                 heir = replace(heir, settled=slot.settled)  # the clock itself knows
             heir = replace(heir, worker=self.worker, born=slot.born if born is None else born)
             news = {name: getattr(heir, name) for name in Slot.__dataclass_fields__ if name != "slot"}
-            same = (_SLOTS.c.study == self.study_id, _SLOTS.c.slot == slot.slot, _SLOTS.c.worker == slot.worker)
-            with self.engine.begin() as database:
-                if database.execute(sql.update(_SLOTS).where(*same).values(**news)).rowcount:
-                    mine.append(heir)
+            same = (SLOTS.c.study == self.study_id, SLOTS.c.slot == slot.slot, SLOTS.c.worker == slot.worker)
+            if database.execute(sql.update(SLOTS).where(*same).values(**news)).rowcount:
+                mine.append(heir)
         return mine
 
     def _others(self) -> list[Any]:
-        wanted = sql.select(_WORKERS).where(_WORKERS.c.study == self.study_id, _WORKERS.c.worker != self.worker)
+        wanted = sql.select(WORKERS).where(WORKERS.c.study == self.study_id, WORKERS.c.worker != self.worker)
         with self.engine.begin() as database:
-            return list(database.execute(wanted.order_by(_WORKERS.c.worker)))
+            return list(database.execute(wanted.order_by(WORKERS.c.worker)))
 
     def _is_dead(self, row: Any) -> bool:
         """Released, or dead on this machine, or without a beat for so long, by this worker's own watch."""
@@ -310,13 +268,13 @@ class Leases:
 
     def _becomes(self, row: Any) -> bool:
         """Whether this process is the worker now: nobody else became it, and it showed no life meanwhile."""
-        same = sql.and_(self._is(row.worker), _WORKERS.c.beats == row.beats, _WORKERS.c.state == row.state)
+        same = sql.and_(self._is(row.worker), WORKERS.c.beats == row.beats, WORKERS.c.state == row.state)
         news = {"place": self._place, "state": ALIVE, "beats": row.beats + 1, "beat_at": time.time()}
         with self.engine.begin() as database:
-            return bool(database.execute(sql.update(_WORKERS).where(same).values(**news)).rowcount)
+            return bool(database.execute(sql.update(WORKERS).where(same).values(**news)).rowcount)
 
     def _is(self, worker: str) -> Any:
-        return sql.and_(_WORKERS.c.study == self.study_id, _WORKERS.c.worker == worker)
+        return sql.and_(WORKERS.c.study == self.study_id, WORKERS.c.worker == worker)
 
     def _locked(self, worker: str) -> IO[str] | None:
         """The lock file of a worker, locked; None if a process of this machine holds it."""
@@ -330,6 +288,19 @@ class Leases:
         return lock
 
 
+def _place(folder: Path) -> str:
+    """A machine and a folder on it, and that folder's own number: two machines of one name may have two of one path."""
+    number = folder.with_name(_NUMBER)
+    return f"{platform.node()}:{folder}:{number.read_text() if number.exists() else ''}"
+
+
+def _number(folder: Path) -> None:
+    """Give a folder a number, unless it has one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError), folder.with_name(_NUMBER).open("x") as file:
+        file.write(uuid.uuid4().hex[:8])
+
+
 def workers(engine: Engine, study_id: int, folder: Path) -> list[Worker]:
     """All workers of a study that have not left it, for someone who only looks."""
     looker = Leases(engine, study_id, folder)
@@ -339,10 +310,3 @@ def workers(engine: Engine, study_id: int, folder: Path) -> list[Worker]:
         alive = row.state == ALIVE and (not looker._is_dead(row) if row.place == looker._place else silent_s < GRACE_S)
         found.append(Worker(row.worker[:8], row.place, alive, round(silent_s, 1)))
     return found
-
-
-def forget_workers(engine: Engine, study_id: int) -> None:
-    """Drop what workers of an earlier study of this id, since deleted, left behind."""
-    with engine.begin() as database:
-        for table in (_WORKERS, _SLOTS):
-            database.execute(sql.delete(table).where(table.c.study == study_id))

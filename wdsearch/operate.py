@@ -155,6 +155,7 @@ def schedule(
 
 
 def _serve(source: Path, place: Any, storage: str | None, once: bool, here: bool) -> None:
+    from wdsearch.fires import FAILED
     from wdsearch.plans import ScheduleError
     from wdsearch.schedule import Scheduler, serve, serve_once
     from wdsearch.storage import clear_storage_errors
@@ -168,11 +169,15 @@ def _serve(source: Path, place: Any, storage: str | None, once: bool, here: bool
         made = Scheduler(source, place.open(storage).engine, Sweeps(place, storage, here), _log)
         number = serve_once(made) if once else serve(made)
         studies = made.latest() if here and not number else []
+        failed = made.latest(FAILED) if once else []
     for study in studies:
         work(study, place.path, storage)
     if number:
         _log("ended; sweeps that were begun go on" if not once else "ended before all was started")
         raise typer.Exit(0 if not once else 128 + number)
+    if failed:
+        _log(f"could not be started: {', '.join(failed)}")
+        raise typer.Exit(1)
 
 
 def _log(text: str) -> None:

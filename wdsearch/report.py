@@ -11,7 +11,7 @@ from typing import Any
 
 from wdsearch.charts import gap_chart, path_chart
 from wdsearch.claim_charts import claim_charts
-from wdsearch.explanation import Explanation, explanation_from
+from wdsearch.explanation import Explanation
 from wdsearch.figures import Figure
 from wdsearch.flags import flags
 from wdsearch.importance import importance_chart, interaction_chart
@@ -19,7 +19,7 @@ from wdsearch.interactive import library
 from wdsearch.page import Content, body
 from wdsearch.pictures import chinese_font, draw
 from wdsearch.provenance import VERSIONS, provenance
-from wdsearch.results import EXPLANATION, StudyResult, load_result, spent
+from wdsearch.results import StudyResult, explanation_of, load_result, spent
 from wdsearch.storage import Home
 from wdsearch.sweep_charts import sweeps_chart
 from wdsearch.texts import Texts
@@ -68,8 +68,7 @@ def report(
 
 def write_report(result: StudyResult, words: Texts) -> Report:
     """A study's report in its folder, in a language: `report.html` in English, `report.zh.html` in Chinese."""
-    stored = result.optuna_study.user_attrs.get(EXPLANATION)
-    explanation = explanation_from(stored) if stored else None
+    explanation = explanation_of(result)
     charts, claims = _charts(result, explanation, words)
     content = Content(result, explanation, flags(result), charts, claims, _versions(result, words), _trend(result))
     suffix = "" if words.language == "en" else f".{words.language}"

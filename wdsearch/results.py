@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from wdsearch.explanation import Explanation, explanation_from
 from wdsearch.groups import group_key, group_name
 from wdsearch.objective import DIVERGED, Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
@@ -142,6 +143,19 @@ def counts(study: optuna.Study) -> dict[str, int]:
 def _record(trial: FrozenTrial) -> TrialRecord:
     stored: Mapping[str, Any] = trial.user_attrs[RESULT]
     return TrialRecord(trial.number, trial.state.name, tuple(trial.values or ()), Result(**stored))
+
+
+def explained_trial(result: StudyResult) -> int | None:
+    """The number of the trial that was explained, if any was; another one may have won since."""
+    stored = result.optuna_study.user_attrs.get(EXPLANATION)
+    return stored.get("trial") if stored else None
+
+
+def explanation_of(result: StudyResult) -> Explanation | None:
+    """What λ did around the best trial, if that was looked at."""
+    if result.best is None or explained_trial(result) != result.best.number:
+        return None
+    return explanation_from(result.optuna_study.user_attrs[EXPLANATION])
 
 
 def winner(result: StudyResult) -> TrialRecord:

@@ -101,12 +101,12 @@ class Scheduler:
             open_fires += self.fires.of(entry.family, OPEN, before=(latest or 0) + 1)
         return not open_fires
 
-    def latest(self) -> list[str]:
-        """The sweeps that were launched for the fires that `once` was called for, by whichever scheduler."""
+    def latest(self, state: str = LAUNCHED) -> list[str]:
+        """The sweeps that were launched, or failed, for the fires that `once` was called for, by whichever scheduler."""
         return [
             fire.study
             for entry in self.timetables.entries()
-            for fire in self.fires.of(entry.family, [LAUNCHED])
+            for fire in self.fires.of(entry.family, [state])
             if fire.fire_time == self._latest.get(entry.family)
         ]
 
@@ -172,7 +172,7 @@ class Scheduler:
             if fire.attempts > MOST_ATTEMPTS:
                 self._settle(fire, FAILED, str(error))
         except Exception as error:
-            if is_away(error):
+            if _passes(error):
                 raise
             self._settle(fire, FAILED, f"{type(error).__name__}: {error}")
         else:
@@ -218,12 +218,17 @@ def serve(scheduler: Scheduler) -> int:
             try:
                 wake = scheduler.tick()
             except Exception as error:
-                if not is_away(error) and "database is locked" not in str(error):
+                if not _passes(error):
                     raise
                 scheduler.told(f"the storage does not answer, it is tried again: {str(error).splitlines()[0]}")
                 wake = scheduler.clock() + POLL_S
             stopped.wait(max(SHORTEST_WAIT_S, wake - scheduler.clock()))
     return received[0]
+
+
+def _passes(error: Exception) -> bool:
+    """Whether a storage is out of reach for a moment."""
+    return is_away(error) or "database is locked" in str(error)
 
 
 def serve_once(scheduler: Scheduler) -> int:

@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar
 
 import optuna
 import torch
-from sqlalchemy.exc import DBAPIError
 
 from wdsearch.assembly import build_data, check_trainer, population_trainer
 from wdsearch.conclusion import conclude
@@ -69,12 +68,13 @@ def run(
         loop = _opened(config, place, storage, tracker, bar)
         if _ends_elsewhere(loop):
             return load_result(loop.study, place)
-        with _delivering(loop), stopping_by_signal(loop.stop, lambda: _stopped(loop)):
-            _search(loop)
-            concluded = _conclude(loop)
-        if concluded:
-            loop.study.set_user_attr(CONCLUDED, config.budget.trials)
-        loop.work.leases.finish()
+        with _letting_go(loop):
+            with _delivering(loop), stopping_by_signal(loop.stop, lambda: _stopped(loop)), _letting_go(loop):
+                _search(loop)
+                concluded = _patiently(loop, partial(_conclude, loop))
+            if concluded:
+                _patiently(loop, partial(loop.study.set_user_attr, CONCLUDED, config.budget.trials))
+            _patiently(loop, lambda: loop.work.leases.finish())
         return load_result(loop.study, place)
 
 
@@ -127,6 +127,16 @@ def _opened(
 
 
 @contextmanager
+def _letting_go(loop: SearchLoop) -> Iterator[None]:
+    """When stopped or failing, let others take what is held."""
+    try:
+        yield
+    except BaseException:
+        loop.work.leases.let_go()
+        raise
+
+
+@contextmanager
 def _delivering(loop: SearchLoop) -> Iterator[None]:
     """However it ends, what was written down is delivered; if it ends well, the study knows where to."""
     try:
@@ -167,17 +177,12 @@ def _start_study(loop: SearchLoop) -> None:
 
 
 def _search(loop: SearchLoop) -> None:
-    """Train until the study is complete; when stopped or failing, let go of what is held."""
+    """Train until the study is complete."""
     _start_study(loop)
     places = _places(loop)
-    try:
-        loop.work.resume()
-        while not _patiently(loop, loop.work.complete):
-            places = _patiently(loop, partial(_train_more, loop, places))
-    except BaseException:
-        with suppress(DBAPIError):  # the lock is free all the same
-            loop.work.leases.release()
-        raise
+    loop.work.resume()
+    while not _patiently(loop, loop.work.complete):
+        places = _patiently(loop, partial(_train_more, loop, places))
 
 
 def _train_more(loop: SearchLoop, places: int) -> int:

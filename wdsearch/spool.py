@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-STUDY = "study"
+STUDY, LOST = "study", "lost"
 MODEL = "model"
 """Key of the best trial's network, which is delivered last, and for which nobody waits."""
 _SCHEMA = """
@@ -24,6 +24,8 @@ _INSERT = """
 INSERT INTO records (key, kind, body) SELECT ?, ?, ? WHERE ? <> 'metrics'
 OR NOT EXISTS (SELECT 1 FROM meta WHERE name = ? AND CAST(value AS INTEGER) >= ?)
 """
+
+_LAST = 2**63 - 1  # as SQLite counts
 
 
 def spool_path(home: Path, study: str, node: str = "") -> Path:
@@ -105,9 +107,15 @@ class Spool:
         rows = self._database.execute(query, (key,))
         return [Record(identity, key, kind, json.loads(body)) for identity, key, kind, body in rows]
 
-    def left(self, besides: str = "") -> int:
-        """Number of records not yet delivered, without those of the key `besides`."""
-        return int(self._database.execute("SELECT COUNT(*) FROM records WHERE key <> ?", (besides,)).fetchone()[0])
+    def left(self, besides: str = "", last: int | None = None) -> int:
+        """Number of records not yet delivered, without those of the key `besides`, and those written after the record `last`."""
+        query = "SELECT COUNT(*) FROM records WHERE key <> ? AND id <= ?"
+        return int(self._database.execute(query, (besides, _LAST if last is None else last)).fetchone()[0])
+
+    def newest(self) -> int:
+        """The id of the record written last, delivered or not."""
+        row = self._database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
+        return int(row[0]) if row else 0
 
     def delivered(self, records: Sequence[Record], drawn: bool = False) -> None:
         """Forget records that MLflow has; of a trial's epochs keep a copy until its curves are `drawn`."""
@@ -149,6 +157,13 @@ class Spool:
     def forget(self, name: str) -> None:
         """Drop a fact; `run *` drops all of a kind."""
         self._database.execute("DELETE FROM meta WHERE name GLOB ?", (name,))
+
+    def clear(self) -> int:
+        """Drop all records; how many of them were not delivered."""
+        left = self.left()
+        for table in ("records", "told"):
+            self._database.execute(f"DELETE FROM {table}")
+        return left
 
     def close(self) -> None:
         """Release the file."""

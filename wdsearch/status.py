@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from wdsearch.leases import Worker, workers
-from wdsearch.results import StudyResult, load_result, spent
-from wdsearch.spool import MODEL, Spool, is_locked, spool_paths
+from wdsearch.results import StudyResult, is_concluded, load_result, spent
+from wdsearch.spool import LOST, MODEL, Spool, is_locked, spool_paths
 from wdsearch.storage import Home
 
 
@@ -20,6 +20,7 @@ class StudyStatus:
     workers: tuple[Worker, ...]
     undelivered: int
     delivery_error: str | None
+    lost: str | None
     training: dict[int, int]
 
     @property
@@ -29,8 +30,8 @@ class StudyStatus:
 
     @property
     def state(self) -> str:
-        """`done`, `running`, or `stopped`: there is work left, and nobody does it."""
-        if self.spent >= self.budget and self.result.baseline is not None:
+        """`done`, `running`, or `stopped`: there is work left, if only the study's end, and nobody does it."""
+        if is_concluded(self.result):
             return "done"
         return "running" if any(worker.alive for worker in self.workers) else "stopped"
 
@@ -51,6 +52,7 @@ class StudyStatus:
             "workers": [asdict(worker) for worker in self.workers],
             "undelivered": self.undelivered,
             "delivery_error": self.delivery_error,
+            "lost": self.lost,
             "link": self.result.link,
         }
 
@@ -60,7 +62,7 @@ def study_status(study: str, home: Home, storage: str | None = None) -> StudySta
     opened, engine = home.load_with_engine(study, storage)
     result = load_result(opened, home)
     budget = result.config.get("budget", {})
-    undelivered, error = _waiting(home.path, study)
+    undelivered, error, lost = _waiting(home.path, study)
     running = (trial for trial in opened.get_trials(deepcopy=False) if trial.state.name == "RUNNING")
     return StudyStatus(
         result=result,
@@ -69,19 +71,20 @@ def study_status(study: str, home: Home, storage: str | None = None) -> StudySta
         workers=tuple(workers(engine, opened._study_id, home.folder(study) / "workers")),
         undelivered=undelivered,
         delivery_error=error,
+        lost=lost,
         training={trial.number: max(trial.intermediate_values, default=0) for trial in running},
     )
 
 
-def _waiting(home: Path, study: str) -> tuple[int, str | None]:
-    """Records that have not arrived, and why; a model that is on its way while a delivery lives needs nobody."""
-    left, error = 0, None
+def _waiting(home: Path, study: str) -> tuple[int, str | None, str | None]:
+    """Records that have not arrived, why, and what never will; a model that is on its way while a delivery lives needs nobody."""
+    left, error, lost = 0, None, None
     for path in spool_paths(home, study):
         spool = Spool(path)
         under_way = MODEL if is_locked(path.with_suffix(".lock")) else ""
-        left, error = left + spool.left(under_way), error or spool.recall("error")
+        left, error, lost = left + spool.left(under_way), error or spool.recall("error"), lost or spool.recall(LOST)
         spool.close()
-    return left, error
+    return left, error, lost
 
 
 def _plain(result: Any) -> dict[str, Any]:

@@ -198,6 +198,8 @@ def status_table(status: StudyStatus) -> Group:
     if status.undelivered:
         reason = f": {status.delivery_error}" if status.delivery_error else ""
         lines.append(f"[yellow]{status.undelivered} records have not reached MLflow yet{reason}[/yellow]")
+    if status.lost:
+        lines.append(f"[yellow]not in MLflow, and will not be: {escape(status.lost)}[/yellow]")
     return Group(*lines, *_next(status))
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from wdsearch.database import shown_url
 from wdsearch.objective import Result
-from wdsearch.spool import MODEL, STUDY, Spool, now_ms, spool_path, spool_paths
+from wdsearch.spool import LOST, MODEL, STUDY, Spool, now_ms, spool_path, spool_paths
 from wdsearch.starvation import Share
 
 PAGE = "WDSEARCH_MLFLOW_PAGE"
@@ -114,6 +115,10 @@ class Tracker:
         """
         if token and self.spool.recall("token") not in (None, token):
             self._forget_runs()
+            if dropped := self.spool.clear():
+                self.spool.remember(
+                    LOST, f"{dropped} records of an earlier study of this name, since deleted, were dropped"
+                )
         self._facts |= {"views": json.dumps(dict(views or {}))} | ({"token": token} if token else {})
         self.start_trial(STUDY, params, {"wdsearch.kind": "study", "wdsearch.study": self.study} | dict(tags), dataset)
         self.flush()
@@ -212,14 +217,15 @@ class Tracker:
 
         A model is not waited for: the delivery goes on with it alone. Of a study on several machines it is, by the worker that
         made it, and MLflow may take as long as it gets on: in a job or a container nothing outlives the worker.
+        Nor is what other processes write for the study from now on.
         A delivery that steps aside for training gets nowhere on a machine that others keep busy: now it takes its share.
         Runs that were not ended are shown as killed until the study is continued. Nothing can be written afterwards.
         """
         self.stop_writing()
-        wait_s = math.inf if self.node else wait_s
+        last, wait_s = self.spool.newest(), math.inf if self.node else wait_s
         end, restarts, least, moved = time.monotonic() + wait_s, 3, math.inf, time.monotonic()
         polite = Share(self._process) if self._process and self._process.poll() is None else None
-        while (left := self.spool.left(self._unawaited)) and time.monotonic() < end:
+        while (left := self.spool.left(self._unawaited, last)) and time.monotonic() < end:
             if progress:
                 progress(left)
             least, moved = (left, time.monotonic()) if left < least else (least, moved)
@@ -236,16 +242,18 @@ class Tracker:
                 self._process.wait()
                 self._process, polite = self._deliver_beside(HASTE), None
             time.sleep(0.05)
-        if self._process is not None and not self.spool.left():
+        if self._process is not None and not self.spool.left() and not self.spool.facts("writer"):
             self._process.wait()
         elif self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # it goes on alone, and needs no warning
-        return self._delivery(self.spool.left(self._unawaited))
+        return self._delivery(self.spool.left(self._unawaited, last))
 
     def _delivery(self, left: int) -> Delivery:
         experiment, error = self.spool.recall("experiment"), self.spool.recall("error")
         link = experiment_link(self.uri, experiment, view=self.spool.recall("shown")) if experiment else None
-        run, note = self.spool.recall(f"run {STUDY}"), self.spool.recall("note")
+        run, notes = self.spool.recall(f"run {STUDY}"), [self.spool.recall(fact) for fact in ("note", LOST)]
+        note = "; ".join(one for one in notes if one) or None
+        self.spool.forget(LOST)  # it is told now
         self.spool.close()
         return Delivery(link, left, self.log_file, experiment, run, error if left else None, note)
 
@@ -299,9 +307,11 @@ def experiment_link(uri: str, experiment: str, port: int = PORT, view: str | Non
 
 
 def shown_uri(uri: str) -> str:
-    """A tracking URI without user and password."""
+    """A tracking URI without user and password; that of a database as a storage's is shown."""
+    if not uri.startswith("http"):
+        return shown_url(uri) if "://" in uri else uri
     parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else uri
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def ending(result: Result) -> tuple[str, dict[str, float], dict[str, str]]:

@@ -11,10 +11,10 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from wdsearch.explanation import explanation_from, plain
+from wdsearch.explanation import plain
 from wdsearch.groups import split_key
 from wdsearch.movement import Range, Trial, plausible
-from wdsearch.results import EXPLANATION, RESULT, StudyResult, is_feasible, load_result, spent
+from wdsearch.results import RESULT, StudyResult, explanation_of, is_feasible, load_result, spent
 from wdsearch.storage import CONFIG, IDENTITY, Home, StudyNotFoundError
 from wdsearch.timetable import FAMILY, FIRED
 
@@ -174,8 +174,7 @@ def _place(trial: FrozenTrial) -> tuple[float, ...]:
 
 def _path(result: StudyResult, key: str) -> Mapping[float, Mapping[int, float]] | None:
     """Losses along λ alone on fresh seeds, if the sweep was explained."""
-    stored = result.optuna_study.user_attrs.get(EXPLANATION)
-    explanation = explanation_from(stored) if stored else None
+    explanation = explanation_of(result)
     if explanation is None or explanation.decay != key or not result.goals:
         return None
     found: dict[float, dict[int, float]] = {}

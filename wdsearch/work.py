@@ -14,11 +14,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from wdsearch.bulk import End, finish, set_attribute
 from wdsearch.checkpoint import Saved, read_checkpoint
 from wdsearch.config import StudyConfig
-from wdsearch.leases import BASELINE_SLOT, MOST_TAKEOVERS, Leases, Slot
+from wdsearch.leases import MOST_TAKEOVERS, Leases
 from wdsearch.memory import device_of
 from wdsearch.objective import Result, values, violations
 from wdsearch.results import BASELINE, ERROR, RESULT
 from wdsearch.samplers import SLOT, ask
+from wdsearch.slots import BASELINE_SLOT, Slot
 from wdsearch.space import Configuration, baseline, configuration, distributions
 
 UNREGULARIZED = BASELINE_SLOT
@@ -88,7 +89,11 @@ class Work:
         self.leases.release()
         leases = Leases(self.leases.engine, self.leases.study_id, self.leases.folder)
         work = Work(self.config, self.study, leases, self.rate_sum)
-        work.resume()
+        try:
+            work.resume()
+        except BaseException:
+            leases.let_go()
+            raise
         return work
 
     def gather(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
+from processes import CONTEXT
 
 from wdsearch import schedule
 from wdsearch.config import StudyConfig
@@ -16,8 +17,6 @@ from wdsearch.fires import OPEN, Fire, Fires
 from wdsearch.plans import Entry, scheduled
 from wdsearch.storage import Home
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["wdsearch.search", "wdsearch.schedule"])
 LASTS_S = 0.05
 """A sweep, by a real clock."""
 STEP_S = 3600.0

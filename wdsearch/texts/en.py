@@ -30,6 +30,8 @@ TEXTS = {
     "answer.no_baseline": "The unregularized baseline has not been trained yet.",
     "answer.not_explained": "This is one training on one split: `wdsearch explain {study}` trains the winner again on fresh "
     "seeds and says how far it can be trusted.",
+    "answer.other_explained": "This is one training on one split; what was trained on fresh seeds is trial {number}, the best one "
+    "until then: `wdsearch explain {study}` looks at this one.",
     "answer.explained": "Trained again on {seeds} fresh seeds, {one_se}; of {count} textbook claims {supported} are supported "
     "here, {contradicted} contradicted, {undetermined} undetermined.",
     "answer.one_se": "the largest λ as good as the best ({key} = {best}) is **λ.1se = {chosen}**",
@@ -97,8 +99,8 @@ TEXTS = {
     "complete trials). It says nothing about keys that the search hardly varied, and little below some fifty trials.",
     "caption.interaction": "Each point is a complete trial; colour is the loss. `wdsearch explain {study}` trains a grid of both on "
     "fresh seeds.",
-    "caption.grid": "Mean validation loss on {seeds} fresh seeds. If the best cell lies inside, both together are better than "
-    "either alone.",
+    "caption.grid": "Mean validation loss on {seeds} fresh seeds. A best cell inside hints that both together are better than "
+    "either alone; the claim about dropout tests it.",
     "missing.gap": "No trial has a gap or a loss to draw yet.",
     "missing.path": "No complete trial has a regularizer to draw a path along.",
     "missing.importance": "At least three complete trials that differ are needed.",
@@ -108,7 +110,8 @@ TEXTS = {
     "missing.flags": "Nothing stands out: λ acts, its range is wide enough, and no training exploded.",
     # -- claims ------------------------------------------------------------------------------------------------------
     "claims.intro": "From the winner's configuration λ alone was varied, on {seeds} fresh seeds of {epochs} epochs, on validation "
-    "data. Effects compare no decay with λ* = {reference}, paired by seed, with a 95 % bootstrap interval.",
+    "data. Effects are paired by seed, with a 95 % bootstrap interval, and compare no decay with λ* = {reference}, unless the "
+    "claim names others: a path of L1, the best and the largest λ, high learning rates, dropout.",
     "verdict.supported": "supported here",
     "verdict.contradicted": "contradicted here",
     "verdict.undetermined": "undetermined here",
@@ -134,7 +137,8 @@ TEXTS = {
     "claim.zeros.contradicted": "L1 makes no more exact zeros than decay does.",
     "claim.zeros.undetermined": "Whether l1 makes exact zeros cannot be told.",
     "claim.collinearity": "Weight decay reduces collinearity: units become less alike.",
-    "claim.collinearity.supported": "Units' weights or activations correlate less, or the weights are better conditioned.",
+    "claim.collinearity.supported": "Units' weights or activations correlate less, or the weights are better conditioned (one of the three is enough, so chance "
+    "has three tries).",
     "claim.collinearity.contradicted": "Units do not become less alike.",
     "claim.collinearity.undetermined": "Whether units become less alike cannot be told.",
     "claim.gap": "Weight decay narrows the generalization gap.",
@@ -163,6 +167,7 @@ TEXTS = {
     "reason.unclear": "The interval is too wide: more seeds would narrow it.",
     "reason.inert": "λ changes the weights too little here to have any effect.",
     "reason.diverged": "Trainings diverged, so the seeds cannot be compared.",
+    "reason.plateau": "The largest λ that was tried is as good as the best one: a plateau.",
     "reason.edge": "The best λ is the largest that was tried: nothing lies beyond it.",
     "reason.seeds": "At least five seeds are needed.",
     "reason.not_measured": "The quantity was not measured for this network.",

@@ -30,6 +30,8 @@ TEXTS = {
     "answer.no_baseline": "未正则化的基线尚未训练。",
     "answer.not_explained": "以上只是单次划分上的单次训练：运行 `wdsearch explain {study}` 可用新的随机种子重新训练最优配置，"
     "从而判断结论有多可靠。",
+    "answer.other_explained": "以上只是单次划分上的单次训练；用新随机种子训练过的是当时最优的试验 {number}："
+    "运行 `wdsearch explain {study}` 可检验现在的最优试验。",
     "answer.explained": "用 {seeds} 个新随机种子重新训练后，{one_se}；{count} 条教科书论断中，在此处得到支持的有 {supported} 条，"
     "被否定的 {contradicted} 条，无法判定的 {undetermined} 条。",
     "answer.one_se": "与最优值（{key} = {best}）同样好的最大 λ 为 **λ.1se = {chosen}**",
@@ -94,7 +96,7 @@ TEXTS = {
     "caption.importance": "各超参数在多大程度上决定一个完成的试验能否进入最好的 {share} %（PED-ANOVA，{count} 个完成的试验）。"
     "对搜索中几乎没有变化的超参数无法下结论；试验少于约五十个时仅供参考。",
     "caption.interaction": "每个点是一个完成的试验，颜色表示损失。`wdsearch explain {study}` 会在新种子上训练两者的网格。",
-    "caption.grid": "{seeds} 个新种子上的平均验证损失。若最优格在内部，则两者并用优于单独使用任一种。",
+    "caption.grid": "{seeds} 个新种子上的平均验证损失。最优格在内部提示两者并用可能优于单独使用任一种；是否如此由 dropout 一条论断检验。",
     "missing.gap": "尚无带有泛化差距或损失的试验可画。",
     "missing.path": "完成的试验中没有可作路径的正则化方法。",
     "missing.importance": "至少需要三个互不相同的完成试验。",
@@ -103,7 +105,8 @@ TEXTS = {
     "missing.flags": "未见异常：λ 起作用，搜索范围足够宽，训练没有爆炸。",
     # -- 论断 --------------------------------------------------------------------------------------------------------
     "claims.intro": "从最优配置出发只改变 λ，在 {seeds} 个新种子上各训练 {epochs} 轮，使用验证数据。"
-    "效应比较无衰减与 λ* = {reference}，按种子配对，附 95 % 自助法（bootstrap）区间。",
+    "效应按种子配对，附 95 % 自助法（bootstrap）区间；除非论断另有所指（L1 路径、最优与最大 λ、高学习率、dropout），"
+    "均为无衰减与 λ* = {reference} 之比较。",
     "verdict.supported": "此处得到支持",
     "verdict.contradicted": "此处被否定",
     "verdict.undetermined": "此处无法判定",
@@ -129,7 +132,7 @@ TEXTS = {
     "claim.zeros.contradicted": "L1 产生的零并不比权重衰减更多。",
     "claim.zeros.undetermined": "无法判断 l1 是否产生恰好为零的权重。",
     "claim.collinearity": "权重衰减降低共线性：各单元不再那么相似。",
-    "claim.collinearity.supported": "单元的权重或激活的相关性降低，或权重的条件数变小。",
+    "claim.collinearity.supported": "单元的权重或激活的相关性降低，或权重的条件数变小（三者有一即可，因此偶然成立的机会有三次）。",
     "claim.collinearity.contradicted": "各单元并没有变得更不相似。",
     "claim.collinearity.undetermined": "无法判断各单元是否变得更不相似。",
     "claim.gap": "权重衰减缩小泛化差距。",
@@ -158,6 +161,7 @@ TEXTS = {
     "reason.unclear": "区间太宽：需要更多种子。",
     "reason.inert": "λ 对权重的改变太小，谈不上任何效应。",
     "reason.diverged": "有训练发散，种子之间无法比较。",
+    "reason.plateau": "试过的最大 λ 与最优 λ 同样好：是平台而非极值。",
     "reason.edge": "最优 λ 就是试过的最大值，其后没有数据。",
     "reason.seeds": "至少需要五个种子。",
     "reason.not_measured": "该网络没有测量这个量。",

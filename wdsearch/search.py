@@ -88,6 +88,7 @@ def _ends_elsewhere(loop: SearchLoop) -> bool:
     ended = bool(loop.study.user_attrs.get(CONCLUDED) == loop.config.budget.trials)
     if ended:
         loop.tracker.stop_writing()
+        loop.work.leases.take_over((), born=0)  # of who died when all was done
     return ended
 
 

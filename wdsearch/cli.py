@@ -202,7 +202,9 @@ def report(
         typer.echo(output or written.page)
         if delivery is None:
             typer.echo(f"note: {study} has no run in MLflow to show it on", err=True)
-        elif delivery.undelivered:
+        elif delivery.note:
+            typer.echo(f"note: {delivery.note}", err=True)
+        if delivery is not None and delivery.undelivered:
             reason = delivery.error or "MLflow was too slow"
             typer.echo(f"note: not in MLflow yet ({reason}); deliver it with: wdsearch sync {study}", err=True)
 

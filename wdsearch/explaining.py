@@ -190,5 +190,7 @@ def _track(study: str, path: Path, place: Home, bar: SearchProgress) -> None:
     tracker.flush()
     tracker.start_delivery()
     delivery = tracker.close(progress=bar.delivering)
+    if delivery.note:
+        bar.note(f"[yellow]warning[/yellow] {delivery.note}")
     if delivery.undelivered:
         bar.note(f"[yellow]warning[/yellow] the explanation has not reached MLflow yet: wdsearch sync {study}")

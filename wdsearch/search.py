@@ -70,7 +70,7 @@ def run(
             return load_result(loop.study, place)
         with _letting_go(loop):
             with _delivering(loop), stopping_by_signal(loop.stop, lambda: _stopped(loop)), _letting_go(loop):
-                _search(loop)
+                _search(loop)  # if that fails, others can take over before this one has delivered
                 concluded = _patiently(loop, partial(_conclude, loop))
             if concluded:
                 _patiently(loop, partial(loop.study.set_user_attr, CONCLUDED, config.budget.trials))

@@ -115,6 +115,8 @@ class Tracker:
         """
         if token and self.spool.recall("token") not in (None, token):
             self._forget_runs()
+            for kind in ("open", "inherited"):
+                self.spool.forget(f"{kind} *")
             if dropped := self.spool.clear():
                 self.spool.remember(
                     LOST, f"{dropped} records of an earlier study of this name, since deleted, were dropped"

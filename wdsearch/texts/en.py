@@ -137,8 +137,8 @@ TEXTS = {
     "claim.zeros.contradicted": "L1 makes no more exact zeros than decay does.",
     "claim.zeros.undetermined": "Whether l1 makes exact zeros cannot be told.",
     "claim.collinearity": "Weight decay reduces collinearity: units become less alike.",
-    "claim.collinearity.supported": "Units' weights or activations correlate less, or the weights are better conditioned (one of the three is enough, so chance "
-    "has three tries).",
+    "claim.collinearity.supported": "Units' weights or activations correlate less, or the weights are better conditioned (one "
+    "of the three is enough, so chance has three tries).",
     "claim.collinearity.contradicted": "Units do not become less alike.",
     "claim.collinearity.undetermined": "Whether units become less alike cannot be told.",
     "claim.gap": "Weight decay narrows the generalization gap.",

@@ -16,9 +16,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, Run
 
 from wdsearch import starvation
+from wdsearch.courier import Courier
 from wdsearch.delivery import deliver
 from wdsearch.serving import ui_command
-from wdsearch.spool import Spool, spool_paths
+from wdsearch.spool import Record, Spool, spool_paths
 from wdsearch.starvation import Share
 from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
 
@@ -435,6 +436,22 @@ def test_what_mlflow_refuses_stays_in_the_spool_and_holds_up_no_other_run(home: 
     assert "no[good]" in delivery.log.read_text()
     assert runs(local_uri(home))["trial-0"].info.status == "FINISHED"
     assert deliver(home / "spool" / "small.db") == 2
+
+
+def test_what_kept_mlflow_away_is_forgotten_once_it_answers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = end(begin(home, epochs=2))
+    tracker.spool.remember("error", "connection refused")
+    reasons, deliver_one = [], Courier._deliver
+
+    def deliver_and_look(courier: Courier, key: str, records: list[Record]) -> None:
+        reasons.append(courier.spool.recall("error"))
+        deliver_one(courier, key, records)
+        courier.spool.remember("error", "away for a moment")
+
+    monkeypatch.setattr(Courier, "_deliver", deliver_and_look)
+    deliver_here(tracker)
+    assert len(reasons) == 2
+    assert set(reasons) == {None}, "a long last record would look as if nothing moved"
 
 
 @pytest.mark.slow

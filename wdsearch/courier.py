@@ -48,6 +48,12 @@ class Courier:
         self._show_views()
         self.refused: set[str] = set()
         self._live_at = time.monotonic() + LIVE_EVERY_S
+        self._over()
+
+    def _over(self) -> None:
+        """MLflow answers: what kept it away is over. What it refuses is not."""
+        if not self.refused:
+            self.spool.forget("error")
 
     def _experiment(self) -> str:
         name = self.spool.recall("study") or ""
@@ -114,6 +120,7 @@ class Courier:
         try:
             carry = self._deliver_models if key == MODEL else self._deliver
             carry(key, self.spool.undelivered(key))
+            self._over()
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise

@@ -98,8 +98,6 @@ def _deliver_all(spool: Spool, give_up_after_s: float, progress: Callable[[int, 
             if spool.left() and (last or began >= quiet_until):
                 courier = courier or Courier(spool, wary)
                 courier.carry(everything=last)
-            if courier and not courier.refused and spool.recall("error"):
-                spool.forget("error")
             failing_since, pause_s = None, min(LIVE_EVERY_S, 0.5 + (time.monotonic() - began) / DUTY)
         except Exception as error:
             complain(spool, f"{type(error).__name__}: {error}")

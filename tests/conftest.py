@@ -4,13 +4,10 @@ import logging
 import math
 import os
 import re
-import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, and their threads would wait for each other
 
@@ -18,29 +15,28 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's ba
 
 import lightning as L
 import pytest
+import shapes
 import torch
-from beartype import BeartypeConf, beartype
 from beartype.claw import beartype_package
 from jaxtyping import install_import_hook
 
 # every annotated function is checked at each call; an int passes for a float
-conf = BeartypeConf(is_pep484_tower=True, claw_is_pep526=False)
-checked = beartype(conf=conf)
-beartype_package("wdsearch", conf=conf)
-# shapes of tensors too, which costs far more, where there are any; and where annotations are texts, which may name nothing
+beartype_package("wdsearch", conf=shapes.CONF)
+# shapes of tensors too, where there are any; and where annotations are texts, which may name nothing
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 shaped = [path for path in PACKAGE.rglob("*.py") if re.search("from jaxtyping|from __future__", path.read_text())]
 modules = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in shaped]
-install_import_hook(modules, f"{__name__}.checked")
+install_import_hook(modules, "shapes.checked")
 
-from wdsearch import conclusion, courier
+from processes import DELIVERY, EMPTY_STORE, deliver_here
+
+from wdsearch import conclusion
 from wdsearch.cohort import TrialEpoch
-from wdsearch.delivery import deliver
 from wdsearch.local_store import make_store
 from wdsearch.module import RegularizedModule
 from wdsearch.plots import TrialPicture
 from wdsearch.population import Population
-from wdsearch.tracking import Delivery, Tracker
+from wdsearch.tracking import Tracker
 
 LONGEST = (
     "work",
@@ -61,6 +57,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first: otherwise one of them ends alone."""
     order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _shapes() -> None:
+    shapes.check_again()
 
 
 @pytest.fixture(autouse=True)
@@ -95,24 +96,6 @@ def concluded(*names: str) -> Iterator[None]:
         yield
 
 
-DELIVERY = {name: getattr(Tracker, name) for name in ("_deliver_beside", "close")}
-
-
-def _nobody(*_: object) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process
-
-
-def _deliver_and_close(tracker: Tracker, *args: float, **options: Any) -> Delivery:
-    tracker.stop_writing()
-    if Tracker._deliver_beside is _nobody:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_TRACKING_URI", tracker.uri)  # mlflow sets it, and leaves it
-            deliver(tracker.spool.path, give_up_after_s=1.0)
-    return DELIVERY["close"](tracker, *args, **options)
-
-
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """An MLflow store without experiments: making one takes MLflow seconds, so all workers of a run share it."""
@@ -130,15 +113,9 @@ def _delivered_here(empty_store: Path) -> Iterator[None]:
     Where a test is about the process that does it, `_delivered_beside`.
     """
 
-    def copy_store(uri: str) -> None:
-        path = Path(uri.removeprefix("sqlite:///"))
-        if not path.exists():
-            shutil.copyfile(empty_store, path)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracker, "_deliver_beside", _nobody)
-        patch.setattr(Tracker, "close", _deliver_and_close)
-        patch.setattr(courier, "make_store", copy_store)
+        patch.setenv(EMPTY_STORE, str(empty_store))
+        deliver_here(patch.setattr)
         yield
 
 

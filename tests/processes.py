@@ -3,13 +3,20 @@
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from wdsearch import courier
+from wdsearch.delivery import deliver
+from wdsearch.local_store import make_store
+from wdsearch.tracking import Delivery, Tracker
 
 TESTS = Path(__file__).parent
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -57,7 +64,7 @@ def start(
     """Begin to run a study in a process of its own; it kills itself at its `kill_at`-th write to any storage, if not 0.
 
     `constants` are set in wdsearch's modules: {"loop.CHECKPOINT_S": 2.0}. Without a `report` it ends seconds earlier: none is
-    made, nor Optuna's plots, nor a model in MLflow.
+    made, nor Optuna's plots, nor a model in MLflow, which the process tells all at its end by itself.
     """
     everything = (study, home, kill_at, storage, dict(constants or {}), report, dict(os.environ))
     process = CONTEXT.Process(target=_run, args=everything)
@@ -85,10 +92,10 @@ def _run(
         setattr(importlib.import_module(f"wdsearch.{module}"), name, value)
     if kill_at:
         _kill_at(kill_at)
-        _deliver_at_the_end()
     if not report:
         from wdsearch import conclusion
 
+        deliver_here(setattr)
         for part in ("_report", "_optunas_plots", "_model"):
             setattr(conclusion, part, lambda *_: None)
     with (home.parent / f"{home.name}.log").open("a") as log:
@@ -97,12 +104,44 @@ def _run(
         wdsearch.run(study, home=home, storage=storage, progress=False)
 
 
-def _deliver_at_the_end() -> None:
-    """Who will be killed need not import mlflow; the killing of deliveries has tests of its own."""
-    from wdsearch.tracking import Tracker
+DELIVERY = {name: getattr(Tracker, name) for name in ("_deliver_beside", "close")}
+EMPTY_STORE = "WDSEARCH_TESTS_EMPTY_STORE"
+"""Names the file of an MLflow store without experiments: making one takes MLflow seconds."""
 
-    deliver = Tracker._deliver_beside
-    Tracker._deliver_beside = lambda tracker, *haste: deliver(tracker, *haste) if haste else subprocess.Popen(["false"])
+
+def deliver_here(patch: Callable[[Any, str, Any], None]) -> None:
+    """Let a process that has imported mlflow tell it all at a study's end; deliveries beside have tests of their own."""
+    patch(Tracker, "_deliver_beside", _nobody)
+    patch(Tracker, "close", _deliver_and_close)
+    patch(courier, "make_store", _copy_store)
+
+
+def _nobody(*_: object) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process
+
+
+def _deliver_and_close(tracker: Tracker, *args: float, **options: Any) -> Delivery:
+    tracker.stop_writing()
+    if Tracker._deliver_beside is _nobody:
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        deliver(tracker.spool.path, give_up_after_s=1.0)
+        if uri is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets it, and leaves it
+    return DELIVERY["close"](tracker, *args, **options)
+
+
+def _copy_store(uri: str) -> None:
+    path = Path(uri.removeprefix("sqlite:///"))
+    if EMPTY_STORE not in os.environ:
+        make_store(uri)
+    elif not path.exists():
+        copy = path.with_name(f"{path.name}.{os.getpid()}")
+        shutil.copyfile(os.environ[EMPTY_STORE], copy)
+        with suppress(FileExistsError):  # another worker was quicker
+            path.hardlink_to(copy)
+        copy.unlink()
 
 
 def _kill_at(last: int) -> None:

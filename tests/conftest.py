@@ -65,11 +65,15 @@ def _shapes() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has its own folder for studies."""
-    monkeypatch.setenv("WDSEARCH_HOME", str(tmp_path / "wdsearch"))
-    for name in ("WDSEARCH_STORAGE", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
+def _home(tmp_path: Path) -> Iterator[None]:
+    """Every test has its own folder for studies, and leaves no other to the next."""
+    places = ("WDSEARCH_HOME", "WDSEARCH_STORAGE", "MLFLOW_TRACKING_URI")
+    for name in places:
+        os.environ.pop(name, None)
+    os.environ["WDSEARCH_HOME"] = str(tmp_path / "wdsearch")
+    yield
+    for name in places:  # mlflow sets its own, and leaves it
+        os.environ.pop(name, None)
 
 
 PARTS = {name: (conclusion, name) for name in ("_report", "_optunas_plots", "_model")} | {

@@ -132,15 +132,30 @@ def test_a_network_that_is_called_in_a_way_of_its_own_is_not_exported(tmp_path: 
         export_best(TrialFactory(config, build_data(config)), result)
 
 
-def test_weights_of_another_trial_are_not_exported(done: wdsearch.StudyResult) -> None:
+@pytest.mark.parametrize("found", [{"trial": 999}, {"study": "of the same name, deleted"}, None])
+def test_weights_that_another_machine_has_are_trained_again_bit_by_bit(
+    done: wdsearch.StudyResult, tmp_path: Path, found: dict[str, Any] | None
+) -> None:
     config = load_study(done.config)
-    saved = torch.load(done.weights, weights_only=True)
-    torch.save(saved | {"trial": 999}, done.weights)
+    factory, saved = TrialFactory(config, build_data(config)), torch.load(done.weights, weights_only=True)
+    done.weights.unlink()
+    if found:
+        torch.save(saved | found, done.weights)
+    notes: list[str] = []
     try:
-        with pytest.raises(ExportError, match=r"best\.pt has trial 999, and the best is trial"):
-            export_best(TrialFactory(config, build_data(config)), done)
+        with pytest.raises(ExportError, match="there are no weights of the best trial"):
+            export_best(factory, done)
+        conclusion._get_weights(done, factory, notes.append, lambda share: None)
+        again = torch.load(done.weights, weights_only=True)
     finally:
         torch.save(saved, done.weights)
+    assert done.best is not None
+    assert notes == [f"the weights of trial {done.best.number}, the best, are not on this machine: it is trained again"]
+    assert {name: again[name] for name in ("study", "trial", "values")} == {
+        name: saved[name] for name in ("study", "trial", "values")
+    }
+    assert again["state_dict"].keys() == saved["state_dict"].keys()
+    assert all(torch.equal(value, saved["state_dict"][name]) for name, value in again["state_dict"].items())
 
 
 @pytest.mark.usefixtures("_delivered_beside")

@@ -79,6 +79,15 @@ def test_groups_are_scaled_together() -> None:
         assert settings.strengths["weight_decay:head"] == settings.strengths["weight_decay:body"]
 
 
+def test_of_two_decays_both_are_off_at_0_and_go_on_in_proportion() -> None:
+    plan = planned({"weight_decay": 0.2, "l2": 1e-3, "l1": 1e-5})
+    assert plan.axes.decay == "weight_decay"
+    for settings in plan.configurations:
+        assert settings.strengths["l2"] == pytest.approx(settings.strengths["weight_decay"] / 200)
+    off = planned({"weight_decay": 0.2, "l2": 0.0})
+    assert {settings.strengths["l2"] for settings in off.configurations} == {0.0}
+
+
 def test_without_decay_a_timescale_of_one_stands_for_it() -> None:
     assert planned(WINNERS["no decay"]).axes.reference == pytest.approx(1 / (0.01 * 640))
 

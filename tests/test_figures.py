@@ -39,6 +39,8 @@ def test_an_outlier_stands_at_the_edge_instead_of_hiding_the_rest() -> None:
     assert found.high < 2.0
     assert found.place(1e6) == found.high
     assert found.clipped
+    assert scale(Axis("loss", beyond="outliers at the edge"), values).title == "loss (outliers at the edge)"
+    assert scale(Axis("loss", beyond="outliers at the edge"), values, tight=False).title == "loss"
     assert scale(Axis("loss"), values, tight=False).high > 1e6
 
 

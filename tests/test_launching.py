@@ -11,6 +11,13 @@ import psutil
 import pytest
 from processes import command
 
+from wdsearch.config import load_study
+from wdsearch.launchers import LAUNCHERS, LaunchError
+from wdsearch.launches import Launch, record
+from wdsearch.launching import launch, launched, logs, stop
+from wdsearch.search import begin
+from wdsearch.storage import Home
+
 needs_postgres = pytest.mark.skipif(not postgres.binaries(), reason="PostgreSQL is not installed")
 STUDY = """
 study: shared
@@ -77,6 +84,35 @@ def test_stopped_workers_end_in_order_and_others_go_on(tmp_path: Path) -> None:
     assert "nothing is lost" in called("logs", "shared", folder=tmp_path)
     assert "no launched workers" in called("stop", "shared", folder=tmp_path)
     assert state(tmp_path)["state"] == "stopped"
+
+
+def test_an_engine_that_does_not_answer_keeps_no_other_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    begin(load_study(tmp_path / written(tmp_path, 400)), home, progress=False)
+    opened, engine = home.load_with_engine("shared", None)
+    record(
+        engine,
+        opened._study_id,
+        Launch("ray", "elsewhere", "folder", ("1",), {"address": "http://127.0.0.1:9"}, made_at=0.0),
+    )
+    launch("shared", home=home.path, workers=1)
+    monkeypatch.setattr(LAUNCHERS["ray"], "states", _away)
+    far, near = launched("shared", home)
+    assert (far.fault, far.may_be_open, far.is_open) == ("ray does not answer", True, False)
+    assert near.is_open
+    far, near = stop("shared", home)
+    assert far.fault == "ray does not answer"
+    assert set(near.states.values()) == {"ended"}
+    monkeypatch.setattr(LAUNCHERS["ray"], "logs", _away)
+    said = logs("shared", home)
+    assert "ray does not answer\n" in said.values()
+    assert len(said) == 2
+
+
+def _away(*_: object) -> dict[str, str]:
+    raise LaunchError("ray does not answer")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -33,11 +34,13 @@ from wdsearch.config import load_study
 from wdsearch.emitting import calendars
 from wdsearch.fires import CLAIMED, FAILED, LAUNCHED, MISSED, QUEUED, SKIPPED, Fire, Fires
 from wdsearch.launchers import LAUNCHERS, LaunchError
+from wdsearch.launching import launched, stop
 from wdsearch.plans import ScheduleError, scheduled
 from wdsearch.results import load_result, spent
 from wdsearch.samplers import SAMPLERS, SLOT, ask, build_pruner
-from wdsearch.schedule import Scheduler
+from wdsearch.schedule import POLL_S, Scheduler
 from wdsearch.space import distributions
+from wdsearch.status import study_status
 from wdsearch.storage import CONFIG, Home, StudyChangedError, identity, open_study
 from wdsearch.studyfile import StudyFileError
 from wdsearch.sweeps import Sweeps as Sweeper
@@ -265,6 +268,7 @@ class Sweeps:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
+        self.resumed: list[str] = []
         self.busy: set[str] = set()
         self.refuses: Exception | None = None
 
@@ -273,6 +277,10 @@ class Sweeps:
             raise self.refuses
         self.begun.append(fire.study)
         return "begun"
+
+    def resume(self, config: object, study: str) -> str:
+        self.resumed.append(study)
+        return "1 worker on local"
 
     def at_work(self, study: str) -> bool:
         return study in self.busy
@@ -356,6 +364,43 @@ def test_of_all_that_were_missed_each_waits_for_the_one_before(bench: Bench) -> 
     bench.sweeps.busy = set()
     made.tick()
     assert bench.states() == [("01T0200Z", LAUNCHED), ("02T0200Z", LAUNCHED)]
+
+
+def test_a_scheduler_that_starts_looks_once_whether_workers_of_the_last_sweep_were_killed(bench: Bench) -> None:
+    write(bench.folder / "studies")
+    bench.run(bench.scheduler(), 2.5, step_s=POLL_S)
+    assert bench.sweeps.resumed == []
+    bench.run(bench.scheduler(), 0.5, step_s=POLL_S)
+    assert bench.sweeps.resumed == ["tiny.20260601T0200Z"]
+    assert any("workers were killed, others go on: 1 worker on local" in line for line in bench.lines)
+
+
+def test_a_sweep_whose_workers_were_killed_goes_on_and_one_that_was_stopped_does_not(tmp_path: Path) -> None:
+    path, home = write(tmp_path, options={"threads": 1}), Home(tmp_path / "home")
+    path.write_text(path.read_text().replace("epochs: 3", "epochs: 400"))
+    now, sweeps = at("2026-06-01T02:00:01+00:00"), Sweeper(home, None)
+    made = Scheduler(path, home.open().engine, sweeps, print, lambda: now)
+    assert made.once()
+    (name,) = made.latest()
+    (config,) = [entry.config for entry in made.timetables.entries()]
+    assert sweeps.resume(config, name) == "", "its worker lives"
+    limit = time.monotonic() + 100
+    while not study_status(name, home).training:
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    for job in launched(name, home)[0].states:
+        os.kill(int(job.partition("@")[0]), signal.SIGKILL)
+    while sweeps.at_work(name):
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    assert sweeps.resume(config, name) == "1 worker on local"
+    assert sweeps.resume(config, name) == ""
+    while not any(worker.alive for worker in study_status(name, home).workers):
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    stop(name, home)
+    assert not sweeps.at_work(name)
+    assert sweeps.resume(config, name) == ""
 
 
 def test_a_sweep_that_is_late_by_less_than_a_minute_is_not_missed(bench: Bench) -> None:

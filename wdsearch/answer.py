@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wdsearch.charts import chosen_strength, main_key, strength_text
+from wdsearch.charts import chosen_strength, strength_text
 from wdsearch.explanation import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation
 from wdsearch.figures import shown
 from wdsearch.flags import Flag
 from wdsearch.objective import Result
 from wdsearch.regularizers import neutral, regularizer_of
-from wdsearch.results import StudyResult, explained_trial
+from wdsearch.results import StudyResult, explained_trial, main_key
 from wdsearch.terminal import settings_of
 from wdsearch.texts import Texts
 

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
-from wdsearch.explanation import Explanation, Outcome
+from wdsearch.explanation import ARM, Explanation, Outcome
 from wdsearch.figures import (
     BASELINE,
     BEST,
@@ -26,27 +26,8 @@ from wdsearch.groups import split_key
 from wdsearch.objective import Result
 from wdsearch.path import OneStandardError, one_standard_error
 from wdsearch.regularizers import neutral
-from wdsearch.results import StudyResult, TrialRecord
+from wdsearch.results import DECAYS, StudyResult, TrialRecord, main_key
 from wdsearch.texts import Texts
-
-ARM = "weight_decay"
-DECAYS = ("weight_decay", "l2", "l1")
-
-
-def main_key(result: StudyResult) -> str | None:
-    """The strength that charts have on their x axis: a decay if one is searched, else the first regularizer."""
-    searched = searched_keys(result)
-    return next((key for kind in DECAYS for key in searched if split_key(key)[0] == kind), next(iter(searched), None))
-
-
-def searched_keys(result: StudyResult) -> list[str]:
-    """Keys of strengths that the trials have, those first of which there are several values."""
-    values: dict[str, set[float]] = {}
-    for trial in result.trials:
-        for key, value in trial.result.strengths.items():
-            values.setdefault(key, set()).add(value)
-    return sorted(values, key=lambda key: len(values[key]) < 2)
-
 
 # -- gap over λ ----------------------------------------------------------------------------------------------------
 
@@ -88,7 +69,7 @@ def _trials_panel(result: StudyResult, key: str, quantity: str, words: Texts) ->
     if result.baseline is not None and quantity in result.baseline.metrics:
         levels = [Line(result.baseline.metrics[quantity], words("series.baseline"), BASELINE)]
     values = [value for one in series for value in one.y]
-    axis = Axis(words.metric(quantity), log=quantity != "gap" and _is_wide(values))
+    axis = value_axis(words.metric(quantity), words, log=quantity != "gap" and _is_wide(values))
     return Panel(axis, tuple(one for one in series if one.x), tuple(levels))
 
 
@@ -117,6 +98,11 @@ def strength_axis(key: str, values: Iterable[float], words: Texts) -> Axis:
     return Axis(title, log, off if is_off else None, words("axis.off"))
 
 
+def value_axis(title: str, words: Texts, log: bool = False) -> Axis:
+    """The axis of what is measured; it says so where outliers stand at its edge."""
+    return Axis(title, log, beyond=words("axis.beyond"))
+
+
 def strength_text(key: str, value: float, words: Texts) -> str:
     """A strength's value, or that it is off."""
     return words("axis.off") if value == neutral(key) else shown(value)
@@ -130,16 +116,6 @@ def _is_wide(values: Iterable[float]) -> bool:
 # -- along λ alone -------------------------------------------------------------------------------------------------
 
 
-def along(explanation: Explanation, quantity: Callable[[Outcome], float | None]) -> dict[float, dict[int, float]]:
-    """A quantity by strength of decay and seed, over the outcomes that differ in that strength alone."""
-    found: dict[float, dict[int, float]] = {}
-    for outcome in explanation.outcomes:
-        value = quantity(outcome)
-        if outcome.arm == ARM and explanation.decay in outcome.strengths and value is not None:
-            found.setdefault(outcome.strengths[explanation.decay], {})[outcome.seed] = value
-    return dict(sorted(found.items()))
-
-
 def chosen_strength(explanation: Explanation, result: StudyResult) -> OneStandardError | None:
     """λ.1se by the study's first goal, or by validation loss where the outcomes do not have that goal."""
     goal = result.goals[0] if result.goals else "val_loss"
@@ -147,7 +123,7 @@ def chosen_strength(explanation: Explanation, result: StudyResult) -> OneStandar
     if not any(goal in outcome.metrics for outcome in explanation.outcomes):
         goal, maximized = "val_loss", False
     sign = -1.0 if maximized else 1.0
-    return one_standard_error(along(explanation, lambda outcome: sign * outcome.metric(goal)))
+    return one_standard_error(explanation.along(lambda outcome: sign * outcome.metric(goal)))
 
 
 def _chosen_mark(explanation: Explanation, result: StudyResult, words: Texts) -> tuple[Line, ...]:
@@ -175,7 +151,7 @@ def path_chart(result: StudyResult, explanation: Explanation | None, words: Text
         places, heights = tuple(t.result.strengths[key] for t in norms), tuple(_norm(t.result) or 0.0 for t in norms)
         labels = tuple(words("label.trial", number=t.number, epochs=t.result.epochs) for t in norms)
         series = Series(words("series.norm"), places, heights, color=OTHER, labels=labels)
-        panels.append(Panel(Axis(words("axis.norm"), log=_is_wide(heights)), (series,)))
+        panels.append(Panel(value_axis(words("axis.norm"), words, log=_is_wide(heights)), (series,)))
     axis = strength_axis(key, [trial.result.strengths[key] for trial in complete], words)
     kept = tuple(panel for panel in panels if panel.series)
     return Figure("path", words("title.path_of_trials", study=result.study, key=key), axis, kept) if kept else None
@@ -187,15 +163,15 @@ def _norm(result: Result) -> float | None:
 
 def _replicated_path(result: StudyResult, explanation: Explanation, words: Texts) -> Figure | None:
     losses = tuple(
-        mean_line(along(explanation, _metric(side)), words(f"series.{side}"), color)
+        mean_line(explanation.along(_metric(side)), words(f"series.{side}"), color)
         for side, color in (("train_loss", BASELINE), ("val_loss", COMPLETE))
     )
-    gap = mean_line(along(explanation, _metric("gap")), words("series.gap"), CHOSEN)
-    norm = mean_line(along(explanation, lambda outcome: outcome.measures.get("norm")), words("series.norm"), OTHER)
+    gap = mean_line(explanation.along(_metric("gap")), words("series.gap"), CHOSEN)
+    norm = mean_line(explanation.along(lambda outcome: outcome.measures.get("norm")), words("series.norm"), OTHER)
     panels = [
         Panel(_loss_axis(losses, words), tuple(one for one in losses if one.x)),
-        Panel(Axis(words("curve.gap")), (gap,) if gap.x else ()),
-        Panel(Axis(words("curve.norm"), log=_is_wide(norm.y)), (norm,) if norm.x else ()),
+        Panel(value_axis(words("curve.gap"), words), (gap,) if gap.x else ()),
+        Panel(value_axis(words("curve.norm"), words, log=_is_wide(norm.y)), (norm,) if norm.x else ()),
     ]
     values = {value for panel in panels for series in panel.series for value in series.x}
     title = words("title.path", study=explanation.study, key=explanation.decay, seeds=explanation.seeds)
@@ -209,7 +185,7 @@ def _metric(name: str) -> Callable[[Outcome], float | None]:
 
 
 def _loss_axis(losses: Sequence[Series], words: Texts) -> Axis:
-    return Axis(words("axis.loss"), log=_is_wide(value for one in losses for value in one.y))
+    return value_axis(words("axis.loss"), words, log=_is_wide(value for one in losses for value in one.y))
 
 
 def mean_line(found: dict[float, dict[int, float]], name: str, color: str, dashed: bool = False) -> Series:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from wdsearch.charts import strength_axis
+from wdsearch.charts import strength_axis, value_axis
 from wdsearch.explanation import Claim, Curve, Explanation
 from wdsearch.figures import BASELINE, CHOSEN, COMPLETE, LINE, LOG_FROM, OTHER, Axis, Figure, Panel, Series
 from wdsearch.texts import Texts
@@ -47,7 +47,7 @@ def claim_chart(claim: Claim, explanation: Explanation, words: Texts) -> Figure 
         return None
     values = [value for series in panels.values() for one in series for value in one.x]
     drawn = tuple(
-        Panel(Axis(words.get(f"curve.{name}", name), _is_log(name, series)), tuple(series))
+        Panel(value_axis(words.get(f"curve.{name}", name), words, _is_log(name, series)), tuple(series))
         for name, series in panels.items()
     )
     title = words(

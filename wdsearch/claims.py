@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from wdsearch.design import DECAY, DROPOUT, L1
-from wdsearch.evidence import Evidence, chosen_without, curve, finite_mean
+from wdsearch.evidence import Evidence, chosen_without, curve, finite_mean, logarithm
 from wdsearch.explanation import CONTRADICTED, UNDETERMINED, Claim, Curve
 from wdsearch.intervals import AGAINST, FEWEST, FOR, NONE, Effect, effect
 from wdsearch.verdicts import SHARE, Verdict, all_of, varying, verdict_of
@@ -243,13 +243,9 @@ def _geometric_mean(values: Iterable[float]) -> float:
 
 def _mean_log_ratio(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int) -> float:
     """How much smaller a seed's values are with decay; ±∞ if one side diverged, NaN if both did everywhere."""
-    logs = [_log(after[seed]) - _log(before[seed]) for before, after in pairs]
+    logs = [logarithm(after[seed]) - logarithm(before[seed]) for before, after in pairs]
     known = [value for value in logs if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
-
-
-def _log(value: float) -> float:
-    return math.log(value) if value > 0 else math.nan
 
 
 def _failed(loss: float) -> float:

@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from wdsearch.description import study_description
+from wdsearch.errors import StoppedError
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import shown
 from wdsearch.plots import plot_gap
+from wdsearch.replicate import Watch, configuration_of, trained_again
 from wdsearch.results import StudyResult
+from wdsearch.storage import TOKEN
 from wdsearch.tracking import Tracker
+from wdsearch.weights import has_best_weights, keep_weights
 
 
 def conclude(
-    result: StudyResult, factory: TrialFactory, tracker: Tracker, note: Callable[[str], None], step: int
+    result: StudyResult, factory: TrialFactory, tracker: Tracker, note: Callable[[str], None], step: int, watch: Watch
 ) -> None:
-    """Show the study on its run in MLflow. What cannot be drawn or exported is noted: no study fails by it."""
+    """Show the study on its run in MLflow. What cannot be drawn or exported is noted: no study fails by it.
+
+    If the best trial's weights are on another machine, it is trained again; `watch` is told how far that is, and may end it.
+    """
     metrics: dict[str, float] = {}
     if result.best is not None:
         metrics = dict(zip(result.goals, result.best.values, strict=True)) | result.best.result.metrics
@@ -31,7 +38,7 @@ def conclude(
             write(result, tracker)
     if result.best is not None and not factory.solo:
         with _noted("the best model", note):
-            _model(result, factory, tracker)
+            _model(result, factory, tracker, note, watch)
     number = str(result.best.number) if result.best else "none"
     memory = {f"memory.{name}": shown(count) for name, count in result.memory.items()}
     tags = {"best.trial": number, "training": result.training, "mlflow.note.content": study_description(result)}
@@ -45,6 +52,8 @@ def _noted(what: str, note: Callable[[str], None]) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except StoppedError:
+        raise
     except Exception as error:  # whatever libraries make of a user's study
         from rich.markup import escape
 
@@ -86,8 +95,21 @@ def _optunas_plots(result: StudyResult, tracker: Tracker) -> None:
         tracker.log_artifact(path, path.parent.name)
 
 
-def _model(result: StudyResult, factory: TrialFactory, tracker: Tracker) -> None:
+def _get_weights(result: StudyResult, factory: TrialFactory, note: Callable[[str], None], watch: Watch) -> None:
+    """The same trial gives the same weights, wherever it is trained."""
+    best = result.best
+    assert best is not None
+    if not has_best_weights(result):
+        note(f"the weights of trial {best.number}, the best, are not on this machine: it is trained again")
+        state = trained_again(factory, configuration_of(best.result), watch)
+        keep_weights(result.weights, result.optuna_study.user_attrs[TOKEN], best.number, best.values, state)
+
+
+def _model(
+    result: StudyResult, factory: TrialFactory, tracker: Tracker, note: Callable[[str], None], watch: Watch
+) -> None:
     from wdsearch.exporting import export_best, requirements
 
     assert result.best is not None
+    _get_weights(result, factory, note, watch)
     tracker.log_model(export_best(factory, result), result.best.number, requirements())

@@ -75,9 +75,9 @@ _NETWORK |= {"pvfs2", "orangefs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "
 
 
 def network_file_system(path: Path) -> str:
-    """The kind of network file system that a folder is on; empty if it is none."""
+    """The kind of network file system that a file or folder is on, wherever links to it lie; empty if it is none."""
     found = psutil.disk_partitions(all=True)
-    around = [part for part in found if path.absolute().is_relative_to(part.mountpoint)]
+    around = [part for part in found if path.resolve().is_relative_to(part.mountpoint)]
     kind = max(around, key=lambda part: len(part.mountpoint)).fstype if around else ""
     return kind if kind in _NETWORK else ""
 
@@ -98,7 +98,7 @@ def open_database(url: str) -> Storage:
     """Optuna's storage with our tables beside its own, all made if need be."""
     kind = _parsed(url).get_backend_name()
     file = sqlite_file(url)
-    if file and (system := network_file_system(file.absolute().parent)):
+    if file and (system := network_file_system(file)):
         raise NetworkFileSystemError(f"{file} is on a network file system ({system}), on which SQLite loses data")
     for attempt in range(OPENING_ATTEMPTS):
         try:

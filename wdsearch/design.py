@@ -10,6 +10,7 @@ from wdsearch.regularizers import REGULARIZERS
 from wdsearch.space import Configuration
 
 DECAY, L1, DROPOUT, RATE = "weight_decay", "l1", "dropout", "lr"
+COUPLED = "l2"
 DECAYS, L1S = 10, 6
 """Grid points beside 0."""
 LONGEST_TIMESCALE = 30.0
@@ -34,8 +35,8 @@ class Schedule:
 class Axes:
     """The keys that are varied, and what stands for λ*: the winner's λ, or where that is 0, one that acts.
 
-    A key may be a group's: the strengths of its regularizer's other groups are then changed in proportion. `dropout` is empty
-    if the network has no layer that drops.
+    Strengths that do the same are changed in proportion: those of a regularizer's groups, and `l2` with `weight_decay`, so that
+    at 0 nothing decays. `dropout` is empty if the network has no layer that drops.
     """
 
     decay: str
@@ -96,10 +97,11 @@ def _changed(winner: Configuration, changes: Mapping[str, float], lr: float | No
 
 
 def _varied(strengths: Mapping[str, float], key: str, value: float) -> dict[str, float]:
-    """A key at a value, and the other groups of its regularizer in proportion; if all are off, at the same value."""
-    own = strengths.get(key, 0.0)
-    groups = [other for other in strengths if split_key(other)[0] == split_key(key)[0]]
-    changed = {other: strengths[other] * (value / own) if own else value for other in groups}
+    """A key at a value, and what does the same in proportion; if all is off, its regularizer's groups at the same value."""
+    own, kind = strengths.get(key, 0.0), split_key(key)[0]
+    alike = {DECAY, COUPLED} if own and kind in (DECAY, COUPLED) else {kind}
+    others = [other for other in strengths if split_key(other)[0] in alike]
+    changed = {other: strengths[other] * (value / own) if own else value for other in others}
     return changed | {key: value}
 
 
@@ -111,7 +113,7 @@ def _axis(strengths: Mapping[str, float], regularizer: str) -> str:
 
 def _decay_key(strengths: Mapping[str, float]) -> str:
     """The decay that the winner uses, else the one that was searched: `weight_decay` before `l2`."""
-    keys = [_axis(strengths, name) for name in (DECAY, "l2")]
+    keys = [_axis(strengths, name) for name in (DECAY, COUPLED)]
     acting = [key for key in keys if strengths.get(key, 0.0) > 0.0]
     return [*acting, *(key for key in keys if key in strengths), DECAY][0]
 
@@ -123,7 +125,7 @@ def _decays(key: str, winner: Configuration, schedule: Schedule) -> tuple[list[f
         low = 1.0 / (winner.lr * schedule.rate_sum * LONGEST_TIMESCALE)
         reference = own or low * LONGEST_TIMESCALE
     else:
-        usual = REGULARIZERS["l2"].usual
+        usual = REGULARIZERS[COUPLED].usual
         low, reference = usual.low, own or usual.at(0.5)
     high = _largest(key, winner.lr, schedule)
     reference = own or min(reference, high)

@@ -1,5 +1,9 @@
-"""The error for who brings the data; others stand beside what raises them."""
+"""Errors that many raise or pass on; others stand beside what raises them."""
 
 
 class DataError(Exception):
     """Data from which nothing can be learned, or not as it is asked for."""
+
+
+class StoppedError(Exception):
+    """Somebody asked this process to end (Ctrl-C, SIGTERM)."""

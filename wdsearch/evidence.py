@@ -69,10 +69,11 @@ def value_of(outcome: Outcome, quantity: str) -> float:
 def change(table: Table, start: Point, end: Point, relative: bool = False) -> Effect:
     """What a quantity changes by between two points, paired by seed; of a relative change the logarithm."""
     pairs = zip(table[start], table[end], strict=True)
-    return effect([_log(after) - _log(before) if relative else after - before for before, after in pairs])
+    return effect([logarithm(after) - logarithm(before) if relative else after - before for before, after in pairs])
 
 
-def _log(value: float) -> float:
+def logarithm(value: float) -> float:
+    """NaN of what has none."""
     return math.log(value) if value > 0 else math.nan
 
 

@@ -15,12 +15,12 @@ from wdsearch.assembly import describe_data
 from wdsearch.claims import claims_of
 from wdsearch.config import StudyConfig
 from wdsearch.design import Axes, Design, Schedule, design
+from wdsearch.errors import StoppedError
 from wdsearch.evidence import Evidence
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.factory import TrialFactory
 from wdsearch.interruption import stopping_by_signal
-from wdsearch.loop import StoppedError
-from wdsearch.replicate import Replica, replicate
+from wdsearch.replicate import Replica, configuration_of, replicate
 from wdsearch.restoring import restored
 from wdsearch.results import EXPLANATION, StudyResult, load_result, winner
 from wdsearch.search import prepare, quiet_libraries
@@ -66,7 +66,7 @@ def explain(
         raise ExplainError(f"seeds is {seeds}; it takes at least 1, and at least 5 for a verdict")
     with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(place, storage):
         factory = _prepared(config, result, bar)
-        own = Configuration(best.result.lr, best.result.strengths, best.result.model)
+        own = configuration_of(best.result)
         drops = bool(factory.module(own).layers_of("dropout"))
         plan = design(own, Schedule(factory.rate_sum, factory.largest_factor), drops)
         evidence = Evidence(_outcomes(plan, factory, result.optuna_study, seeds, bar), plan.axes)

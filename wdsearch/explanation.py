@@ -1,12 +1,14 @@
 """What training configurations again on fresh seeds showed, and what it says about the claims: data alone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from wdsearch.objective import DIVERGED, Metrics
 
+ARM = "weight_decay"
+"""The part of the design in which decay alone is varied."""
 SUPPORTED, CONTRADICTED, UNDETERMINED = "supported", "contradicted", "undetermined"
 
 
@@ -84,6 +86,15 @@ class Explanation:
     decay: str
     outcomes: tuple[Outcome, ...]
     claims: tuple[Claim, ...]
+
+    def along(self, quantity: Callable[[Outcome], float | None]) -> dict[float, dict[int, float]]:
+        """A quantity by strength of decay and seed, over the outcomes that differ in that strength alone."""
+        found: dict[float, dict[int, float]] = {}
+        for outcome in self.outcomes:
+            value = quantity(outcome)
+            if outcome.arm == ARM and self.decay in outcome.strengths and value is not None:
+                found.setdefault(outcome.strengths[self.decay], {})[outcome.seed] = value
+        return dict(sorted(found.items()))
 
     def as_dict(self) -> dict[str, Any]:
         """For files and Optuna's attributes; JSON has no ∞ and no NaN, so they are texts."""

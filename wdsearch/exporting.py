@@ -7,8 +7,9 @@ import torch
 
 from wdsearch.factory import TrialFactory
 from wdsearch.module import RegularizedModule
+from wdsearch.replicate import configuration_of
 from wdsearch.results import StudyResult
-from wdsearch.space import Configuration
+from wdsearch.weights import has_best_weights, kept_weights
 
 EXAMPLE_ROWS = 2
 """torch.export takes a size of 1 for a constant."""
@@ -41,13 +42,10 @@ def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Modul
     """The best trial's network with its weights, and inputs to call it with."""
     if factory.solo:
         raise ExportError("a LightningModule is called as its author likes")
-    if result.best is None or not result.weights.exists():
-        raise ExportError("there are no weights of a complete trial")
-    best, saved = result.best, torch.load(result.weights, weights_only=True)
-    if saved["trial"] != best.number:
-        raise ExportError(f"{result.weights.name} has trial {saved['trial']}, and the best is trial {best.number}")
-    module = factory.module(Configuration(best.result.lr, best.result.strengths, best.result.model))
-    module.load_state_dict(saved["state_dict"])
+    if result.best is None or not has_best_weights(result):
+        raise ExportError("there are no weights of the best trial")
+    module = factory.module(configuration_of(result.best.result))
+    module.load_state_dict(kept_weights(result.weights)["state_dict"])
     if type(module).forward is not RegularizedModule.forward:
         raise ExportError(f"{type(module).__name__} has a forward of its own")
     inputs, _ = module.split(next(iter(factory.data.val_dataloader())))

@@ -17,13 +17,17 @@ MOST_TICKS = 7
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis. The value `off` (0 or ∞) stands apart, at its end, under `off_label`; of `names` a value is the place."""
+    """One axis. The value `off` (0 or ∞) stands apart, at its end, under `off_label`; of `names` a value is the place.
+
+    `beyond` is added to the title where outliers stand at the edge.
+    """
 
     title: str
     log: bool = False
     off: float | None = None
     off_label: str = ""
     names: tuple[str, ...] = ()
+    beyond: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,11 @@ class Scale:
     off_at: float | None = None
     clipped: bool = False
     ticks: tuple[tuple[float, str], ...] = field(default=())
+
+    @property
+    def title(self) -> str:
+        """The axis's, and that outliers stand at its edge."""
+        return f"{self.axis.title} ({self.axis.beyond})" if self.clipped and self.axis.beyond else self.axis.title
 
     def place(self, value: float) -> float | None:
         """The place of a value; None for one that has none, as NaN, or a negative one on a log axis."""

@@ -30,11 +30,12 @@ def stopped(study: str, found: Sequence[LaunchStatus]) -> list[str]:
 
 def status_lines(found: StudyStatus, launches: Sequence[LaunchStatus]) -> Group:
     """What `wdsearch status` prints: the study, and the launches that have not ended."""
-    return Group(status_table(found), *(_launch_line(one) for one in launches if one.is_open))
+    return Group(status_table(found), *(_launch_line(one) for one in launches if one.may_be_open))
 
 
 def _launch_line(found: LaunchStatus) -> str:
     counts = Counter(found.states.values())
     said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no jobs"
     where = f" from {found.launch.node}" if found.launch.engine == "local" else ""
-    return f"launch {found.launch.name} on {found.launch.engine}{where}: {said}"
+    fault = f"; [yellow]{escape(found.fault)}[/yellow]" if found.fault else ""
+    return f"launch {found.launch.name} on {found.launch.engine}{where}: {said}{fault}"

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from wdsearch.charts import loss_of, main_key, searched_keys, strength_axis, strength_text
+from wdsearch.charts import loss_of, strength_axis, strength_text
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.figures import BARS, COMPLETE, Axis, Figure, Heat, Panel, Series, shown
 from wdsearch.groups import split_key
-from wdsearch.results import StudyResult
+from wdsearch.results import StudyResult, main_key, searched_keys
 from wdsearch.texts import Texts
 
 JOINT_ARM = "dropout"

@@ -30,7 +30,7 @@ def as_html(figure: Figure) -> str:
     for row, panel in enumerate(panels):
         y = scale(panel.y, _heights(panel))
         suffix = "" if row == 0 else str(row + 1)
-        layout[f"yaxis{suffix}"] = _axis(y, panel.y.title) | {"domain": _domain(row, len(panels)), "anchor": "x"}
+        layout[f"yaxis{suffix}"] = _axis(y, y.title) | {"domain": _domain(row, len(panels)), "anchor": "x"}
         traces += [
             trace | {"yaxis": f"y{suffix}", "xaxis": "x"} for trace in _traces(figure, panel, x, y, row == 0, named)
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from wdsearch.loop import StoppedError
+from wdsearch.errors import StoppedError
 
 
 class InterruptedStudyError(Exception):

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,18 @@ def record(engine: Engine, study_id: int, launch: Launch) -> None:
     row = {name: getattr(launch, name) for name in Launch.__dataclass_fields__}
     with engine.begin() as database:
         database.execute(sql.insert(_LAUNCHES).values(row | {"study": study_id, "jobs": list(launch.jobs)}))
+
+
+def note_jobs(engine: Engine, name: str, jobs: Sequence[str]) -> None:
+    """Keep as which jobs the workers of a launch were started."""
+    with engine.begin() as database:
+        database.execute(sql.update(_LAUNCHES).where(_LAUNCHES.c.name == name).values(jobs=list(jobs)))
+
+
+def forget(engine: Engine, name: str) -> None:
+    """Drop a launch of which nothing came."""
+    with engine.begin() as database:
+        database.execute(sql.delete(_LAUNCHES).where(_LAUNCHES.c.name == name))
 
 
 def launches_of(engine: Engine, study_id: int) -> list[Launch]:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
+from sqlalchemy.engine import Engine
 
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.database import backend, shown_url
@@ -27,7 +28,7 @@ from wdsearch.launchers import (
     LaunchError,
     Order,
 )
-from wdsearch.launches import Launch, launches_of, record
+from wdsearch.launches import Launch, forget, launches_of, note_jobs, record
 from wdsearch.restoring import restored
 from wdsearch.results import load_result
 from wdsearch.storage import HOME, STORAGE, Home
@@ -99,9 +100,18 @@ def launch(
 
         begin(config, place, storage, progress, attributes)
     opened, engine = place.load_with_engine(config.study, storage)
-    done = _begun(started, made, order, given)
-    assert done.launch is not None
-    record(engine, opened._study_id, done.launch)
+    record(engine, opened._study_id, replace(made, folder=str(folder)))  # whoever dies now leaves a trace
+    return _noted(engine, started, made, order, given)
+
+
+def _noted(engine: Engine, started: Started, made: Launch, order: Order, options: LauncherOptions) -> Started:
+    """Start the workers of a launch that is recorded, and keep as which jobs; of one that is refused nothing stays."""
+    try:
+        done = _begun(started, made, order, options)
+    except LaunchError:
+        forget(engine, made.name)
+        raise
+    note_jobs(engine, made.name, done.launch.jobs if done.launch else ())
     return done
 
 
@@ -130,57 +140,72 @@ def _begun(started: Started, made: Launch, order: Order, options: LauncherOption
 
 @dataclass(frozen=True)
 class LaunchStatus:
-    """A launch and what its jobs do now, by the engine's names of them."""
+    """A launch and what its jobs do now, by the engine's names of them; `fault` is why an engine does not answer."""
 
     launch: Launch
     states: dict[str, str]
+    fault: str = ""
 
     @property
     def is_open(self) -> bool:
         """Whether a job waits or runs."""
         return any(state in (WAITING, RUNNING) for state in self.states.values())
 
+    @property
+    def may_be_open(self) -> bool:
+        """Whether a job waits or runs, or might, for all its engine says."""
+        return self.is_open or bool(self.fault)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         launch = self.launch
-        return {"name": launch.name, "engine": launch.engine, "node": launch.node, "jobs": self.states}
+        found = {"name": launch.name, "engine": launch.engine, "node": launch.node, "jobs": self.states}
+        return found | ({"fault": self.fault} if self.fault else {})
 
 
 def launched(study: str, home: Home, storage: str | None = None) -> list[LaunchStatus]:
     """A study's launches and how they are; raises StudyNotFoundError."""
     opened, engine = home.load_with_engine(study, storage)
-    return [LaunchStatus(launch, _states(launch)) for launch in launches_of(engine, opened._study_id)]
+    return [_status(launch) for launch in launches_of(engine, opened._study_id)]
 
 
 def stop(study: str, home: Home, storage: str | None = None) -> list[LaunchStatus]:
     """Ask a study's launched workers to end in order; those that did not end before, and how they are then.
 
-    What they train is taken up by others, or by the next ones. Raises StudyNotFoundError, and LaunchError if an engine
-    does not answer.
+    What they train is taken up by others, or by the next ones. An engine that does not answer keeps no other from ending its
+    own. Raises StudyNotFoundError.
     """
-    stopped = []
-    for found in launched(study, home, storage):
-        left = [job for job, state in found.states.items() if state != ENDED]
-        if left and _is_reachable(found.launch):
-            launcher, options = _engine_of(found.launch)
-            launcher.stop(left, options)
-            stopped.append(LaunchStatus(found.launch, launcher.states(left, options)))
-        elif left:
-            stopped.append(found)
-    return stopped
+    found = launched(study, home, storage)
+    return [_stopped(one) for one in found if one.fault or any(state != ENDED for state in one.states.values())]
+
+
+def _stopped(found: LaunchStatus) -> LaunchStatus:
+    left = [job for job, state in found.states.items() if state != ENDED]
+    if found.fault or not _is_reachable(found.launch):
+        return found
+    launcher, options = _engine_of(found.launch)
+    try:
+        launcher.stop(left, options)
+        return LaunchStatus(found.launch, launcher.states(left, options))
+    except LaunchError as error:
+        return replace(found, fault=str(error))
 
 
 def logs(study: str, home: Home, storage: str | None = None) -> dict[str, str]:
-    """What a study's launched workers have said, by launch and worker; raises StudyNotFoundError and LaunchError."""
+    """What a study's launched workers have said, by launch and worker, or why not; raises StudyNotFoundError."""
     opened, engine = home.load_with_engine(study, storage)
     found: dict[str, str] = {}
     for launch in launches_of(engine, opened._study_id):
+        title = f"{launch.engine} {launch.name}"
+        if not _is_reachable(launch):
+            found[title] = f"these logs are on {launch.node}, in {launch.folder}\n"
+            continue
         launcher, options = _engine_of(launch)
-        if _is_reachable(launch):
+        try:
             texts = launcher.logs(launch.jobs, Path(launch.folder), options)
-            found |= {f"{launch.engine} {launch.name}: {title}": text for title, text in texts.items()}
-        else:
-            found[f"{launch.engine} {launch.name}"] = f"these logs are on {launch.node}, in {launch.folder}\n"
+            found |= {f"{title}: {job}": text for job, text in texts.items()}
+        except LaunchError as error:
+            found[title] = f"{error}\n"
     return found
 
 
@@ -277,11 +302,12 @@ def _engine_of(launch: Launch) -> tuple[Launcher[Any], LauncherOptions]:
     return LAUNCHERS[launch.engine], options_of(launch.engine, launch.options)
 
 
-def _states(launch: Launch) -> dict[str, str]:
+def _status(launch: Launch) -> LaunchStatus:
+    unknown = dict.fromkeys(launch.jobs, UNKNOWN)
     if not _is_reachable(launch):
-        return dict.fromkeys(launch.jobs, UNKNOWN)
+        return LaunchStatus(launch, unknown)
     launcher, options = _engine_of(launch)
     try:
-        return launcher.states(launch.jobs, options)
-    except LaunchError:
-        return dict.fromkeys(launch.jobs, UNKNOWN)
+        return LaunchStatus(launch, launcher.states(launch.jobs, options))
+    except LaunchError as error:
+        return LaunchStatus(launch, unknown, str(error))

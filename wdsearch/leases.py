@@ -32,11 +32,12 @@ _NUMBER = ".place"
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that is part of a study: where it runs, whether it lives, and when it was last heard of."""
+    """A worker that is part of a study: where it runs, whether it lives, or ended in order, and when it was last heard of."""
 
     name: str
     place: str
     alive: bool
+    released: bool
     silent_s: float
 
 
@@ -119,7 +120,12 @@ class Leases:
                 self._beat()
 
     def _beat(self) -> None:
-        news = {"beats": WORKERS.c.beats + 1, "beat_at": time.time(), "tick": self.tick, "settled": self.settled}
+        news = {
+            "beats": WORKERS.c.beats + 1,
+            "beat_at": _clock(self.engine),
+            "tick": self.tick,
+            "settled": self.settled,
+        }
         with self.engine.begin() as database:
             known = database.execute(sql.update(WORKERS).where(self._is(self.worker)).values(**news)).rowcount
         if not known and not self._stopped.is_set():  # taken for dead, after a long standstill
@@ -129,7 +135,7 @@ class Leases:
         row = {"study": self.study_id, "worker": self.worker, "place": self._place, "state": ALIVE, "beats": 0}
         with self.engine.begin() as database:
             database.execute(
-                sql.insert(WORKERS).values(**row, beat_at=time.time(), tick=self.tick, settled=self.settled)
+                sql.insert(WORKERS).values(**row, beat_at=_clock(self.engine), tick=self.tick, settled=self.settled)
             )
 
     # -- slots -------------------------------------------------------------------------------------------------
@@ -269,7 +275,7 @@ class Leases:
     def _becomes(self, row: Any) -> bool:
         """Whether this process is the worker now: nobody else became it, and it showed no life meanwhile."""
         same = sql.and_(self._is(row.worker), WORKERS.c.beats == row.beats, WORKERS.c.state == row.state)
-        news = {"place": self._place, "state": ALIVE, "beats": row.beats + 1, "beat_at": time.time()}
+        news = {"place": self._place, "state": ALIVE, "beats": row.beats + 1, "beat_at": _clock(self.engine)}
         with self.engine.begin() as database:
             return bool(database.execute(sql.update(WORKERS).where(same).values(**news)).rowcount)
 
@@ -301,12 +307,20 @@ def _number(folder: Path) -> None:
         file.write(uuid.uuid4().hex[:8])
 
 
+def _clock(engine: Engine) -> Any:
+    """Seconds since 1970 by the clock of the storage's server, which is the same for all machines."""
+    if engine.dialect.name == "postgresql":
+        return sql.cast(sql.extract("epoch", sql.func.clock_timestamp()), sql.Float)
+    return sql.literal(time.time())
+
+
 def workers(engine: Engine, study_id: int, folder: Path) -> list[Worker]:
     """All workers of a study that have not left it, for someone who only looks."""
-    looker = Leases(engine, study_id, folder)
-    found, now = [], time.time()
+    looker, found = Leases(engine, study_id, folder), []
+    with engine.begin() as database:
+        now = database.scalar(sql.select(_clock(engine)))
     for row in looker._others():
         silent_s = max(0.0, now - row.beat_at)
         alive = row.state == ALIVE and (not looker._is_dead(row) if row.place == looker._place else silent_s < GRACE_S)
-        found.append(Worker(row.worker[:8], row.place, alive, round(silent_s, 1)))
+        found.append(Worker(row.worker[:8], row.place, alive, row.state == RELEASED, round(silent_s, 1)))
     return found

@@ -7,13 +7,11 @@ does what was not done yet.
 """
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
-import torch
 from rich.markup import escape
 
 from wdsearch.assembly import BuildError
@@ -21,6 +19,7 @@ from wdsearch.bulk import report, set_attribute
 from wdsearch.checkpoint import write_checkpoint
 from wdsearch.cohort import TrialEpoch
 from wdsearch.description import trial_description
+from wdsearch.errors import StoppedError
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import Memory, device_of
 from wdsearch.objective import PRUNED, Result, flat, values, violations
@@ -33,6 +32,7 @@ from wdsearch.spool import locked
 from wdsearch.storage import TOKEN, Home
 from wdsearch.terminal import SearchProgress, Snapshot
 from wdsearch.tracking import Tracker, ending
+from wdsearch.weights import keep_weights, kept_weights
 from wdsearch.work import UNREGULARIZED, Work
 
 CHECKPOINT_S = 60.0
@@ -40,10 +40,6 @@ CHECKPOINT_S = 60.0
 
 class TrialsFailedError(Exception):
     """A study that cannot go on: a whole batch of trials in a row could not be built."""
-
-
-class StoppedError(Exception):
-    """Somebody asked this process to end (Ctrl-C, SIGTERM)."""
 
 
 class SearchLoop(L.Callback):
@@ -240,13 +236,10 @@ class SearchLoop(L.Callback):
                         self._replace_weights(number, found, population)
 
     def _replace_weights(self, number: int, found: list[float], population: Training) -> None:
-        path = self.folder / "best.pt"
-        kept = torch.load(path, weights_only=True) if path.exists() else {}
-        token = self.study.user_attrs[TOKEN]
+        path, token = self.folder / "best.pt", self.study.user_attrs[TOKEN]
+        kept = kept_weights(path)
         if kept.get("study") != token or is_better(found, kept["values"], self.study.directions):
-            weights = {"study": token, "trial": number, "values": found, "state_dict": population.state(number)}
-            torch.save(weights, f"{path}.new")
-            os.replace(f"{path}.new", path)
+            keep_weights(path, token, number, found, population.state(number))
 
     def _show(self) -> None:
         budget, best = self.config.budget, self.best

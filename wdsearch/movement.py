@@ -6,8 +6,10 @@ sweeps of which these ranges have nothing in common found another λ*.
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from wdsearch.path import Losses, best_strength, differences, whole_rows, within_one_error
 
 FEWEST_TRIALS = 8
 """Complete trials below which a sweep says nothing of how sure its λ* is."""
@@ -51,7 +53,7 @@ class Range:
         return self.low <= other.high and other.low <= self.high
 
 
-def plausible(trials: Sequence[Trial], path: Mapping[float, Mapping[int, float]] | None = None) -> Range | None:
+def plausible(trials: Sequence[Trial], path: Losses | None = None) -> Range | None:
     """The range of λ* of a sweep; None if it has too few trials to say.
 
     `path` has losses by λ and fresh seed, with all else as in the winner (`wdsearch explain`): it measures the noise, and its λ
@@ -67,7 +69,7 @@ def plausible(trials: Sequence[Trial], path: Mapping[float, Mapping[int, float]]
     near = [trial for trial in ranked if trial.loss <= ranked[0].loss + DEVIATIONS * noise]
     good = {trial.strength for trial in (near if len(near) > NEAR else ranked[:NEAR])}
     if measured is not None and path:
-        good |= set(_within_one_error(path))
+        good |= set(within_one_error(whole_rows(path)))
     return Range(*_up_to_the_next(good, {trial.strength for trial in trials} | set(path or ())), noise, source)
 
 
@@ -82,38 +84,13 @@ def _noise_of_neighbours(ranked: Sequence[Trial]) -> float:
     return statistics.median(differences) / _MEDIAN
 
 
-def _noise_of_seeds(path: Mapping[float, Mapping[int, float]]) -> float | None:
+def _noise_of_seeds(path: Losses) -> float | None:
     """Of differences to the best λ, paired by seed; the median over the λ. None of too few seeds."""
-    whole = _whole(path)
+    whole = whole_rows(path)
     if len(whole) < 2 or len(next(iter(whole.values()))) < FEWEST_SEEDS:
         return None
-    best = whole[_best(whole)]
-    return statistics.median(statistics.stdev(_differences(found, best)) for found in whole.values() if found != best)
-
-
-def _within_one_error(path: Mapping[float, Mapping[int, float]]) -> list[float]:
-    """The λ whose mean paired difference to the best is within one standard error (Breiman et al. 1984, section 3.4.3)."""
-    whole = _whole(path)
-    best, close = whole[_best(whole)], []
-    for strength, found in whole.items():
-        differences = _differences(found, best)
-        if statistics.fmean(differences) <= statistics.stdev(differences) / math.sqrt(len(differences)):
-            close.append(strength)
-    return close
-
-
-def _whole(path: Mapping[float, Mapping[int, float]]) -> dict[float, Mapping[int, float]]:
-    """The λ that were trained to their end on all seeds."""
-    seeds = {seed for found in path.values() for seed in found}
-    return {x: y for x, y in path.items() if y.keys() == seeds and all(map(math.isfinite, y.values()))}
-
-
-def _best(whole: Mapping[float, Mapping[int, float]]) -> float:
-    return min(whole, key=lambda strength: statistics.fmean(whole[strength].values()))
-
-
-def _differences(found: Mapping[int, float], best: Mapping[int, float]) -> list[float]:
-    return [found[seed] - best[seed] for seed in sorted(best)]
+    best = whole[best_strength(whole)]
+    return statistics.median(statistics.stdev(differences(found, best)) for found in whole.values() if found != best)
 
 
 def _up_to_the_next(good: set[float], tried: set[float]) -> tuple[float, float]:

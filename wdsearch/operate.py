@@ -85,6 +85,8 @@ def stop(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     with Console(stderr=True).status("waiting for the workers to end"):
         found = end(study, Home(home), storage)
     _show(stopped(study, found))
+    if any(one.fault for one in found):
+        raise typer.Exit(1)
 
 
 def logs(

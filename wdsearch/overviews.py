@@ -24,7 +24,7 @@ from wdsearch.timetable import ScheduleConfig, next_fire, shown_time
 def study_overview(found: Preview, command: str) -> list[RenderableType]:
     """A sound study: its parts, its space, what to beware of, and the command that runs it."""
     config = found.config
-    counts = _counted(config.budget.trials, "trial"), _counted(config.budget.epochs, "epoch")
+    counts = counted(config.budget.trials, "trial"), counted(config.budget.epochs, "epoch")
     budget = f"{' of '.join(counts)}, and the baseline"
     lines: list[RenderableType] = [
         Text.assemble((config.study, "bold"), (" is sound", "green"), f": {budget}"),
@@ -72,7 +72,7 @@ def _parts(found: Preview) -> list[tuple[str, str]]:
 
 def _schedule(plan: ScheduleConfig) -> str:
     coming = shown_time(next_fire(plan.cron, plan.timezone, time.time()))
-    return f"{plan.spec}, next {coming}; {_counted(plan.workers, 'worker')} on {plan.on}"
+    return f"{plan.spec}, next {coming}; {counted(plan.workers, 'worker')} on {plan.on}"
 
 
 def _data(found: Preview) -> str:
@@ -80,11 +80,12 @@ def _data(found: Preview) -> str:
     sizes = [f"{rows} rows"] if rows else []
     sizes += [f"{found.inputs:,} features"] if found.inputs is not None else []
     if found.outputs is not None:
-        sizes.append(_counted(found.outputs, "class" if found.task.name == "classification" else "target"))
-    return f"{_name(found.config.data)}: {'; '.join(sizes)}; {_counted(found.batches, 'batch')} an epoch"
+        sizes.append(counted(found.outputs, "class" if found.task.name == "classification" else "target"))
+    return f"{_name(found.config.data)}: {'; '.join(sizes)}; {counted(found.batches, 'batch')} an epoch"
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """A number and what it is of: 1 batch, 2 batches."""
     plural = f"{noun}es" if noun in ("class", "batch") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
 

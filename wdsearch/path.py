@@ -5,6 +5,9 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+Losses = Mapping[float, Mapping[int, float]]
+"""By strength and seed."""
+
 
 @dataclass(frozen=True)
 class OneStandardError:
@@ -14,28 +17,42 @@ class OneStandardError:
     chosen: float
 
 
-def one_standard_error(losses: Mapping[float, Mapping[int, float]]) -> OneStandardError | None:
+def one_standard_error(losses: Losses) -> OneStandardError | None:
     """λ.1se of losses by strength and seed; smaller is better, None if no strength has a finite loss of every seed.
 
     The largest strength of which the mean paired difference to the best, over the same seeds, is at most one standard error
     of that difference (Breiman et al. 1984, §3.4.3; `lambda.1se` of glmnet, which does not pair). A strength that lacks a
     seed, for it diverged there, is not compared. With a single seed there is no error, and the best is chosen.
     """
-    seeds = {seed for found in losses.values() for seed in found}
-    whole = {
-        strength: found
-        for strength, found in losses.items()
-        if found.keys() == seeds and all(math.isfinite(loss) for loss in found.values())
-    }
-    if not seeds or not whole:
+    whole = whole_rows(losses)
+    if not whole:
         return None
-    best = min(whole, key=lambda strength: (statistics.fmean(whole[strength].values()), -strength))
-    close = [strength for strength, found in whole.items() if _is_close(found, whole[best])]
-    return OneStandardError(best, max([best, *close]))
+    best = best_strength(whole)
+    return OneStandardError(best, max([best, *within_one_error(whole)]))
 
 
-def _is_close(losses: Mapping[int, float], best: Mapping[int, float]) -> bool:
-    differences = [losses[seed] - best[seed] for seed in sorted(best)]
-    if len(differences) < 2:
-        return False
-    return statistics.fmean(differences) <= statistics.stdev(differences) / math.sqrt(len(differences))
+def whole_rows(losses: Losses) -> Losses:
+    """Those strengths that have a finite loss of every seed."""
+    seeds = {seed for found in losses.values() for seed in found}
+    return {x: y for x, y in losses.items() if seeds and y.keys() == seeds and all(map(math.isfinite, y.values()))}
+
+
+def best_strength(whole: Losses) -> float:
+    """That of the least mean; of equal ones the largest."""
+    return min(whole, key=lambda strength: (statistics.fmean(whole[strength].values()), -strength))
+
+
+def differences(losses: Mapping[int, float], best: Mapping[int, float]) -> list[float]:
+    """To the best, seed by seed."""
+    return [losses[seed] - best[seed] for seed in sorted(best)]
+
+
+def within_one_error(whole: Losses) -> list[float]:
+    """The strengths whose mean paired difference to the best is within one standard error; none with a single seed."""
+    best = whole[best_strength(whole)]
+    found = {strength: differences(losses, best) for strength, losses in whole.items()}
+    return [x for x, each in found.items() if len(each) > 1 and statistics.fmean(each) <= _standard_error(each)]
+
+
+def _standard_error(values: list[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values))

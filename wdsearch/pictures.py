@@ -114,7 +114,7 @@ def _draw_panel(axes: Any, figure: Figure, panel: Panel, x: Scale) -> None:
     for level in panel.levels:
         axes.axhline(y.place(level.value), color=level.color, linestyle="--", linewidth=1.2)
     axes.set_ylim(y.low, y.high)
-    axes.set_ylabel(panel.y.title)
+    axes.set_ylabel(y.title)
     axes.spines[["top", "right"]].set_visible(False)
     if panel.heat is None:
         axes.grid(alpha=0.25)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wdsearch.figures import BASELINE, COMPLETE
-from wdsearch.results import StudyResult
+from wdsearch.results import StudyResult, main_key, searched_keys
 
 
 class NotSearchedError(Exception):
@@ -19,7 +19,7 @@ def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = No
     stand at the end of the axis; pruned ones are pale, for their gap is that of an early epoch.
     Raises NotSearchedError for a strength that no trial has, or a study whose trials have no loss yet.
     """
-    from wdsearch.charts import gap_chart, main_key, searched_keys  # load torch, and a delivery draws trials without
+    from wdsearch.charts import gap_chart  # load torch, and a delivery draws trials without
     from wdsearch.pictures import draw
     from wdsearch.texts import Texts
 

@@ -9,13 +9,14 @@ from math import isfinite
 from typing import Any
 
 import lightning as L
+from torch import Tensor
 
 from wdsearch.assembly import population_trainer
 from wdsearch.datasets import ArrayDataModule
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import available, device_of, footprint, is_out_of_memory
 from wdsearch.noise import derive_seed
-from wdsearch.objective import Metrics, flat
+from wdsearch.objective import Metrics, Result, flat
 from wdsearch.population import Population
 from wdsearch.schema import StudyConfig
 from wdsearch.space import Configuration
@@ -75,6 +76,25 @@ def replicate(
                 raise
         places = max(1, places // 2)
         gc.collect()  # Trainer and population refer to each other, and would keep their memory
+
+
+def configuration_of(result: Result) -> Configuration:
+    """What a trial was configured as."""
+    return Configuration(result.lr, result.strengths, result.model)
+
+
+def trained_again(
+    factory: TrialFactory, settings: Configuration, watch: Watch = lambda share: None
+) -> dict[str, Tensor]:
+    """The weights with which a trial ended, trained as it was: with the study's own seed. `watch` is as in `replicate`."""
+    states: dict[str, Tensor] = {}
+
+    def take(population: Population, number: int) -> dict[str, float]:
+        states.update(population.state(number))
+        return {}
+
+    _trained(factory, {"": settings}, 1, _Ends([""], factory.config.budget.epochs, watch, take))
+    return states
 
 
 def reseeded(config: StudyConfig, data: L.LightningDataModule, seed: int) -> tuple[StudyConfig, L.LightningDataModule]:

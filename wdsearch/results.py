@@ -11,12 +11,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from wdsearch.explanation import Explanation, explanation_from
-from wdsearch.groups import group_key, group_name
+from wdsearch.groups import group_key, group_name, split_key
 from wdsearch.objective import DIVERGED, Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 
 RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"
 INVARIANT, EXPLANATION, CONCLUDED = "scale invariant", "explanation", "concluded"
+DECAYS = ("weight_decay", "l2", "l1")
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,21 @@ def counts(study: optuna.Study) -> dict[str, int]:
 def _record(trial: FrozenTrial) -> TrialRecord:
     stored: Mapping[str, Any] = trial.user_attrs[RESULT]
     return TrialRecord(trial.number, trial.state.name, tuple(trial.values or ()), Result(**stored))
+
+
+def main_key(result: StudyResult) -> str | None:
+    """The strength that a study is about: a decay if one is searched, else the first regularizer."""
+    searched = searched_keys(result)
+    return next((key for kind in DECAYS for key in searched if split_key(key)[0] == kind), next(iter(searched), None))
+
+
+def searched_keys(result: StudyResult) -> list[str]:
+    """Keys of strengths that the trials have, those first of which there are several values."""
+    values: dict[str, set[float]] = {}
+    for trial in result.trials:
+        for key, value in trial.result.strengths.items():
+            values.setdefault(key, set()).add(value)
+    return sorted(values, key=lambda key: len(values[key]) < 2)
 
 
 def explained_trial(result: StudyResult) -> int | None:

@@ -40,6 +40,9 @@ class Launching(Protocol):
     def begin(self, config: StudyConfig, fire: Fire) -> str:
         """Start a fire's sweep, unless that was done before; in words."""
 
+    def resume(self, config: StudyConfig, study: str) -> str:
+        """Start workers again for a sweep whose own were killed, in words; empty if there is nothing to do."""
+
     def at_work(self, study: str) -> bool:
         """Whether a sweep has workers."""
 
@@ -75,6 +78,8 @@ class Scheduler:
         wakes = [now + POLL_S]
         for entry in self.timetables.entries():
             since = self.fires.since(entry.family, entry.plan.spec, now)
+            if entry.family not in self._present:
+                self._resume(entry)
             self._present.setdefault(entry.family, now)
             self._enter_due(entry, since, now)
             self._attend(entry)
@@ -130,6 +135,17 @@ class Scheduler:
         if entry.plan.catch_up == "last" and fire_time == latest:
             return CLAIMED, ""
         return MISSED, f"no scheduler ran then (catch_up: {entry.plan.catch_up})"
+
+    def _resume(self, entry: Entry) -> None:
+        """What this machine was at when it, or this scheduler's container, went down."""
+        for fire in self.fires.of(entry.family, [LAUNCHED])[-1:]:
+            try:
+                if told := self.sweeps.resume(entry.config, fire.study):
+                    self._log(fire, "workers were killed, others go on", told)
+            except Exception as error:
+                if _passes(error):
+                    raise
+                self._log(fire, "workers were killed, and none could be started", str(error))
 
     def _attend(self, entry: Entry) -> None:
         """Launch what has waited long enough: for the sweep before it, or for a scheduler that is silent."""

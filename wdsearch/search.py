@@ -179,11 +179,17 @@ def _start_study(loop: SearchLoop) -> None:
 
 def _search(loop: SearchLoop) -> None:
     """Train until the study is complete."""
-    _start_study(loop)
-    places = _places(loop)
-    loop.work.resume()
+    _patiently(loop, partial(_start_study, loop))
+    places = _patiently(loop, partial(_places, loop))
+    _patiently(loop, partial(_join, loop))
     while not _patiently(loop, loop.work.complete):
         places = _patiently(loop, partial(_train_more, loop, places))
+
+
+def _join(loop: SearchLoop) -> None:
+    """Take part, unless waiting for the storage has brought that about."""
+    if not loop.work.leases.worker:
+        loop.work.resume()
 
 
 def _train_more(loop: SearchLoop, places: int) -> int:
@@ -229,7 +235,7 @@ def _conclude(loop: SearchLoop) -> bool:
         return False
     loop.progress.say("drawing and writing the report")
     result = load_result(loop.study, loop.home)
-    conclude(result, loop.factory, tracker, loop.progress.note, budget.trials)
+    conclude(result, loop.factory, tracker, loop.progress.note, budget.trials, lambda share: loop.check_stopping())
     if tracker.node:
         tracker.flush()
         loop.progress.say("waiting for the other workers to end")

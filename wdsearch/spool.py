@@ -34,10 +34,18 @@ def spool_path(home: Path, study: str, node: str = "") -> Path:
 
 
 def spool_paths(home: Path, study: str) -> list[Path]:
-    """All spools of a study that lie in a folder, those of this machine first."""
+    """The spools of a study that lie in a folder and may be opened here, those of this machine first.
+
+    Where several machines share the folder, what one of them has open is not for another: SQLite would lose records.
+    """
     own = [spool_path(home, study), spool_path(home, study, platform.node())]
-    others = sorted(spool_path(home, study).parent.glob(f"{study}@*.db"))
-    return [path for path in [*own, *(path for path in others if path not in own)] if path.exists()]
+    others = [path for path in sorted(own[0].parent.glob(f"{study}@*.db")) if path not in own]
+    return [path for path in own if path.exists()] + [path for path in others if not _is_open(path)]
+
+
+def _is_open(path: Path) -> bool:
+    """Whether somebody writes to a spool or delivers it, on whichever machine."""
+    return any(is_locked(lock) for lock in path.parent.glob(f"{path.stem}.*lock"))
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def _sqlite(url: str) -> Iterator[Finding | int]:
     if str(file) in ("", ".", ":memory:"):
         yield Finding("bad", "a database in memory is gone when the process ends: sqlite:///file.db")
         return
-    folder = file.absolute().parent
+    folder = file.resolve().parent
     while not folder.exists():
         folder = folder.parent
     system = network_file_system(folder)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from wdsearch.charts import strength_axis, strength_text
+from wdsearch.charts import strength_axis, strength_text, value_axis
 from wdsearch.figures import BASELINE, BEST, CHOSEN, COMPLETE, LINE, Axis, Figure, Panel, Series, shown
 from wdsearch.movement import NEIGHBOURS, SEEDS, Range
 from wdsearch.texts import Texts
@@ -35,7 +35,7 @@ def sweeps_chart(found: Trend, words: Texts) -> Figure | None:
         ],
     }
     panels += [
-        Panel(Axis(words.metric(name)), tuple(one for one in series if one.x))
+        Panel(value_axis(words.metric(name), words), tuple(one for one in series if one.x))
         for name, series in values.items()
         if any(one.x for one in series)
     ]

@@ -1,5 +1,6 @@
 """The sweeps of a family: dated studies of one study file, the winners they begin with, and their workers."""
 
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from wdsearch.config import StudyConfig
 from wdsearch.fires import Fire
 from wdsearch.launches import launches_of
 from wdsearch.launching import EngineError, engine_of, launch, launched
+from wdsearch.overviews import counted
 from wdsearch.results import best_trial, load_result
 from wdsearch.search import begin
 from wdsearch.space import distributions
@@ -18,6 +20,7 @@ from wdsearch.storage import Home, StudyNotFoundError
 from wdsearch.timetable import FAMILY, FIRED, WARM, shown_time
 from wdsearch.trend import is_finished, sweeps_of
 
+LOCAL = "local"
 MOST_WINNERS = 4
 """Of earlier sweeps that one begins with."""
 
@@ -44,7 +47,7 @@ class Sweeps:
             raise EngineError(f"{plan.on} only writes what others start: wdsearch schedule FILE --emit cronjob")
         warm = self._winners(config, fire)
         attributes = {FAMILY: fire.family, FIRED: shown_time(fire.fire_time), WARM: warm}
-        told = f", first with {_counted(len(warm), 'earlier winner')}" if warm else ""
+        told = f", first with {counted(len(warm), 'earlier winner')}" if warm else ""
         sweep = sweep_of(config, fire.study)
         if self.here:
             begin(sweep, self.home, self.storage, False, attributes)
@@ -53,13 +56,34 @@ class Sweeps:
             sweep, plan.on, plan.workers, plan.options,
             home=self.home.path, storage=self.storage, progress=False, attributes=attributes,
         )  # fmt: skip
-        return f"{_counted(found.workers, 'worker')} on {found.engine}{told}"
+        return f"{counted(found.workers, 'worker')} on {found.engine}{told}"
+
+    def resume(self, config: StudyConfig, study: str) -> str:
+        """Start workers again for a sweep whose workers on this machine were all killed, in words; empty if there is none.
+
+        A container's workers die with their scheduler, and a machine's when it starts anew; workers that were stopped stay so.
+        """
+        plan = config.schedule
+        if plan is None or plan.on != LOCAL or self.here or not self._was_killed(study):
+            return ""
+        found = launch(study, plan.on, plan.workers, plan.options, home=self.home.path, storage=self.storage)
+        return f"{counted(found.workers, 'worker')} on {found.engine}"
+
+    def _was_killed(self, study: str) -> bool:
+        try:
+            here = any(one.launch.node == platform.node() for one in launched(study, self.home, self.storage))
+        except StudyNotFoundError:
+            return False
+        if not here or self.at_work(study):
+            return False
+        found = study_status(study, self.home, self.storage)
+        return found.state != "done" and any(not worker.released for worker in found.workers)
 
     def at_work(self, study: str) -> bool:
-        """Whether a sweep's workers live, or wait for their turn."""
+        """Whether a sweep's workers live, or wait for their turn, or may, for all their engine says."""
         try:
             alive = study_status(study, self.home, self.storage).state == "running"
-            return alive or any(one.is_open for one in launched(study, self.home, self.storage))
+            return alive or any(one.may_be_open for one in launched(study, self.home, self.storage))
         except StudyNotFoundError:
             return False
 
@@ -69,7 +93,8 @@ class Sweeps:
             opened, engine = self.home.load_with_engine(study, self.storage)
         except StudyNotFoundError:
             return False
-        return bool(launches_of(engine, opened._study_id)) or bool(opened.get_trials(deepcopy=False))
+        launches = launches_of(engine, opened._study_id)
+        return any(one.jobs for one in launches) or bool(opened.get_trials(deepcopy=False))
 
     def _winners(self, config: StudyConfig, fire: Fire) -> list[dict[str, Any]]:
         sweeps = sweeps_of(fire.family, self.home.open(self.storage))
@@ -105,7 +130,3 @@ def _contains(space: Mapping[str, BaseDistribution], name: str, params: Mapping[
         return space[name]._contains(space[name].to_internal_repr(params[name]))
     except ValueError:  # of choices that there are no more
         return False
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

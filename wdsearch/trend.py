@@ -1,7 +1,6 @@
 """The sweeps of a family side by side, read from their storage alone: λ*, gap and validation result, and whether λ* moved."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,15 +11,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from wdsearch.explanation import plain
-from wdsearch.groups import split_key
 from wdsearch.movement import Range, Trial, plausible
-from wdsearch.results import RESULT, StudyResult, explanation_of, is_feasible, load_result, spent
+from wdsearch.path import Losses
+from wdsearch.results import RESULT, StudyResult, explanation_of, is_feasible, load_result, main_key, spent
 from wdsearch.storage import CONFIG, IDENTITY, Home, StudyNotFoundError
 from wdsearch.timetable import FAMILY, FIRED
 
 MOVED, STEADY, UNDETERMINED = "moved", "steady", "undetermined"
-DECAYS = ("weight_decay", "l2", "l1")
-ARM = "weight_decay"
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def is_finished(result: StudyResult) -> bool:
 def _sweep(result: StudyResult) -> Sweep:
     study, best = result.optuna_study, result.best
     attributes = study.user_attrs
-    key = _key(result)
+    key = main_key(result) or ""
     trials = [
         Trial(trial.user_attrs[RESULT]["strengths"][key], _loss(result, trial.values[0]), _place(trial))
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -144,16 +141,6 @@ def _sweep(result: StudyResult) -> Sweep:
     )
 
 
-def _key(result: StudyResult) -> str:
-    """The strength that is searched: a decay before others."""
-    values: dict[str, set[float]] = {}
-    for trial in result.trials:
-        for key, value in trial.result.strengths.items():
-            values.setdefault(key, set()).add(value)
-    searched = sorted(values, key=lambda key: len(values[key]) < 2)
-    return next((key for kind in DECAYS for key in searched if split_key(key)[0] == kind), next(iter(searched), ""))
-
-
 def _loss(result: StudyResult, value: float) -> float:
     return -value if result.optuna_study.directions[0] == StudyDirection.MAXIMIZE else value
 
@@ -172,14 +159,9 @@ def _place(trial: FrozenTrial) -> tuple[float, ...]:
     return tuple(place)
 
 
-def _path(result: StudyResult, key: str) -> Mapping[float, Mapping[int, float]] | None:
+def _path(result: StudyResult, key: str) -> Losses | None:
     """Losses along λ alone on fresh seeds, if the sweep was explained."""
     explanation = explanation_of(result)
     if explanation is None or explanation.decay != key or not result.goals:
         return None
-    found: dict[float, dict[int, float]] = {}
-    for outcome in explanation.outcomes:
-        if outcome.arm == ARM and key in outcome.strengths:
-            loss = _loss(result, outcome.metric(result.goals[0]))
-            found.setdefault(outcome.strengths[key], {})[outcome.seed] = loss
-    return found
+    return explanation.along(lambda outcome: _loss(result, outcome.metric(result.goals[0])))

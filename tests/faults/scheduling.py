@@ -47,6 +47,10 @@ class Recorded:
         time.sleep(random.uniform(0.0, 0.03))
         return "begun"
 
+    def resume(self, config: StudyConfig, study: str) -> str:
+        """Nothing: a row cannot be killed."""
+        return ""
+
     def at_work(self, study: str) -> bool:
         """For a moment."""
         return any(time.time() < begun + LASTS_S for begun in self._begun(study))

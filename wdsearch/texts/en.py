@@ -5,7 +5,6 @@ TEXTS = {
     "page.title": "{study}: weight decay, and what it did",
     "page.subtitle": "{spent} of {budget} trials, {epochs} epochs each · {counts} · made by wdsearch {version} on {date}",
     "list.join": ", ",
-    "list.and": " and ",
     "count.complete": "{count} complete",
     "count.pruned": "{count} pruned",
     "count.diverged": "{count} diverged",

@@ -5,7 +5,6 @@ TEXTS = {
     "page.title": "{study}：权重衰减及其作用",
     "page.subtitle": "{budget} 个试验已完成 {spent} 个，每个 {epochs} 轮 · {counts} · 由 wdsearch {version} 生成于 {date}",
     "list.join": "，",
-    "list.and": " 和 ",
     "count.complete": "完成 {count}",
     "count.pruned": "剪枝 {count}",
     "count.diverged": "发散 {count}",

@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from wdsearch import starvation
 from wdsearch.courier import Courier
 from wdsearch.delivery import deliver
 from wdsearch.serving import ui_command
-from wdsearch.spool import Record, Spool, spool_paths
+from wdsearch.spool import Record, Spool, locked, spool_paths
 from wdsearch.starvation import Share
 from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
 
@@ -485,6 +486,18 @@ def test_a_spool_writes_records_and_facts_together_or_not_at_all(tmp_path: Path)
     assert spool.waiting() == {"trial-0": False}
     spool.close()
     assert tmp_path.joinpath("s.db").stat().st_mode & 0o077 == 0
+
+
+def test_what_another_machine_has_open_in_a_shared_folder_is_left_alone(tmp_path: Path) -> None:
+    own, other = Tracker(tmp_path, "shared", node=platform.node()), Tracker(tmp_path, "shared", node="elsewhere")
+    assert spool_paths(tmp_path, "shared") == [own.spool.path], "SQLite's files are not for several machines"
+    other.stop_writing()
+    with locked(other.spool.path.with_suffix(".lock")):
+        assert spool_paths(tmp_path, "shared") == [own.spool.path]
+    assert spool_paths(tmp_path, "shared") == [own.spool.path, other.spool.path]
+    for tracker in (own, other):
+        tracker.stop_writing()
+        tracker.spool.close()
 
 
 def test_a_trial_has_one_run_also_if_the_machine_that_lost_it_tells_of_it_later(tmp_path: Path) -> None:

@@ -375,6 +375,7 @@ def test_a_scheduler_that_starts_looks_once_whether_workers_of_the_last_sweep_we
     assert any("workers were killed, others go on: 1 worker on local" in line for line in bench.lines)
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_workers_were_killed_goes_on_and_one_that_was_stopped_does_not(tmp_path: Path) -> None:
     path, home = write(tmp_path, options={"threads": 1}), Home(tmp_path / "home")
     path.write_text(path.read_text().replace("epochs: 3", "epochs: 400"))

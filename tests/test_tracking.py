@@ -337,7 +337,9 @@ def test_runs_that_were_not_ended_are_killed_until_they_are_continued(home: Path
     assert_complete(local_uri(home), epochs=3)
 
 
-@pytest.mark.parametrize("removed", [True, False], ids=["store removed", "another store"])
+@pytest.mark.parametrize(
+    "removed", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["store removed", "another store"]
+)
 def test_another_mlflow_gets_the_study_anew(home: Path, removed: bool) -> None:
     deliver_here(end(begin(home, epochs=2), epochs=2))
     uri = f"sqlite:///{home / 'other.db'}"

@@ -101,8 +101,9 @@ def _get_weights(result: StudyResult, factory: TrialFactory, note: Callable[[str
     assert best is not None
     if not has_best_weights(result):
         note(f"the weights of trial {best.number}, the best, are not on this machine: it is trained again")
+        token = result.optuna_study.user_attrs[TOKEN]
         state = trained_again(factory, configuration_of(best.result), watch)
-        keep_weights(result.weights, result.optuna_study.user_attrs[TOKEN], best.number, best.values, state)
+        keep_weights(result.weights, token, best.number, best.values, state)
 
 
 def _model(

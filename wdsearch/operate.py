@@ -113,7 +113,7 @@ def logs(
             for title, text in news.items():
                 if more := text[len(found.get(title, "")) :]:
                     _section(title, more.rstrip("\n"))
-            found = news
+            found |= news  # an engine may not answer for a moment
 
 
 def schedule(

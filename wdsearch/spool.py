@@ -60,7 +60,7 @@ def locked(path: Path) -> Iterator[None]:
 def is_locked(path: Path) -> bool:
     """Whether a process holds it."""
     try:
-        with path.open("r") as file:
+        with path.open("r+") as file:  # some network file systems lock only what may be written
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -82,8 +82,12 @@ class Sweeps:
     def at_work(self, study: str) -> bool:
         """Whether a sweep's workers live, or wait for their turn, or may, for all their engine says."""
         try:
-            alive = study_status(study, self.home, self.storage).state == "running"
-            return alive or any(one.may_be_open for one in launched(study, self.home, self.storage))
+            state, launches = (
+                study_status(study, self.home, self.storage).state,
+                launched(study, self.home, self.storage),
+            )
+            open_ones = [one for one in launches if one.is_open or (one.fault and state != "done")]
+            return state == "running" or bool(open_ones)
         except StudyNotFoundError:
             return False
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +143,19 @@ def test_weights_that_another_machine_has_are_trained_again_bit_by_bit(
     if found:
         torch.save(saved | found, done.weights)
     notes: list[str] = []
+    assert done.best is not None
+    elsewhere = replace(done, best=replace(done.best, result=replace(done.best.result, metrics={"val_loss": 0.0})))
     try:
         with pytest.raises(ExportError, match="there are no weights of the best trial"):
             export_best(factory, done)
         conclusion._get_weights(done, factory, notes.append, lambda share: None)
         again = torch.load(done.weights, weights_only=True)
+        done.weights.unlink()
+        warnings: list[str] = []
+        conclusion._get_weights(elsewhere, factory, warnings.append, lambda share: None)
     finally:
         torch.save(saved, done.weights)
-    assert done.best is not None
+    assert ["other numbers than there" in text for text in warnings] == [False, True]
     assert notes == [f"the weights of trial {done.best.number}, the best, are not on this machine: it is trained again"]
     assert {name: again[name] for name in ("study", "trial", "values")} == {
         name: saved[name] for name in ("study", "trial", "values")

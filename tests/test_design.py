@@ -79,11 +79,14 @@ def test_groups_are_scaled_together() -> None:
         assert settings.strengths["weight_decay:head"] == settings.strengths["weight_decay:body"]
 
 
-def test_of_two_decays_both_are_off_at_0_and_go_on_in_proportion() -> None:
+def test_of_two_decays_the_other_goes_down_to_0_with_the_one_that_is_varied_and_not_up() -> None:
     plan = planned({"weight_decay": 0.2, "l2": 1e-3, "l1": 1e-5})
     assert plan.axes.decay == "weight_decay"
+    decays = {settings.strengths["weight_decay"] for settings in plan.configurations}
+    assert min(decays) == 0.0
+    assert max(decays) > 1.0
     for settings in plan.configurations:
-        assert settings.strengths["l2"] == pytest.approx(settings.strengths["weight_decay"] / 200)
+        assert settings.strengths["l2"] == pytest.approx(min(1e-3, settings.strengths["weight_decay"] / 200))
     off = planned({"weight_decay": 0.2, "l2": 0.0})
     assert {settings.strengths["l2"] for settings in off.configurations} == {0.0}
 

@@ -12,7 +12,6 @@ import pytest
 from processes import command
 
 from wdsearch.config import load_study
-from wdsearch.launchers import LAUNCHERS, LaunchError
 from wdsearch.launches import Launch, record
 from wdsearch.launching import launch, launched, logs, stop
 from wdsearch.search import begin
@@ -86,9 +85,8 @@ def test_stopped_workers_end_in_order_and_others_go_on(tmp_path: Path) -> None:
     assert state(tmp_path)["state"] == "stopped"
 
 
-def test_an_engine_that_does_not_answer_keeps_no_other_from_ending(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_does_not_answer_keeps_no_other_from_ending(tmp_path: Path) -> None:
+    """With Ray there it is a cluster that is gone, without it there is nobody to ask."""
     home = Home(tmp_path / "home")
     begin(load_study(tmp_path / written(tmp_path, 400)), home, progress=False)
     opened, engine = home.load_with_engine("shared", None)
@@ -98,21 +96,16 @@ def test_an_engine_that_does_not_answer_keeps_no_other_from_ending(
         Launch("ray", "elsewhere", "folder", ("1",), {"address": "http://127.0.0.1:9"}, made_at=0.0),
     )
     launch("shared", home=home.path, workers=1)
-    monkeypatch.setattr(LAUNCHERS["ray"], "states", _away)
     far, near = launched("shared", home)
-    assert (far.fault, far.may_be_open, far.is_open) == ("ray does not answer", True, False)
+    assert "Ray" in far.fault
+    assert not far.is_open
     assert near.is_open
     far, near = stop("shared", home)
-    assert far.fault == "ray does not answer"
+    assert "Ray" in far.fault
     assert set(near.states.values()) == {"ended"}
-    monkeypatch.setattr(LAUNCHERS["ray"], "logs", _away)
     said = logs("shared", home)
-    assert "ray does not answer\n" in said.values()
+    assert f"{far.fault}\n" in said.values()
     assert len(said) == 2
-
-
-def _away(*_: object) -> dict[str, str]:
-    raise LaunchError("ray does not answer")
 
 
 @pytest.mark.parametrize(

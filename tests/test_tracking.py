@@ -20,7 +20,7 @@ from wdsearch import starvation
 from wdsearch.courier import Courier
 from wdsearch.delivery import deliver
 from wdsearch.serving import ui_command
-from wdsearch.spool import Record, Spool, locked, spool_paths
+from wdsearch.spool import Record, Spool, locked, open_elsewhere, spool_paths
 from wdsearch.starvation import Share
 from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
 
@@ -496,7 +496,9 @@ def test_what_another_machine_has_open_in_a_shared_folder_is_left_alone(tmp_path
     other.stop_writing()
     with locked(other.spool.path.with_suffix(".lock")):
         assert spool_paths(tmp_path, "shared") == [own.spool.path]
+        assert open_elsewhere(tmp_path, "shared") == 1
     assert spool_paths(tmp_path, "shared") == [own.spool.path, other.spool.path]
+    assert open_elsewhere(tmp_path, "shared") == 0
     for tracker in (own, other):
         tracker.stop_writing()
         tracker.spool.close()

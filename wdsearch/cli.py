@@ -256,13 +256,14 @@ def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -
 
         console = Console()
         with console.status("delivering to MLflow") as bar:
-            count = deliver(
+            count, elsewhere = deliver(
                 study,
                 Home(home),
                 storage,
                 lambda left, error: bar.update(f"{left} records left" + (f"; trying again: {error}" if error else "")),
             )
-        console.print(f"{count} records delivered" if count else "nothing was left to deliver")
+        others = f"; {elsewhere} other machines deliver their own" if elsewhere else ""
+        console.print((f"{count} records delivered" if count else "nothing was left to deliver") + others)
 
 
 def _version(wanted: bool) -> bool:

@@ -96,13 +96,17 @@ def _optunas_plots(result: StudyResult, tracker: Tracker) -> None:
 
 
 def _get_weights(result: StudyResult, factory: TrialFactory, note: Callable[[str], None], watch: Watch) -> None:
-    """The same trial gives the same weights, wherever it is trained."""
+    """The same trial gives the same weights, to the bit on machines of one kind."""
     best = result.best
     assert best is not None
     if not has_best_weights(result):
         note(f"the weights of trial {best.number}, the best, are not on this machine: it is trained again")
         token = result.optuna_study.user_attrs[TOKEN]
-        state = trained_again(factory, configuration_of(best.result), watch)
+        metrics, state = trained_again(factory, configuration_of(best.result), watch)
+        if metrics != best.result.metrics:
+            note(
+                "[yellow]warning[/yellow] here it ends with other numbers than there, and the weights are those of here"
+            )
         keep_weights(result.weights, token, best.number, best.values, state)
 
 

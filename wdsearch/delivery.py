@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wdsearch.courier import LIVE_EVERY_S, Courier, complain, warm_up
 from wdsearch.local_store import write_through
-from wdsearch.spool import Spool, is_locked, locked, spool_paths
+from wdsearch.spool import Spool, is_locked, locked, open_elsewhere, spool_paths
 from wdsearch.storage import Home
 from wdsearch.tracking import HASTE, PATIENCE, QUIET, interrupt, lock_of, shown_uri
 
@@ -45,16 +45,18 @@ def deliver(
 
 def sync(
     study: str, home: Home, storage: str | None = None, progress: Callable[[int, str | None], None] | None = None
-) -> int:
-    """Deliver what a study's runs have left behind in this folder; returns how many records were delivered.
+) -> tuple[int, int]:
+    """Deliver what a study's runs have left behind in this folder.
+
+    Returns how many records were delivered, and how many other machines still deliver their own.
 
     Raises StudyNotFoundError, and UndeliveredError with MLflow's reason if some could not be delivered.
     """
-    paths = spool_paths(home.path, study)
+    paths, elsewhere = spool_paths(home.path, study), open_elsewhere(home.path, study)
     if not paths:
         home.load(study, storage)  # says what is wrong with the name
     os.environ.update({name: os.environ.get(name, value) for name, value in (PATIENCE | QUIET).items()})
-    return sum(_sync_one(path, study, progress) for path in paths)
+    return sum(_sync_one(path, study, progress) for path in paths), elsewhere
 
 
 def _sync_one(path: Path, study: str, progress: Callable[[int, str | None], None] | None) -> int:

@@ -35,8 +35,9 @@ class Schedule:
 class Axes:
     """The keys that are varied, and what stands for λ*: the winner's λ, or where that is 0, one that acts.
 
-    Strengths that do the same are changed in proportion: those of a regularizer's groups, and `l2` with `weight_decay`, so that
-    at 0 nothing decays. `dropout` is empty if the network has no layer that drops.
+    A regularizer's groups are changed in proportion. Where `weight_decay` and `l2` both act, the other one goes down with the one
+    that is varied, so that at 0 nothing decays, but not up: it has a limit of its own. `dropout` is empty if the network has no
+    layer that drops.
     """
 
     decay: str
@@ -97,11 +98,13 @@ def _changed(winner: Configuration, changes: Mapping[str, float], lr: float | No
 
 
 def _varied(strengths: Mapping[str, float], key: str, value: float) -> dict[str, float]:
-    """A key at a value, and what does the same in proportion; if all is off, its regularizer's groups at the same value."""
+    """A key at a value, and its regularizer's groups in proportion, or at the same value if all are off; see `Axes`."""
     own, kind = strengths.get(key, 0.0), split_key(key)[0]
-    alike = {DECAY, COUPLED} if own and kind in (DECAY, COUPLED) else {kind}
-    others = [other for other in strengths if split_key(other)[0] in alike]
-    changed = {other: strengths[other] * (value / own) if own else value for other in others}
+    groups = [other for other in strengths if split_key(other)[0] == kind]
+    changed = {other: strengths[other] * (value / own) if own else value for other in groups}
+    if own and kind in (DECAY, COUPLED):
+        beside = [other for other in strengths if split_key(other)[0] in (DECAY, COUPLED) and other not in groups]
+        changed |= {other: strengths[other] * min(1.0, value / own) for other in beside}
     return changed | {key: value}
 
 

@@ -30,7 +30,7 @@ def stopped(study: str, found: Sequence[LaunchStatus]) -> list[str]:
 
 def status_lines(found: StudyStatus, launches: Sequence[LaunchStatus]) -> Group:
     """What `wdsearch status` prints: the study, and the launches that have not ended."""
-    return Group(status_table(found), *(_launch_line(one) for one in launches if one.may_be_open))
+    return Group(status_table(found), *(_launch_line(one) for one in launches if one.is_open or one.fault))
 
 
 def _launch_line(found: LaunchStatus) -> str:

@@ -151,11 +151,6 @@ class LaunchStatus:
         """Whether a job waits or runs."""
         return any(state in (WAITING, RUNNING) for state in self.states.values())
 
-    @property
-    def may_be_open(self) -> bool:
-        """Whether a job waits or runs, or might, for all its engine says."""
-        return self.is_open or bool(self.fault)
-
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         launch = self.launch

@@ -85,16 +85,16 @@ def configuration_of(result: Result) -> Configuration:
 
 def trained_again(
     factory: TrialFactory, settings: Configuration, watch: Watch = lambda share: None
-) -> dict[str, Tensor]:
-    """The weights with which a trial ended, trained as it was: with the study's own seed. `watch` is as in `replicate`."""
+) -> tuple[Metrics, dict[str, Tensor]]:
+    """How a trial ended, and with which weights, trained as it was: with the study's own seed. `watch` is as in `replicate`."""
     states: dict[str, Tensor] = {}
 
     def take(population: Population, number: int) -> dict[str, float]:
         states.update(population.state(number))
         return {}
 
-    _trained(factory, {"": settings}, 1, _Ends([""], factory.config.budget.epochs, watch, take))
-    return states
+    found = _trained(factory, {"": settings}, 1, _Ends([""], factory.config.budget.epochs, watch, take))
+    return found[""].metrics, states
 
 
 def reseeded(config: StudyConfig, data: L.LightningDataModule, seed: int) -> tuple[StudyConfig, L.LightningDataModule]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wdsearch.local_store import make_store
-from wdsearch.spool import Spool, spool_path, spool_paths
+from wdsearch.spool import Spool, spool_paths
 from wdsearch.tracking import QUIET, default_uri, experiment_link, local_uri
 
 STORAGE = "WDSEARCH_DASHBOARD_STORAGE"
@@ -40,10 +40,15 @@ class Server(NamedTuple):
 
 def mlflow_server(home: Path, study: str, port: int) -> Server:
     """What serves the page of a study's runs over a local store; of a remote MLflow the link alone."""
-    spool = Spool(next(iter(spool_paths(home, study)), spool_path(home, study)))
-    uri, experiment = spool.recall("uri") or default_uri(home), spool.recall("experiment") or ""
-    link = experiment_link(uri, experiment, port, spool.recall("shown"))
-    spool.close()
+    uri, experiment, shown = default_uri(home), "", None
+    for path in spool_paths(home, study):
+        spool = Spool(path)
+        known, found, view = (spool.recall(fact) for fact in ("uri", "experiment", "shown"))
+        spool.close()
+        if known:
+            uri, experiment, shown = known, found or "", view
+            break
+    link = experiment_link(uri, experiment, port, shown)
     if uri == local_uri(home) and not (home / "mlflow.db").exists():
         make_store(uri)
     command, environment = ui_command(home, uri, port)

@@ -39,8 +39,17 @@ def spool_paths(home: Path, study: str) -> list[Path]:
     Where several machines share the folder, what one of them has open is not for another: SQLite would lose records.
     """
     own = [spool_path(home, study), spool_path(home, study, platform.node())]
-    others = [path for path in sorted(own[0].parent.glob(f"{study}@*.db")) if path not in own]
-    return [path for path in own if path.exists()] + [path for path in others if not _is_open(path)]
+    return [path for path in own if path.exists()] + [path for path in _others(home, study) if not _is_open(path)]
+
+
+def open_elsewhere(home: Path, study: str) -> int:
+    """How many other machines have their spool of a study open in a folder: what waits there is theirs to deliver."""
+    return sum(map(_is_open, _others(home, study)))
+
+
+def _others(home: Path, study: str) -> list[Path]:
+    found = spool_path(home, study).parent.glob(f"{study}@*.db")
+    return sorted(path for path in found if path != spool_path(home, study, platform.node()))
 
 
 def _is_open(path: Path) -> bool:

@@ -6,19 +6,23 @@ from typing import Any
 
 from wdsearch.leases import Worker, workers
 from wdsearch.results import StudyResult, is_concluded, load_result, spent
-from wdsearch.spool import LOST, MODEL, Spool, is_locked, spool_paths
+from wdsearch.spool import LOST, MODEL, Spool, is_locked, open_elsewhere, spool_paths
 from wdsearch.storage import Home
 
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """A study now. `counts` are trials by what became of them; `budget` is in trials, `undelivered` in records."""
+    """A study now. `counts` are trials by what became of them; `budget` is in trials, `undelivered` in records.
+
+    `elsewhere` counts the machines that deliver their own records, which are not known here.
+    """
 
     result: StudyResult
     budget: int
     epochs: int
     workers: tuple[Worker, ...]
     undelivered: int
+    elsewhere: int
     delivery_error: str | None
     lost: str | None
     training: dict[int, int]
@@ -51,6 +55,7 @@ class StudyStatus:
             "baseline": _plain(baseline) if baseline else None,
             "workers": [asdict(worker) for worker in self.workers],
             "undelivered": self.undelivered,
+            "delivering_elsewhere": self.elsewhere,
             "delivery_error": self.delivery_error,
             "lost": self.lost,
             "link": self.result.link,
@@ -70,6 +75,7 @@ def study_status(study: str, home: Home, storage: str | None = None) -> StudySta
         epochs=int(budget.get("epochs", 0)),
         workers=tuple(workers(engine, opened._study_id, home.folder(study) / "workers")),
         undelivered=undelivered,
+        elsewhere=open_elsewhere(home.path, study),
         delivery_error=error,
         lost=lost,
         training={trial.number: max(trial.intermediate_values, default=0) for trial in running},

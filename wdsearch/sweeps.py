@@ -59,9 +59,9 @@ class Sweeps:
         return f"{counted(found.workers, 'worker')} on {found.engine}{told}"
 
     def resume(self, config: StudyConfig, study: str) -> str:
-        """Start workers again for a sweep whose workers on this machine were all killed, in words; empty if there is none.
+        """Start workers again for a sweep whose workers on this machine were killed, in words; empty if there is nothing to do.
 
-        A container's workers die with their scheduler, and a machine's when it starts anew; workers that were stopped stay so.
+        A container's workers die with their scheduler, a machine's with its power; those that were asked to end stay ended.
         """
         plan = config.schedule
         if plan is None or plan.on != LOCAL or self.here or not self._was_killed(study):
@@ -77,17 +77,13 @@ class Sweeps:
         if not here or self.at_work(study):
             return False
         found = study_status(study, self.home, self.storage)
-        return found.state != "done" and any(not worker.released for worker in found.workers)
+        return found.state != "done" and not (found.workers and all(worker.released for worker in found.workers))
 
     def at_work(self, study: str) -> bool:
-        """Whether a sweep's workers live, or wait for their turn, or may, for all their engine says."""
+        """Whether a sweep's workers live, or wait for their turn; who lives says so in the storage, whatever its engine says."""
         try:
-            state, launches = (
-                study_status(study, self.home, self.storage).state,
-                launched(study, self.home, self.storage),
-            )
-            open_ones = [one for one in launches if one.is_open or (one.fault and state != "done")]
-            return state == "running" or bool(open_ones)
+            alive = study_status(study, self.home, self.storage).state == "running"
+            return alive or any(one.is_open for one in launched(study, self.home, self.storage))
         except StudyNotFoundError:
             return False
 

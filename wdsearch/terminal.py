@@ -195,6 +195,8 @@ def status_table(status: StudyStatus) -> Group:
         )
     if result.best or result.baseline:
         lines.append(summary_table(result))
+    if status.elsewhere:
+        lines.append(f"{status.elsewhere} other machines deliver their own records to MLflow")
     if status.undelivered:
         reason = f": {status.delivery_error}" if status.delivery_error else ""
         lines.append(f"[yellow]{status.undelivered} records have not reached MLflow yet{reason}[/yellow]")

@@ -39,9 +39,21 @@ def test_an_outlier_stands_at_the_edge_instead_of_hiding_the_rest() -> None:
     assert found.high < 2.0
     assert found.place(1e6) == found.high
     assert found.clipped
-    assert scale(Axis("loss", beyond="outliers at the edge"), values).title == "loss (outliers at the edge)"
-    assert scale(Axis("loss", beyond="outliers at the edge"), values, tight=False).title == "loss"
+    assert scale(Axis("loss", beyond="outliers at the edge"), values).note == "outliers at the edge"
+    assert scale(Axis("loss", beyond="outliers at the edge"), values, tight=False).note == ""
     assert scale(Axis("loss"), values, tight=False).high > 1e6
+
+
+def test_both_who_draw_say_that_outliers_stand_at_the_edge() -> None:
+    x, far = tuple(float(place) for place in range(21)), (*(1.0 + 0.01 * place for place in range(20)), 1e6)
+    near = (*far[:-1], 1.2)
+    axis = Axis("loss", beyond="outliers at the edge")
+    panels = tuple(Panel(axis, (Series("trials", x, y),)) for y in (near, far))
+    drawn = Figure("gap", "gap", Axis("λ"), panels)
+    (note,) = [text for text in traces(as_html(drawn))[1]["annotations"] if text["text"]]
+    assert (note["text"], note["yref"]) == ("outliers at the edge", "y2 domain")
+    written = [[text.get_text() for text in axes.texts] for axes in draw(drawn).axes]
+    assert written == [[], ["outliers at the edge"]]
 
 
 @pytest.mark.parametrize("values", [[], [2.0], [0.0, 0.0], [math.nan], [1e-300, 1e300], [-5.0]])

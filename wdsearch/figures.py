@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 COMPLETE, PRUNED, BASELINE, BEST, CHOSEN, OTHER = "#1f5fa8", "#b9c4d0", "#c1440e", "#d98200", "#1b7f4d", "#7a5195"
 COLORS = (COMPLETE, BASELINE, CHOSEN, OTHER, BEST, "#4c8fa8")
 """For series that have no colour of their own, in this order."""
+NOTE = "#5b6b7b"
 POINTS, LINE, BARS, STAR = "points", "line", "bars", "star"
 BEYOND = 6.0
 """Interquartile ranges off the quartiles from where values stand at the edge of the axis."""
@@ -19,7 +20,7 @@ MOST_TICKS = 7
 class Axis:
     """One axis. The value `off` (0 or ∞) stands apart, at its end, under `off_label`; of `names` a value is the place.
 
-    `beyond` is added to the title where outliers stand at the edge.
+    `beyond` is written above the panel where outliers stand at the edge.
     """
 
     title: str
@@ -106,9 +107,9 @@ class Scale:
     ticks: tuple[tuple[float, str], ...] = field(default=())
 
     @property
-    def title(self) -> str:
-        """The axis's, and that outliers stand at its edge."""
-        return f"{self.axis.title} ({self.axis.beyond})" if self.clipped and self.axis.beyond else self.axis.title
+    def note(self) -> str:
+        """That outliers stand at the edge; empty where none do."""
+        return self.axis.beyond if self.clipped else ""
 
     def place(self, value: float) -> float | None:
         """The place of a value; None for one that has none, as NaN, or a negative one on a log axis."""

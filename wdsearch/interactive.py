@@ -3,7 +3,7 @@
 from itertools import chain
 from typing import Any
 
-from wdsearch.figures import BARS, COLORS, LINE, STAR, Figure, Panel, Scale, Series, scale
+from wdsearch.figures import BARS, COLORS, LINE, NOTE, STAR, Figure, Panel, Scale, Series, scale
 
 HEIGHT, PANEL, LOW_PANEL = 150, 230, 165
 """Pixels of what surrounds the panels, of each of one or two, and of each of more."""
@@ -30,7 +30,8 @@ def as_html(figure: Figure) -> str:
     for row, panel in enumerate(panels):
         y = scale(panel.y, _heights(panel))
         suffix = "" if row == 0 else str(row + 1)
-        layout[f"yaxis{suffix}"] = _axis(y, y.title) | {"domain": _domain(row, len(panels)), "anchor": "x"}
+        layout[f"yaxis{suffix}"] = _axis(y, panel.y.title) | {"domain": _domain(row, len(panels)), "anchor": "x"}
+        layout["annotations"] += [_note(y.note, suffix)] if y.note else []
         traces += [
             trace | {"yaxis": f"y{suffix}", "xaxis": "x"} for trace in _traces(figure, panel, x, y, row == 0, named)
         ]
@@ -75,9 +76,16 @@ def _layout(figure: Figure, x: Scale) -> dict[str, Any]:
         "hovermode": "closest",
         "dragmode": False,
         "shapes": shapes,
+        "annotations": [],
         "xaxis": _axis(x, figure.x.title) | {"anchor": f"y{len(figure.panels)}" if len(figure.panels) > 1 else "y"},
         "coloraxis": {"colorscale": RAMP, "colorbar": {"title": {"text": figure.shading, "side": "right"}}},
     }
+
+
+def _note(text: str, suffix: str) -> dict[str, Any]:
+    """A text above a panel, at its right end."""
+    place = {"xref": "x domain", "yref": f"y{suffix} domain", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
+    return place | {"text": text, "showarrow": False, "font": {"size": 11, "color": NOTE}}
 
 
 def _axis(axis: Scale, title: str) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def stop(study: str, home: Home, storage: str | None = None) -> list[LaunchStatu
 
 def _stopped(found: LaunchStatus) -> LaunchStatus:
     left = [job for job, state in found.states.items() if state != ENDED]
-    if found.fault or not _is_reachable(found.launch):
+    if not _is_reachable(found.launch):
         return found
     launcher, options = _engine_of(found.launch)
     try:

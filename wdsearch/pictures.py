@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wdsearch.figures import BARS, COLORS, LINE, STAR, Figure, Panel, Scale, Series, scale
+from wdsearch.figures import BARS, COLORS, LINE, NOTE, STAR, Figure, Panel, Scale, Series, scale
 
 WIDTH, PANEL, BAR = 8.0, 2.6, 0.42
 """Inches of a figure's width, and of the height of a panel and of a bar."""
@@ -114,7 +114,9 @@ def _draw_panel(axes: Any, figure: Figure, panel: Panel, x: Scale) -> None:
     for level in panel.levels:
         axes.axhline(y.place(level.value), color=level.color, linestyle="--", linewidth=1.2)
     axes.set_ylim(y.low, y.high)
-    axes.set_ylabel(y.title)
+    axes.set_ylabel(panel.y.title)
+    if y.note:
+        axes.text(1.0, 1.0, y.note, transform=axes.transAxes, ha="right", va="bottom", fontsize="small", color=NOTE)
     axes.spines[["top", "right"]].set_visible(False)
     if panel.heat is None:
         axes.grid(alpha=0.25)

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -268,19 +268,20 @@ class Sweeps:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
-        self.resumed: list[str] = []
+        self.killed: set[str] = set()
         self.busy: set[str] = set()
         self.refuses: Exception | None = None
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def begin(self, config: object, fire: Fire) -> str:
         if self.refuses:
             raise self.refuses
+        self.meanwhile()
         self.begun.append(fire.study)
         return "begun"
 
-    def resume(self, config: object, study: str) -> str:
-        self.resumed.append(study)
-        return "1 worker on local"
+    def was_killed(self, config: object, study: str) -> bool:
+        return study in self.killed
 
     def at_work(self, study: str) -> bool:
         return study in self.busy
@@ -366,13 +367,22 @@ def test_of_all_that_were_missed_each_waits_for_the_one_before(bench: Bench) -> 
     assert bench.states() == [("01T0200Z", LAUNCHED), ("02T0200Z", LAUNCHED)]
 
 
-def test_a_scheduler_that_starts_looks_once_whether_workers_of_the_last_sweep_were_killed(bench: Bench) -> None:
+def test_of_schedulers_that_start_one_launches_again_a_last_sweep_whose_workers_were_killed(bench: Bench) -> None:
     write(bench.folder / "studies")
+    sweep = "tiny.20260601T0200Z"
     bench.run(bench.scheduler(), 2.5, step_s=POLL_S)
-    assert bench.sweeps.resumed == []
+    assert bench.sweeps.begun == [sweep]
     bench.run(bench.scheduler(), 0.5, step_s=POLL_S)
-    assert bench.sweeps.resumed == ["tiny.20260601T0200Z"]
-    assert any("workers were killed, others go on: 1 worker on local" in line for line in bench.lines)
+    assert bench.sweeps.begun == [sweep], "its workers live"
+    bench.sweeps.killed = {sweep}
+    both = [bench.scheduler(), bench.scheduler()]
+    bench.sweeps.meanwhile = both[1].tick  # while the first is at it
+    both[0].tick()
+    assert bench.sweeps.begun == [sweep] * 2
+    assert bench.states() == [("01T0200Z", LAUNCHED)]
+    assert any("workers were killed: others go on" in line for line in bench.lines)
+    bench.run(both[0], 0.5, step_s=POLL_S)
+    assert bench.sweeps.begun == [sweep] * 2, "a scheduler looks once"
 
 
 @pytest.mark.slow
@@ -384,7 +394,8 @@ def test_a_sweep_whose_workers_were_killed_goes_on_and_one_that_was_stopped_does
     assert made.once()
     (name,) = made.latest()
     (config,) = [entry.config for entry in made.timetables.entries()]
-    assert sweeps.resume(config, name) == "", "its worker lives"
+    (fire,) = made.fires.of(config.study)
+    assert not sweeps.was_killed(config, name), "its worker lives"
     limit = time.monotonic() + 100
     while not study_status(name, home).training:
         assert time.monotonic() < limit
@@ -394,14 +405,15 @@ def test_a_sweep_whose_workers_were_killed_goes_on_and_one_that_was_stopped_does
     while sweeps.at_work(name):
         assert time.monotonic() < limit
         time.sleep(0.2)
-    assert sweeps.resume(config, name) == "1 worker on local"
-    assert sweeps.resume(config, name) == ""
+    assert sweeps.was_killed(config, name)
+    assert sweeps.begin(config, fire) == "1 worker on local"
+    assert not sweeps.was_killed(config, name)
     while not any(worker.alive for worker in study_status(name, home).workers):
         assert time.monotonic() < limit
         time.sleep(0.2)
     stop(name, home)
     assert not sweeps.at_work(name)
-    assert sweeps.resume(config, name) == ""
+    assert not sweeps.was_killed(config, name)
 
 
 def test_a_sweep_that_is_late_by_less_than_a_minute_is_not_missed(bench: Bench) -> None:

@@ -38,10 +38,10 @@ class Launching(Protocol):
     """What starts sweeps, and says whether they are at work: `sweeps.Sweeps`."""
 
     def begin(self, config: StudyConfig, fire: Fire) -> str:
-        """Start a fire's sweep, unless that was done before; in words."""
+        """Start a fire's sweep, or workers again for one whose own were killed, unless that was done before; in words."""
 
-    def resume(self, config: StudyConfig, study: str) -> str:
-        """Start workers again for a sweep whose own were killed, in words; empty if there is nothing to do."""
+    def was_killed(self, config: StudyConfig, study: str) -> bool:
+        """Whether a sweep's workers were killed, so that others must be started."""
 
     def at_work(self, study: str) -> bool:
         """Whether a sweep has workers."""
@@ -137,15 +137,11 @@ class Scheduler:
         return MISSED, f"no scheduler ran then (catch_up: {entry.plan.catch_up})"
 
     def _resume(self, entry: Entry) -> None:
-        """What this machine was at when it, or this scheduler's container, went down."""
+        """What this machine was at when it, or this scheduler's container, went down: claimed, and launched again."""
         for fire in self.fires.of(entry.family, [LAUNCHED])[-1:]:
-            try:
-                if told := self.sweeps.resume(entry.config, fire.study):
-                    self._log(fire, "workers were killed, others go on", told)
-            except Exception as error:
-                if _passes(error):
-                    raise
-                self._log(fire, "workers were killed, and none could be started", str(error))
+            if self.sweeps.was_killed(entry.config, fire.study) and (taken := self.fires.take(fire)):
+                self._log(fire, "workers were killed", "others go on")
+                self._launch(entry, taken)
 
     def _attend(self, entry: Entry) -> None:
         """Launch what has waited long enough: for the sweep before it, or for a scheduler that is silent."""

@@ -35,12 +35,15 @@ class Sweeps:
         self.home, self.storage, self.here = home, storage, here
 
     def begin(self, config: StudyConfig, fire: Fire) -> str:
-        """Begin the sweep of a fire and start its workers, unless that was done before; says which.
+        """Begin the sweep of a fire and start its workers, unless that was done before and they were not killed; says which.
 
         Raises what `launch` raises, EngineError as well for an engine that starts nothing itself.
         """
         plan = config.schedule
         assert plan is not None
+        if self.was_killed(config, fire.study):
+            found = launch(fire.study, plan.on, plan.workers, plan.options, home=self.home.path, storage=self.storage)
+            return f"{counted(found.workers, 'worker')} on {found.engine}"
         if self._is_begun(fire.study):
             return "its workers had been started already"
         if engine_of(plan.on).renders and not self.here:
@@ -58,18 +61,13 @@ class Sweeps:
         )  # fmt: skip
         return f"{counted(found.workers, 'worker')} on {found.engine}{told}"
 
-    def resume(self, config: StudyConfig, study: str) -> str:
-        """Start workers again for a sweep whose workers on this machine were killed, in words; empty if there is nothing to do.
+    def was_killed(self, config: StudyConfig, study: str) -> bool:
+        """Whether a sweep's workers on this machine were killed before it was done.
 
         A container's workers die with their scheduler, a machine's with its power; those that were asked to end stay ended.
         """
-        plan = config.schedule
-        if plan is None or plan.on != LOCAL or self.here or not self._was_killed(study):
-            return ""
-        found = launch(study, plan.on, plan.workers, plan.options, home=self.home.path, storage=self.storage)
-        return f"{counted(found.workers, 'worker')} on {found.engine}"
-
-    def _was_killed(self, study: str) -> bool:
+        if config.schedule is None or config.schedule.on != LOCAL or self.here:
+            return False
         try:
             here = any(one.launch.node == platform.node() for one in launched(study, self.home, self.storage))
         except StudyNotFoundError:

@@ -113,7 +113,7 @@ def deliver_here(patch: Callable[[Any, str, Any], None]) -> None:
     """Let a process that has imported mlflow tell it all at a study's end; deliveries beside have tests of their own."""
     patch(Tracker, "_deliver_beside", _nobody)
     patch(Tracker, "close", _deliver_and_close)
-    patch(courier, "make_store", _copy_store)
+    patch(courier, "make_store", copy_store)
 
 
 def _nobody(*_: object) -> "subprocess.Popen[bytes]":
@@ -132,7 +132,8 @@ def _deliver_and_close(tracker: Tracker, *args: float, **options: Any) -> Delive
     return DELIVERY["close"](tracker, *args, **options)
 
 
-def _copy_store(uri: str) -> None:
+def copy_store(uri: str) -> None:
+    """Make an MLflow store unless there is one: a copy of an empty one in the tests, where making one would take seconds."""
     path = Path(uri.removeprefix("sqlite:///"))
     if EMPTY_STORE not in os.environ:
         make_store(uri)

@@ -5,13 +5,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from endure import Server
 from processes import command
 from sqlalchemy.exc import OperationalError
 from test_search import STUDY
@@ -181,10 +179,8 @@ def test_a_changed_file_does_not_continue_another_study(tmp_path: Path) -> None:
 def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(FILE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    server = Server(tmp_path)
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": server.uri}
     here = {"folder": tmp_path, "environment": environment}
     code = "import sys, wdsearch.tracking as t; t.Tracker.close.__defaults__ = (3.0, None); import wdsearch.cli as c; c.main()"
     run = [sys.executable, "-c", code, "run", "study.yaml", "--home", "h"]
@@ -195,19 +191,11 @@ def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
     assert "records have not reached MLflow yet" in " ".join(status.split())
     done = command("sync", "tiny", "--home", "h", **here)
     assert (done.returncode, "could not be delivered" in done.stderr) == (1, True), done.stderr
-    server = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    server += ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--artifacts-destination", str(tmp_path)]
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(server, stdout=log, stderr=log)
+    server.up()
     try:
-        for _ in range(600):  # the server takes a while
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                break
-            time.sleep(0.5)
         done = command("sync", "tiny", "--home", "h", **here)
         assert done.returncode == 0, done.stderr
         assert "nothing was left" in command("sync", "tiny", "--home", "h", **here).stdout
     finally:
-        process.terminate()
-        process.wait()
+        server.down()
     assert "records have not reached" not in command("status", "tiny", "--home", "h", **here).stdout

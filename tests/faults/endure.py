@@ -29,7 +29,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from processes import start
+from processes import copy_store, start
 
 STUDY = {
     "study": "endured",
@@ -61,6 +61,7 @@ class Server:
 
     def up(self) -> None:
         """Start it, and wait until it answers."""
+        copy_store(f"sqlite:///{self.folder / 'server.db'}")
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]

@@ -32,10 +32,10 @@ from processes import DELIVERY, EMPTY_STORE, deliver_here
 
 from wdsearch import conclusion
 from wdsearch.cohort import TrialEpoch
-from wdsearch.local_store import make_store
 from wdsearch.module import RegularizedModule
 from wdsearch.plots import TrialPicture
 from wdsearch.population import Population
+from wdsearch.stores import make_store
 from wdsearch.tracking import Tracker
 
 LONGEST = (

@@ -51,9 +51,9 @@ class Postgres:
         """A storage's URL, as a user would write it."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
 
-    def create(self, database: str) -> str:
-        """An empty database, and its URL."""
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, database)
+    def create(self, database: str, *options: str) -> str:
+        """An empty database, and its URL; `options` are createdb's."""
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, *options, database)
         return self.url(database)
 
     def start(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from wdsearch import courier
 from wdsearch.delivery import deliver
-from wdsearch.local_store import make_store
+from wdsearch.stores import make_store
 from wdsearch.tracking import Delivery, Tracker
 
 TESTS = Path(__file__).parent

@@ -150,3 +150,11 @@ def test_a_batch_is_one_transaction_whatever_its_size(study: optuna.Study, act: 
     finally:
         event.remove(Engine, "commit", count)
     assert len(commits) == 1
+
+
+@pytest.mark.skipif(not postgres.binaries(), reason="no PostgreSQL")
+def test_a_database_that_knows_of_no_encoding_keeps_texts(server: postgres.Postgres) -> None:
+    url = full_url(server.create("ascii", "--encoding=SQL_ASCII", "--template=template0", "--locale=C"))
+    study = optuna.create_study(storage=open_database(url), study_name="Größe")
+    study.set_user_attr("key", "λ")
+    assert optuna.load_study(storage=open_database(url), study_name="Größe").user_attrs == {"key": "λ"}

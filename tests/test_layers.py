@@ -22,7 +22,7 @@ LAYERS = [
     "catalog",
     "editor_schema",
     "scaffold",
-    "space view",
+    "space",
     "dimensions",
     "checks",
     "config",
@@ -43,6 +43,7 @@ LAYERS = [
     "solo",
     "slots",
     "leases launches fires spool",
+    "view",
     "database",
     "storage",
     "storage_check",
@@ -50,7 +51,8 @@ LAYERS = [
     "status flags charts trend",
     "importance claim_charts sweep_charts weights",
     "exporting",
-    "tracking plots local_store",
+    "tracking plots",
+    "stores",
     "terminal serving",
     "overviews description answer",
     "page",
@@ -108,7 +110,7 @@ def test_two_files_import_mlflow_and_one_reads_yaml() -> None:
         module: {layer(p) for p in FILES if any(n.split(".")[0] == module for n in imports(p))}
         for module in ("mlflow", "yaml")
     }
-    assert users["mlflow"] == {"courier", "local_store"}
+    assert users["mlflow"] == {"courier", "stores"}
     assert users["yaml"] <= {"studyfile", "cli"}, "cli only writes it"
 
 

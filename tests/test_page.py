@@ -31,10 +31,11 @@ from wdsearch.config import load_study
 from wdsearch.delivery import deliver
 from wdsearch.report import report, write_report
 from wdsearch.serving import ui_command
+from wdsearch.spool import VIEW
 from wdsearch.storage import Home
 from wdsearch.texts import Texts
 from wdsearch.tracking import Tracker
-from wdsearch.view import LOSSES, VIEW, saved_views
+from wdsearch.view import LOSSES, saved_views
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STUDY = {

@@ -15,14 +15,18 @@ import pytest
 from conftest import delivered_beside
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Run
+from test_search import STUDY
 
 from wdsearch import starvation
+from wdsearch.config import load_study
 from wdsearch.courier import Courier
 from wdsearch.delivery import deliver
 from wdsearch.serving import ui_command
-from wdsearch.spool import Record, Spool, locked, open_elsewhere, spool_paths
+from wdsearch.spool import VIEW, Record, Spool, locked, open_elsewhere, spool_paths
 from wdsearch.starvation import Share
+from wdsearch.stores import find_page
 from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
+from wdsearch.view import saved_views
 
 pytestmark = [
     pytest.mark.usefixtures("_delivered_beside"),
@@ -260,6 +264,16 @@ def test_who_has_told_all_does_not_wait_for_others_who_still_write(home: Path) -
     searching.log("trial-0", 4, values(4))
     assert end(searching, epochs=5).close().undelivered == 0
     assert_complete(local_uri(home), epochs=5)
+
+
+def test_a_delivery_that_cannot_import_mlflow_is_said_to_have_died(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "broken" / "mlflow").mkdir(parents=True)
+    (home / "broken" / "mlflow" / "__init__.py").write_text("raise ImportError('half installed')")
+    monkeypatch.setenv("PYTHONPATH", str(home / "broken"), prepend=os.pathsep)
+    delivery = end(begin(home, epochs=1), epochs=1).close()
+    assert delivery.undelivered
+    assert delivery.error == "the process that tells it ended with 1"
+    assert "half installed" in delivery.log.read_text()
 
 
 def test_records_of_a_deleted_study_do_not_get_into_the_next_of_its_name(home: Path) -> None:
@@ -504,6 +518,32 @@ def test_what_another_machine_has_open_in_a_shared_folder_is_left_alone(tmp_path
         tracker.spool.close()
 
 
+def test_a_machine_that_told_nothing_finds_a_studys_page_and_adds_to_its_run(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_uri(home))  # for the other one, MLflow is elsewhere
+    views = saved_views(load_study(STUDY), "accuracy", 0)
+    searching = Tracker(home, "small", node="one")
+    searching.start_study({}, {}, {}, views, token="1a2b")
+    searching.end_study({}, {})
+    assert deliver_here(searching).undelivered == 0
+    report = home / "report.html"
+    report.write_text("what was found")
+    assert Tracker.of_study(tmp_path_factory.mktemp("other"), "small") is None
+    for token, note in (("1a2b", None), ("gone", "MLflow has no run of this study, so nothing was added to it")):
+        adding = Tracker.of_study(tmp_path_factory.mktemp("other"), "small", "two", token)
+        assert adding is not None
+        adding.log_artifact(report)
+        adding.start_delivery()
+        delivery = deliver_here(adding)
+        assert (delivery.undelivered, delivery.note) == (0, note)
+    (run,) = runs(local_uri(home)).values()
+    files = MlflowClient(local_uri(home)).list_artifacts(run.info.run_id)
+    assert [file.path for file in files] == ["report.html"]
+    assert find_page(local_uri(home), "small") == (run.info.experiment_id, VIEW)
+    assert find_page(local_uri(home), "none") == ("", None)
+
+
 def test_a_trial_has_one_run_also_if_the_machine_that_lost_it_tells_of_it_later(tmp_path: Path) -> None:
     lost, taken = (Tracker(tmp_path, "moved", node=node) for node in ("lost", "taken"))
     for tracker, inherited in ((lost, False), (taken, True)):
@@ -526,7 +566,7 @@ def test_a_trial_has_one_run_also_if_the_machine_that_lost_it_tells_of_it_later(
 
 
 def test_a_store_is_whole_though_one_who_made_it_died_and_two_make_it_at_once(tmp_path: Path) -> None:
-    making = [sys.executable, "-c", f"from wdsearch.local_store import make_store; make_store({local_uri(tmp_path)!r})"]
+    making = [sys.executable, "-c", f"from wdsearch.stores import make_store; make_store({local_uri(tmp_path)!r})"]
     begun = subprocess.Popen(making, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("spool/.store/*.db")):
         time.sleep(0.01)

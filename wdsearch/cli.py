@@ -1,8 +1,7 @@
 """The command line: each command calls one library function."""
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-WATCH_EVERY_S = 2.0
 EXIT_CODES = {
     "StudyFileError": 2,
     "StudyNotFoundError": 2,
@@ -70,6 +68,7 @@ class Format(StrEnum):
 def run(
     file: StudyFile,
     overrides: Overrides = None,
+    log: Annotated[bool, typer.Option("--log", help="Without a terminal: say now and then how far it is.")] = False,
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
@@ -86,7 +85,8 @@ def run(
         from wdsearch.search import run as search
         from wdsearch.terminal import conclusion
     with _clear_errors():
-        result = search(file, overrides or [], home=home, storage=storage, tracker=tracker)
+        shown: Any = "lines" if log else True
+        result = search(file, overrides or [], home=home, storage=storage, tracker=tracker, progress=shown)
         console.print(*conclusion(result), sep="\n", soft_wrap=True)
 
 
@@ -219,30 +219,16 @@ def status(
 ) -> None:
     """How far a study is: trials, workers, the best so far, what has yet to reach MLflow."""
     with _clear_errors():
-        from wdsearch.launching import launched
-        from wdsearch.status import study_status
+        from wdsearch.fleet import show_status, status_record
         from wdsearch.storage import Home
 
         place = Home(home)
-        found, launches = study_status(study, place, storage), launched(study, place, storage)
         if as_json:
             import json
 
-            typer.echo(json.dumps(found.as_dict() | {"launches": [one.as_dict() for one in launches]}, indent=2))
+            typer.echo(json.dumps(status_record(study, place, storage), indent=2))
         else:
-            from rich.console import Console
-            from rich.live import Live
-
-            from wdsearch.fleet import status_lines
-
-            if not watch:
-                Console().print(status_lines(found, launches))
-                return
-            with Live(status_lines(found, launches), auto_refresh=False) as live, suppress(KeyboardInterrupt):
-                while found.state == "running" or any(one.is_open for one in launches):
-                    time.sleep(WATCH_EVERY_S)
-                    found, launches = study_status(study, place, storage), launched(study, place, storage)
-                    live.update(status_lines(found, launches), refresh=True)
+            show_status(study, place, storage, watch)
 
 
 @app.command(rich_help_panel=PANELS["search"], epilog="Example: wdsearch sync mnist1d")

@@ -13,13 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from wdsearch.local_store import make_store, write_ahead
 from wdsearch.plots import TrialPicture
 from wdsearch.spool import LOST, MODEL, STUDY, Record, Spool, now_ms
+from wdsearch.stores import VIEW_TAG, make_store, write_ahead
 
 LIVE_EVERY_S = 10.0
 PARAM_LIMIT, TAG_LIMIT = 6000, 8000
-VIEW_TAG = "mlflow.sharedViewState."
 VIEWED = ("3.17",)
 """Versions of MLflow, to the second number, whose page was looked at with a saved view."""
 REFUSALS = {
@@ -135,6 +134,10 @@ class Courier:
         params = {name: value[:PARAM_LIMIT] for name, value in _merged(records, "params").items()}
         tags = {name: value[:TAG_LIMIT] for name, value in _merged(records, "tags").items()}
         run = self._known(key)
+        if run is None and all(record.kind == "artifact" for record in records):
+            complain(self.spool, "MLflow has no run of this study, so nothing was added to it", LOST)
+            self.spool.delivered(records)
+            return
         if run is None:
             run, tags = self._create(key, records, tags), {}
         elif any(record.kind == "start" for record in records):

@@ -130,6 +130,7 @@ def forget_study(engine: Engine, study_id: int) -> None:
 _POSTGRESQL = {
     "application_name": "wdsearch",
     "connect_timeout": 10,
+    "client_encoding": "utf8",  # also where the database itself, made as SQL_ASCII, knows of none
     # a server that vanished without a word, behind a firewall or a cable: known after a minute instead of a quarter of an hour
     "keepalives_idle": 30,
     "keepalives_interval": 10,

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from wdsearch.courier import LIVE_EVERY_S, Courier, complain, warm_up
-from wdsearch.local_store import write_through
-from wdsearch.spool import Spool, is_locked, locked, open_elsewhere, spool_paths
+from wdsearch.spool import Spool, interrupt, is_locked, lock_of, locked, open_elsewhere, spool_paths
 from wdsearch.storage import Home
-from wdsearch.tracking import HASTE, PATIENCE, QUIET, interrupt, lock_of, shown_uri
+from wdsearch.stores import write_through
+from wdsearch.tracking import HASTE, PATIENCE, QUIET, shown_uri
 
 QUIET_S = 20.0  # so long nobody looks yet; a short study is delivered at its end, when no training is held up
 DUTY = 0.05  # share of the time that delivery may take while training goes on

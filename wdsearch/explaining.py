@@ -25,7 +25,7 @@ from wdsearch.restoring import restored
 from wdsearch.results import EXPLANATION, StudyResult, load_result, winner
 from wdsearch.search import prepare, quiet_libraries
 from wdsearch.space import Configuration
-from wdsearch.storage import Home, check_same, clear_storage_errors, identity
+from wdsearch.storage import TOKEN, Home, check_same, clear_storage_errors, identity
 from wdsearch.terminal import SearchProgress
 from wdsearch.tracking import Tracker
 
@@ -74,7 +74,8 @@ def explain(
         claims, epochs = claims_of(evidence), config.budget.epochs
         found = Explanation(study, best.number, epochs, seeds, plan.axes.decay, evidence.outcomes, claims)
         _keep(found, result)
-        _track(found.study, result.folder / FILE, place, bar)
+        token = result.optuna_study.user_attrs.get(TOKEN, "")
+        _track(Tracker.of_study(place.path, study, place.node(storage), token), result.folder / FILE, bar)
     return found
 
 
@@ -181,9 +182,8 @@ def _keep(found: Explanation, result: StudyResult) -> None:
     os.replace(new, result.folder / FILE)
 
 
-def _track(study: str, path: Path, place: Home, bar: SearchProgress) -> None:
-    """The file on the study's run in MLflow, if this folder knows of one."""
-    tracker = Tracker.of_study(place.path, study)
+def _track(tracker: Tracker | None, path: Path, bar: SearchProgress) -> None:
+    """The file on the study's run in MLflow, if there is one."""
     if tracker is None:
         return
     tracker.log_artifact(path, "explain")
@@ -193,4 +193,4 @@ def _track(study: str, path: Path, place: Home, bar: SearchProgress) -> None:
     if delivery.note:
         bar.note(f"[yellow]warning[/yellow] {delivery.note}")
     if delivery.undelivered:
-        bar.note(f"[yellow]warning[/yellow] the explanation has not reached MLflow yet: wdsearch sync {study}")
+        bar.note(f"[yellow]warning[/yellow] the explanation has not reached MLflow yet: wdsearch sync {tracker.study}")

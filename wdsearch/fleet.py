@@ -1,14 +1,21 @@
 """What a person reads in the terminal of a study's launched workers."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 
-from wdsearch.launching import LaunchStatus, Started
-from wdsearch.status import StudyStatus
+from wdsearch.launching import LaunchStatus, Started, launched
+from wdsearch.status import StudyStatus, study_status
+from wdsearch.storage import Home
 from wdsearch.terminal import status_table
+
+WATCH_EVERY_S = 2.0
 
 
 def started(found: Started) -> list[str]:
@@ -28,8 +35,27 @@ def stopped(study: str, found: Sequence[LaunchStatus]) -> list[str]:
     return [*lines, f"next            [bold]wdsearch launch {study}[/bold]  (goes on: nothing is lost)"]
 
 
-def status_lines(found: StudyStatus, launches: Sequence[LaunchStatus]) -> Group:
-    """What `wdsearch status` prints: the study, and the launches that have not ended."""
+def status_record(study: str, home: Home, storage: str | None) -> dict[str, Any]:
+    """What `wdsearch status --json` prints."""
+    found, launches = study_status(study, home, storage), launched(study, home, storage)
+    return found.as_dict() | {"launches": [one.as_dict() for one in launches]}
+
+
+def show_status(study: str, home: Home, storage: str | None, watch: bool) -> None:
+    """What `wdsearch status` prints; with `watch` anew until nobody works, or Ctrl-C."""
+    found, launches = study_status(study, home, storage), launched(study, home, storage)
+    if not watch:
+        Console().print(_status_lines(found, launches))
+        return
+    with Live(_status_lines(found, launches), auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while found.state == "running" or any(one.is_open for one in launches):
+            time.sleep(WATCH_EVERY_S)
+            found, launches = study_status(study, home, storage), launched(study, home, storage)
+            live.update(_status_lines(found, launches), refresh=True)
+
+
+def _status_lines(found: StudyStatus, launches: Sequence[LaunchStatus]) -> Group:
+    """The study, and the launches that have not ended."""
     return Group(status_table(found), *(_launch_line(one) for one in launches if one.is_open or one.fault))
 
 

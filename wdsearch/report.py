@@ -20,7 +20,7 @@ from wdsearch.page import Content, body
 from wdsearch.pictures import chinese_font, draw
 from wdsearch.provenance import VERSIONS, provenance
 from wdsearch.results import StudyResult, explanation_of, load_result, spent
-from wdsearch.storage import Home
+from wdsearch.storage import TOKEN, Home
 from wdsearch.sweep_charts import sweeps_chart
 from wdsearch.texts import Texts
 from wdsearch.timetable import FAMILY
@@ -58,7 +58,8 @@ def report(
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes(written.page.read_bytes())
-    tracker = Tracker.of_study(home.path, study)
+    token = result.optuna_study.user_attrs.get(TOKEN, "")
+    tracker = Tracker.of_study(home.path, study, home.node(storage), token)
     if tracker is None:
         return written, None
     log_report(tracker, written)

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from wdsearch.local_store import make_store
 from wdsearch.spool import Spool, spool_paths
+from wdsearch.stores import find_page, make_store
 from wdsearch.tracking import QUIET, default_uri, experiment_link, local_uri
 
 STORAGE = "WDSEARCH_DASHBOARD_STORAGE"
@@ -48,6 +48,8 @@ def mlflow_server(home: Path, study: str, port: int) -> Server:
         if known:
             uri, experiment, shown = known, found or "", view
             break
+    if not experiment and uri.startswith("http"):
+        experiment, shown = find_page(uri, study)
     link = experiment_link(uri, experiment, port, shown)
     if uri == local_uri(home) and not (home / "mlflow.db").exists():
         make_store(uri)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 STUDY, LOST = "study", "lost"
+VIEW = "wdsearch"
+"""Key of the saved view in which a study's page opens."""
 MODEL = "model"
 """Key of the best trial's network, which is delivered last, and for which nobody waits."""
 _SCHEMA = """
@@ -190,3 +192,17 @@ class Spool:
 def now_ms() -> int:
     """Milliseconds since 1970, as MLflow counts."""
     return time.time_ns() // 1_000_000
+
+
+def lock_of(spool: Spool, writer: str) -> Path:
+    """The file that a writer keeps locked while it lives."""
+    return spool.path.with_name(f"{spool.path.stem}.{writer}.lock")
+
+
+def interrupt(spool: Spool, writer: str) -> None:
+    """End the runs that a writer left open; continuing the study opens them again."""
+    unended = [key for key, owner in spool.facts("open").items() if owner == writer]
+    body = {"status": "KILLED", "metrics": {}, "tags": {"wdsearch.state": "INTERRUPTED"}, "step": 0, "time": now_ms()}
+    spool.append([(key, "end", body) for key in unended], {f"open {key}": "" for key in unended})
+    spool.forget(f"writer {writer}")
+    lock_of(spool, writer).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from wdsearch.database import shown_url
 from wdsearch.objective import Result
-from wdsearch.spool import LOST, MODEL, STUDY, Spool, now_ms, spool_path, spool_paths
+from wdsearch.spool import LOST, MODEL, STUDY, Spool, interrupt, lock_of, now_ms, spool_path, spool_paths
 from wdsearch.starvation import Share
 
 PAGE = "WDSEARCH_MLFLOW_PAGE"
@@ -27,7 +27,6 @@ PORT = 5000
 STALLED_S = 15.0
 HASTE = "--haste"
 """Option of a delivery that does not step aside for others."""
-INTERRUPTED = "INTERRUPTED"
 QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -77,8 +76,11 @@ class Tracker:
         self._unawaited = MODEL
 
     @classmethod
-    def of_study(cls, home: Path, study: str) -> "Tracker | None":
-        """What adds to the run of a study where its runs are; None if it has no run in MLflow."""
+    def of_study(cls, home: Path, study: str, node: str = "", token: str = "") -> "Tracker | None":
+        """What adds to the run of a study where its runs are; None if it has no run in MLflow.
+
+        A `node` of several that told MLflow nothing yet finds the run there by the study's token.
+        """
         for path in spool_paths(home, study):
             spool = Spool(path)
             uri, waits = spool.recall("uri"), STUDY in spool.waiting()
@@ -87,7 +89,11 @@ class Tracker:
             removed = uri == local_uri(home) and not (home / "mlflow.db").exists()
             if known and (waits or not removed):
                 return cls(home, study, uri, node=path.stem.removeprefix(study).removeprefix("@"))
-        return None
+        if not (node and token) or default_uri(home) == local_uri(home):
+            return None
+        tracker = cls(home, study, node=node)
+        tracker.spool.remember("token", token)
+        return tracker
 
     def _move(self, home: Path) -> None:
         """In another MLflow there are none of the runs made so far."""
@@ -251,7 +257,8 @@ class Tracker:
         return self._delivery(self.spool.left(self._unawaited, last))
 
     def _delivery(self, left: int) -> Delivery:
-        experiment, error = self.spool.recall("experiment"), self.spool.recall("error")
+        experiment, code = self.spool.recall("experiment"), self._process.poll() if self._process else None
+        error = self.spool.recall("error") or (f"the process that tells it ended with {code}" if code else None)
         link = experiment_link(self.uri, experiment, view=self.spool.recall("shown")) if experiment else None
         run, notes = self.spool.recall(f"run {STUDY}"), [self.spool.recall(fact) for fact in ("note", LOST)]
         note = "; ".join(one for one in notes if one) or None
@@ -272,20 +279,6 @@ class Tracker:
             )
 
 
-def lock_of(spool: Spool, writer: str) -> Path:
-    """The file that a writer keeps locked while it lives."""
-    return spool.path.with_name(f"{spool.path.stem}.{writer}.lock")
-
-
-def interrupt(spool: Spool, writer: str) -> None:
-    """End the runs that a writer left open; continuing the study opens them again."""
-    unended = [key for key, owner in spool.facts("open").items() if owner == writer]
-    body = {"status": "KILLED", "metrics": {}, "tags": {"wdsearch.state": INTERRUPTED}, "step": 0, "time": now_ms()}
-    spool.append([(key, "end", body) for key in unended], {f"open {key}": "" for key in unended})
-    spool.forget(f"writer {writer}")
-    lock_of(spool, writer).unlink(missing_ok=True)
-
-
 def local_uri(home: Path) -> str:
     """A SQLite file in the home folder."""
     return f"sqlite:///{home.absolute() / 'mlflow.db'}"
@@ -297,13 +290,16 @@ def default_uri(home: Path, given: str | None = None) -> str:
 
 
 def experiment_link(uri: str, experiment: str, port: int = PORT, view: str | None = None) -> str:
-    """The page of a study's runs, in its saved view, without login; MLflow opens in another mode without `workflowType`.
+    """The page of a study's runs in its saved view, without login; MLflow's first page without an experiment.
 
-    A server is where `$WDSEARCH_MLFLOW_PAGE` says, for people may reach it by another name than workers do.
+    MLflow opens in another mode without `workflowType`. A server is where `$WDSEARCH_MLFLOW_PAGE` says, for people may reach
+    it by another name than workers do.
     """
     base = f"http://127.0.0.1:{port}"
     if uri.startswith("http"):
         base = (os.environ.get(PAGE) or shown_uri(uri)).rstrip("/")
+    if not experiment:
+        return base
     shown = f"&viewStateShareKey={view}" if view else ""
     return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning{shown}"
 

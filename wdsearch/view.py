@@ -12,11 +12,12 @@ from uuid import NAMESPACE_URL, uuid5
 from wdsearch.groups import split_key
 from wdsearch.regularizers import regularizer_of
 from wdsearch.schema import StudyConfig
+from wdsearch.spool import VIEW
 
 COLUMN = 92
 """Width in pixels of the table's columns."""
-VIEW, LOSSES = "wdsearch", "wdsearch-losses"
-"""Keys of the views: of the page that opens, and of the losses of the ten best."""
+LOSSES = "wdsearch-losses"
+"""Key of the view of the ten best's losses."""
 
 
 def saved_views(config: StudyConfig, metric: str, time_ms: int) -> dict[str, str]:

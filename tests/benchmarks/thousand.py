@@ -27,10 +27,10 @@ from wdsearch.config import load_study
 from wdsearch.delivery import deliver
 from wdsearch.results import StudyResult
 from wdsearch.serving import ui_command
-from wdsearch.spool import now_ms
+from wdsearch.spool import VIEW, now_ms
 from wdsearch.storage import Home
 from wdsearch.tracking import Tracker
-from wdsearch.view import VIEW, saved_views
+from wdsearch.view import saved_views
 
 PORT = 5077
 STUDY = {

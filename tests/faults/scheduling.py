@@ -47,9 +47,9 @@ class Recorded:
         time.sleep(random.uniform(0.0, 0.03))
         return "begun"
 
-    def resume(self, config: StudyConfig, study: str) -> str:
-        """Nothing: a row cannot be killed."""
-        return ""
+    def was_killed(self, config: StudyConfig, study: str) -> bool:
+        """A row cannot be killed."""
+        return False
 
     def at_work(self, study: str) -> bool:
         """For a moment."""

@@ -1,11 +1,15 @@
-"""MLflow's store in a home folder: a SQLite file, made whole, quick to write to, and fit to be copied."""
+"""MLflow's stores: that in a home folder, made whole, quick to write to, fit to be copied; a study's page in any."""
 
+import os
 import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from wdsearch.spool import locked
+from wdsearch.spool import VIEW, locked
+from wdsearch.tracking import PATIENCE
+
+VIEW_TAG = "mlflow.sharedViewState."
 
 
 def make_store(uri: str) -> None:
@@ -39,3 +43,16 @@ def write_through(uri: str) -> None:
         database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=1.0)
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         database.close()
+
+
+def find_page(uri: str, study: str) -> tuple[str, str | None]:
+    """A study's experiment in an MLflow and the view that is saved with it; empty if there is none, or MLflow is out of reach."""
+    os.environ.update(PATIENCE | os.environ)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = MlflowClient(tracking_uri=uri).get_experiment_by_name(study)
+    except MlflowException:
+        return "", None
+    return (found.experiment_id, VIEW if VIEW_TAG + VIEW in found.tags else None) if found else ("", None)

@@ -64,7 +64,7 @@ def start(
     """Begin to run a study in a process of its own; it kills itself at its `kill_at`-th write to any storage, if not 0.
 
     `constants` are set in wdsearch's modules: {"loop.CHECKPOINT_S": 2.0}. Without a `report` it ends seconds earlier: none is
-    made, nor Optuna's plots, nor a model in MLflow, which the process tells all at its end by itself.
+    made, nor any plots, nor a model in MLflow, which the process tells all at its end by itself.
     """
     everything = (study, home, kill_at, storage, dict(constants or {}), report, dict(os.environ))
     process = CONTEXT.Process(target=_run, args=everything)
@@ -94,10 +94,12 @@ def _run(
         _kill_at(kill_at)
     if not report:
         from wdsearch import conclusion
+        from wdsearch.plots import TrialPicture
 
         deliver_here(setattr)
         for part in ("_report", "_optunas_plots", "_model"):
             setattr(conclusion, part, lambda *_: None)
+        TrialPicture.draw = lambda *_: None
     with (home.parent / f"{home.name}.log").open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())

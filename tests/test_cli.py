@@ -123,12 +123,9 @@ def test_explain_prints_a_verdict_for_every_claim_and_the_same_for_programs(fold
 
 
 def test_report_prints_where_the_page_is(folder: Path) -> None:
-    done = wdsearch("report", "tiny", "--output", "copy.html", folder=folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "copy.html\n", "")
-    assert (folder / "copy.html").read_text().startswith("<!DOCTYPE html>")
-    chinese = wdsearch("report", "tiny", "--lang", "zh", folder=folder)
-    assert chinese.stdout.strip().endswith("/.wdsearch/studies/tiny/report/report.zh.html")
-    assert chinese.stderr == ""
+    done = wdsearch("report", "tiny", "--lang", "zh", folder=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip().endswith("/.wdsearch/studies/tiny/report/report.zh.html")
 
 
 @pytest.mark.parametrize(

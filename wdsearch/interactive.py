@@ -99,7 +99,7 @@ def _axis(axis: Scale, title: str) -> dict[str, Any]:
         "ticks": "outside",
         "tickcolor": "#b9c4d0",
         "fixedrange": True,
-        "tickangle": 0,
+        "tickangle": None if axis.axis.names else 0,  # names may have to lean
     }
     if axis.ticks:
         found |= {"tickvals": [place for place, _ in axis.ticks], "ticktext": [text for _, text in axis.ticks]}

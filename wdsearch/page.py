@@ -89,7 +89,7 @@ def _comparison(result: StudyResult, words: Texts) -> str:
     heads = ["", words("table.best", number=number), words("table.baseline"), words("table.difference")]
     lines = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
     for name, key, best, baseline, difference in comparison(result, words):
-        code = f"<code>{escape(key)}</code>" if key else ""
+        code = f"<code>{escape(key).replace('_', '_<wbr>')}</code>" if key else ""
         label = f'{escape(name)} <span class="name">{code}</span>' if name else code
         cells = f'<td class="best">{escape(best)}</td><td>{escape(baseline)}</td><td>{escape(difference)}</td>'
         lines.append(f"<tr><td>{label}</td>{cells}</tr>")

@@ -14,8 +14,8 @@ from wdsearch.regularizers import regularizer_of
 from wdsearch.schema import StudyConfig
 from wdsearch.spool import VIEW
 
-COLUMN = 92
-"""Width in pixels of the table's columns."""
+COLUMN, LETTER, AROUND = 92, 8, 24
+"""Pixels: the least width of the table's columns, and what a letter of a heading takes, and the space around it."""
 LOSSES = "wdsearch-losses"
 """Key of the view of the ten best's losses."""
 
@@ -63,8 +63,12 @@ def _table(config: StudyConfig, metric: str) -> dict[str, Any]:
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": dict.fromkeys(columns, COLUMN),
+        "columnWidths": {column: _width(column) for column in columns},
     }
+
+
+def _width(column: str) -> int:
+    return max(COLUMN, LETTER * len(column.split("`")[1]) + AROUND)
 
 
 def _charts(study: str, view: str, charts: list[dict[str, Any]]) -> dict[str, Any]:

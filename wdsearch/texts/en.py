@@ -39,8 +39,8 @@ TEXTS = {
     "answer.pareto": "Of several goals the first decides who is called the best; trials {numbers} are the Pareto front.",
     # -- tables ------------------------------------------------------------------------------------------------------
     "table.best": "best (trial {number})",
-    "table.baseline": "baseline (unregularized)",
-    "table.difference": "difference",
+    "table.baseline": "baseline (unregular\u00adized)",
+    "table.difference": "differ\u00adence",
     "table.epochs": "epochs",
     "table.caption": "The gap is validation minus training loss, both in eval mode and without penalties, on the same weights. "
     "Metric gaps are signed so that overfitting is positive.",
@@ -60,7 +60,7 @@ TEXTS = {
     "axis.beyond": "outliers at the edge",
     "axis.loss": "loss",
     "axis.norm": "norm of all decayed weights ‖W‖",
-    "axis.share": "share of the importance, %",
+    "axis.share": "importance, %",
     "series.complete": "complete: {count}",
     "series.pruned": "pruned (an early epoch): {count}",
     "series.best": "best: trial {number}",

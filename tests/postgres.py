@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+import psutil
+
 USER = "wdsearch"
 
 
@@ -77,6 +79,13 @@ class Postgres:
             with suppress(ProcessLookupError):
                 self._process.send_signal(how)
             self._process.wait()
+
+    def processor_s(self) -> float:
+        """Seconds of a processor that it has taken so far, for all its connections."""
+        assert self._process is not None
+        server = psutil.Process(self._process.pid)
+        alive = [server, *server.children()]
+        return sum(sum(process.cpu_times()[:4]) for process in alive)
 
     def _run(self, name: str, *arguments: str) -> None:
         made = subprocess.run([self._binary(name), *arguments], capture_output=True, text=True, **self._as)

@@ -60,13 +60,15 @@ def start(
     storage: str | None = None,
     constants: Mapping[str, float] | None = None,
     report: bool = True,
+    begun: bool = False,
 ) -> multiprocessing.process.BaseProcess:
     """Begin to run a study in a process of its own; it kills itself at its `kill_at`-th write to any storage, if not 0.
 
     `constants` are set in wdsearch's modules: {"loop.CHECKPOINT_S": 2.0}. Without a `report` it ends seconds earlier: none is
-    made, nor any plots, nor a model in MLflow, which the process tells all at its end by itself.
+    made, nor any plots, nor a model in MLflow, which the process tells all at its end by itself. Of a study that is `begun` it
+    is one more worker.
     """
-    everything = (study, home, kill_at, storage, dict(constants or {}), report, dict(os.environ))
+    everything = (study, home, kill_at, storage, dict(constants or {}), report, begun, dict(os.environ))
     process = CONTEXT.Process(target=_run, args=everything)
     process.start()
     return process
@@ -79,6 +81,7 @@ def _run(
     storage: str | None,
     constants: Mapping[str, float],
     report: bool,
+    begun: bool,
     environment: Mapping[str, str],
 ) -> None:
     os.environ.update(environment)  # the process that forks has that of its own start
@@ -103,7 +106,12 @@ def _run(
     with (home.parent / f"{home.name}.log").open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-        wdsearch.run(study, home=home, storage=storage, progress=False)
+        if begun:
+            from wdsearch.worker import work
+
+            work(study["study"], home=home, storage=storage, progress="lines")
+        else:
+            wdsearch.run(study, home=home, storage=storage, progress=False)
 
 
 DELIVERY = {name: getattr(Tracker, name) for name in ("_deliver_beside", "close")}

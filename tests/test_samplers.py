@@ -1,5 +1,6 @@
 """Samplers and pruners: each name of the tables, with a study's own seed, asks the same again and within the space."""
 
+import copy
 import math
 from typing import Any
 
@@ -7,7 +8,7 @@ import optuna
 import pytest
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.pruners import HalvingPruner, HyperbandPruner
@@ -65,6 +66,22 @@ def test_a_batch_of_a_gaussian_process_keeps_its_distance() -> None:
     batch = [trial.params for trial in searched.trials[-4:]]
     places = [(math.log10(params["lr"]) / 3, params["dropout"] / 0.5) for params in batch]
     assert min(math.dist(a, b) for i, a in enumerate(places) for b in places[:i]) > 0.1
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_asking_changes_no_trial_that_is_there(name: str) -> None:
+    config, found = study(search={"sampler": name}), distributions(study())
+    searched = optuna.create_study()
+    for index in range(16):
+        trial = Trial(searched, ask(searched, config, found, [index])[0])
+        trial.report(1.0 / (1 + index), 4)
+        if index < 13 and index % 3:
+            searched.tell(trial, float(index))
+        elif index < 13:
+            searched.tell(trial, state=TrialState.PRUNED)
+    before = copy.deepcopy(searched.trials)
+    ask(searched, config, found, range(16, 20))
+    assert searched.get_trials(deepcopy=False)[:16] == before
 
 
 @pytest.mark.parametrize("name", PRUNERS)

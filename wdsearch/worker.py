@@ -1,12 +1,18 @@
 """One more worker of a study that was begun, from what its storage holds."""
 
+import time
 from pathlib import Path
 from typing import Literal
 
+from wdsearch.database import is_away
 from wdsearch.restoring import restored
 from wdsearch.results import StudyResult, is_concluded, load_result
 from wdsearch.search import run
-from wdsearch.storage import Home
+from wdsearch.storage import Home, StorageError
+from wdsearch.terminal import SearchProgress
+
+PATIENCE_S = 60.0
+"""How long a worker that starts waits for a storage's server: it may be being restarted just then."""
 
 
 def work(
@@ -17,7 +23,19 @@ def work(
     A study that is done is left as it is. Raises StudyNotFoundError, NotStoredError for a study with own objects of
     Python, and what `run` raises.
     """
-    result = load_result(study, Home(home), storage)
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return _work(study, Home(home), storage, progress)
+        except StorageError as error:
+            if not is_away(error) or time.monotonic() > end:
+                raise
+            SearchProgress(progress).note("the storage does not answer: waiting for it")
+            time.sleep(2.0)
+
+
+def _work(study: str, home: Home, storage: str | None, progress: bool | Literal["lines"]) -> StudyResult:
+    result = load_result(study, home, storage)
     if is_concluded(result):
         return result
-    return run(restored(result, None, "wdsearch.run(...)"), home=home, storage=storage, progress=progress)
+    return run(restored(result, None, "wdsearch.run(...)"), home=home.path, storage=storage, progress=progress)

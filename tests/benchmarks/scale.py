@@ -105,8 +105,10 @@ def together(kind: str, url: str, name: str, workers: int, folder: Path) -> floa
     return time.perf_counter() - began
 
 
-def measure(url: str, workers: int, trials: int, sampler: str, folder: Path) -> dict[str, float]:
-    """Trials per second of all workers together: wdsearch's and plain Optuna's."""
+def measure(
+    server: postgres.Postgres, url: str, workers: int, trials: int, sampler: str, folder: Path
+) -> dict[str, float]:
+    """Trials per second of all workers together, wdsearch's and plain Optuna's; what a trial of each costs the server, in ms."""
     from wdsearch import load_study
     from wdsearch.search import begin
     from wdsearch.storage import Home
@@ -114,7 +116,9 @@ def measure(url: str, workers: int, trials: int, sampler: str, folder: Path) -> 
     name = f"own-{workers}-{time.time_ns()}"
     os.environ["WDSEARCH_HOME"] = str(folder / "own")
     begin(load_study(study(trials, sampler, name)), Home(folder / "own" / "home"), url, progress=False)
+    spent = [server.processor_s()]
     own = trials / together("own", url, name, workers, folder / "own" / "run")
+    spent.append(server.processor_s())
     share = max(1, trials // workers // 4)  # plain Optuna is slower
     plain_name = f"plain-{share}-{sampler}-{workers}-{time.time_ns()}"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -122,7 +126,9 @@ def measure(url: str, workers: int, trials: int, sampler: str, folder: Path) -> 
 
     optuna.create_study(study_name=plain_name, storage=full_url(url))
     plain = share * workers / together("plain", url, plain_name, workers, folder / "plain")
-    return {"own": own, "plain": plain}
+    spent.append(server.processor_s())
+    costs = {"own_ms": (spent[1] - spent[0]) / trials, "plain_ms": (spent[2] - spent[1]) / share / workers}
+    return {"own": own, "plain": plain} | {name: 1000 * cost for name, cost in costs.items()}
 
 
 def told(url: str, trials: int, sampler: str, folder: Path) -> tuple[int, float]:
@@ -155,7 +161,7 @@ def main() -> None:
         {"own": own_worker, "plain": plain_worker}[kind](url, name, Path(go))
         return
     table = Table(title=f"trials per second through one PostgreSQL, {given.sampler} sampler")
-    for column in ("workers", "wdsearch", "plain Optuna", "ratio"):
+    for column in ("workers", "wdsearch", "plain Optuna", "ratio", "of a trial: server's ms", "plain"):
         table.add_column(column, justify="right")
     with postgres.running(durable=True) as server, TemporaryDirectory() as folder:
         for workers in given.workers:
@@ -165,11 +171,12 @@ def main() -> None:
                 place.mkdir()
                 (place / "own").mkdir()
                 url = server.create(f"scale_{workers}_{repeat}")
-                found.append(measure(url, workers, given.trials, given.sampler, place))
+                found.append(measure(server, url, workers, given.trials, given.sampler, place))
                 rich.print(workers, found[-1])
             middle = {key: median(one[key] for one in found) for key in found[0]}
             ratio = median(one["own"] / one["plain"] for one in found)
-            table.add_row(str(workers), f"{middle['own']:.0f}", f"{middle['plain']:.0f}", f"{ratio:.1f}")
+            costs = (f"{middle[name]:.1f}" for name in ("own_ms", "plain_ms"))
+            table.add_row(str(workers), f"{middle['own']:.0f}", f"{middle['plain']:.0f}", f"{ratio:.1f}", *costs)
         rich.print(table)
         few = given.trials // 4
         records, rate = told(server.create("told"), few, given.sampler, Path(folder) / "told")

@@ -24,6 +24,10 @@ import postgres
 from endure import STUDY, Server, Tally, examine, judge
 from processes import start
 
+from wdsearch.config import load_study
+from wdsearch.search import begin
+from wdsearch.storage import Home
+
 LONGEST_S = 3000.0
 
 
@@ -38,6 +42,7 @@ def fleet(workers: int, trials: int, kills: int, folder: Path, seed: int = 0) ->
     server.up()
     with postgres.running() as database, patch.dict(os.environ, MLFLOW_TRACKING_URI=server.uri):
         url = database.create("fleet")
+        begin(load_study(study), Home(folder / "home"), url, progress=False)
         disturbers = [
             threading.Thread(target=_restart, args=(database, stopped, tally, random.Random(seed + 1))),
             threading.Thread(target=_outages, args=(server, stopped, tally, random.Random(seed + 2))),
@@ -68,10 +73,10 @@ def _search(
 ) -> None:
     """Run workers until all have ended well; when enough were killed, nothing is disturbed any more."""
 
-    def begin() -> Any:
-        return start(study, home, storage=url)
+    def started() -> Any:
+        return start(study, home, storage=url, begun=True)
 
-    running = [begin() for _ in range(workers)]
+    running = [started() for _ in range(workers)]
     deadline = time.monotonic() + LONGEST_S
     while any(process.exitcode != 0 for process in running) and time.monotonic() < deadline:
         time.sleep(chance.uniform(0.2, 2.0))
@@ -80,7 +85,7 @@ def _search(
                 tally.expect(
                     process.exitcode == -signal.SIGKILL, f"a worker ended with {process.exitcode}; see {home}.log"
                 )
-                running[place] = begin()
+                running[place] = started()
         alive = [process for process in running if process.exitcode is None]
         if alive and tally.counts["kills"] < kills:
             chance.choice(alive).kill()
@@ -115,7 +120,7 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:  # a delivery may be at its last model
         found = fleet(given.workers, given.trials, given.kills, Path(place), given.seed)
         for name, count in sorted(found.counts.items()):
             print(f"{name:20} {count}")

@@ -9,11 +9,12 @@ from pathlib import Path
 import postgres
 import psutil
 import pytest
-from processes import command
+from processes import command, start
 
 from wdsearch.config import load_study
 from wdsearch.launches import Launch, record
 from wdsearch.launching import launch, launched, logs, stop
+from wdsearch.results import load_result
 from wdsearch.search import begin
 from wdsearch.storage import Home
 
@@ -69,6 +70,27 @@ def test_launched_workers_share_the_budget_exactly_and_say_what_they_do(
     assert "8 complete" in logs
     assert logs.count("worker-") == 2
     assert called("work", "shared", folder=tmp_path, **storage).count("best of 8 trials") == 1, "nothing is left to do"
+
+
+@needs_postgres
+def test_a_worker_that_starts_while_the_database_is_restarted_waits_for_it(
+    tmp_path: Path, server: postgres.Postgres
+) -> None:
+    study, home, url = load_study(tmp_path / written(tmp_path, 2)), Home(tmp_path / "home"), server.create("restarted")
+    begin(study, home, url, progress=False)
+    server.stop()
+    try:
+        worker = start({"study": "shared"}, home.path, storage=url, report=False, begun=True)
+        log, limit = tmp_path / "home.log", time.monotonic() + 60
+        while not (log.exists() and "the storage does not answer: waiting for it" in log.read_text()):
+            assert worker.is_alive()
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+    finally:
+        server.start()
+    worker.join()
+    assert worker.exitcode == 0, log.read_text()
+    assert load_result("shared", home, url).counts["complete"] == 8
 
 
 @pytest.mark.slow

@@ -99,6 +99,27 @@ def test_it_reads_as_what_optuna_writes_one_by_one(database: str, study: optuna.
     assert abs(apart) < 60, "the times are of one clock"
 
 
+def test_what_another_worker_writes_of_trials_in_training_is_seen(database: str, study: optuna.Study) -> None:
+    first, second, third = create_trials(study, [template(index) for index in range(3)])
+    other = optuna.load_study(storage=open_database(database), study_name="x")
+
+    def alike() -> list[dict[str, Any]]:
+        anew = told(optuna.load_study(storage=open_database(database), study_name="x").trials)
+        assert told(study.trials) == anew
+        return anew
+
+    assert [shown["state"] for shown in alike()] == [TrialState.RUNNING] * 3
+    report(other, {first: (1, 0.5), second: (1, 0.25)})
+    set_attribute(other, "result", {first: {"loss": 0.5}})
+    assert alike()[0]["reports"] == {1: "0.5"}
+    optuna.trial.Trial(other, second).set_constraint("gap", 0.5)
+    finish(other, {first: (TrialState.COMPLETE, [0.5]), second: (TrialState.PRUNED, [0.25])})
+    create_trials(other, [template(3)])
+    assert [shown["state"].name for shown in alike()] == ["COMPLETE", "PRUNED", "RUNNING", "RUNNING"]
+    report(study, {third: (2, 0.125)})
+    assert alike()[2]["reports"] == {2: "0.125"}
+
+
 def test_what_another_worker_finished_stays_as_it_is(study: optuna.Study) -> None:
     (trial,) = create_trials(study, [template(0)])
     finish(study, {trial: (TrialState.COMPLETE, [0.25])})

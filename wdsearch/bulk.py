@@ -4,6 +4,7 @@ The only file that knows the tables of Optuna's relational storage: what it writ
 what Optuna does, without an object for every cell. A trial that another worker finished meanwhile is left as it is.
 """
 
+import copy
 import json
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -80,7 +81,15 @@ def finish(study: optuna.Study, ends: Mapping[int, End]) -> None:
 
 
 class Storage(RDBStorage):
-    """Optuna's storage, which reads trials some times faster, and takes its URL as it is, braces in a password too."""
+    """Optuna's storage, which reads trials some times faster, and takes its URL as it is, braces in a password too.
+
+    Optuna reads trials in training again at each look, and there are as many as all workers train. Of those that this storage
+    has shown before it reads only what may change: they were entered with all their parameters.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._in_training: dict[int, FrozenTrial] = {}
 
     @staticmethod
     def _fill_storage_url_template(template: str) -> str:
@@ -100,8 +109,15 @@ class Storage(RDBStorage):
         with _create_scoped_session(self.scoped_session) as session:
             models.StudyModel.find_or_raise_by_id(study_id, session)
             rows = session.execute(select(*trial.__table__.columns).where(*wanted).order_by(trial.trial_id)).all()
-            cells = {model: _cells(session, model, wanted) for model in _CELLS} if rows else {}
-        return [_frozen(row, cells) for row in rows if states is None or row.state in states]
+            training = {row.trial_id for row in rows if row.state == TrialState.RUNNING}
+            known = {trial_id: self._in_training[trial_id] for trial_id in training & self._in_training.keys()}
+            others = (*wanted, trial.trial_id.not_in(known)) if known else wanted
+            cells = {
+                model: _cells(session, model, wanted if model in _CHANGING else others) for model in _CELLS if rows
+            }
+        found = {row.trial_id: _frozen(row, cells, known.get(row.trial_id)) for row in rows}
+        self._in_training = {trial_id: found[trial_id] for trial_id in training}
+        return [found[row.trial_id] for row in rows if states is None or row.state in states]
 
 
 _CELLS: dict[type, tuple[str, ...]] = {
@@ -111,6 +127,10 @@ _CELLS: dict[type, tuple[str, ...]] = {
     models.TrialSystemAttributeModel: ("key", "value_json"),
     models.TrialIntermediateValueModel: ("step", "intermediate_value", "intermediate_value_type"),
 }
+
+
+_CHANGING = (models.TrialUserAttributeModel, models.TrialIntermediateValueModel)
+"""What is written while a trial is in training."""
 
 
 def _cells(session: Session, model: Any, wanted: Sequence[Any]) -> dict[int, list[Any]]:
@@ -124,13 +144,22 @@ def _cells(session: Session, model: Any, wanted: Sequence[Any]) -> dict[int, lis
     return found
 
 
-def _frozen(row: Any, cells: Mapping[type, Mapping[int, list[Any]]]) -> FrozenTrial:
+def _frozen(row: Any, cells: Mapping[type, Mapping[int, list[Any]]], known: FrozenTrial | None) -> FrozenTrial:
+    """A trial from its cells; one that is `known` with what may have changed."""
+
     def of(model: type) -> list[Any]:
         return cells[model].get(row.trial_id, [])
 
+    reports = models.TrialIntermediateValueModel
+    attributes = {key: json.loads(text) for key, text in of(models.TrialUserAttributeModel)}
+    reported = {step: reports.stored_repr_to_intermediate_value(*stored) for step, *stored in of(reports)}
+    if known is not None:
+        found = copy.copy(known)
+        found.user_attrs, found.intermediate_values = attributes, reported
+        return found
     times = models.TrialModel(_datetime_start_utc=row.datetime_start, _datetime_complete_utc=row.datetime_complete)
     params = [(name, value, _distribution(text)) for name, value, text in of(models.TrialParamModel)]
-    values, reports = models.TrialValueModel, models.TrialIntermediateValueModel
+    values = models.TrialValueModel
     return FrozenTrial(
         number=row.number,
         state=row.state,
@@ -141,9 +170,9 @@ def _frozen(row: Any, cells: Mapping[type, Mapping[int, list[Any]]]) -> FrozenTr
         datetime_complete=times.datetime_complete,
         params={name: distribution.to_external_repr(value) for name, value, distribution in params},
         distributions={name: distribution for name, _, distribution in params},
-        user_attrs={key: json.loads(text) for key, text in of(models.TrialUserAttributeModel)},
+        user_attrs=attributes,
         system_attrs={key: json.loads(text) for key, text in of(models.TrialSystemAttributeModel)},
-        intermediate_values={step: reports.stored_repr_to_intermediate_value(*stored) for step, *stored in of(reports)},
+        intermediate_values=reported,
         trial_id=row.trial_id,
     )
 

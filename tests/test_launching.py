@@ -76,7 +76,7 @@ def test_launched_workers_share_the_budget_exactly_and_say_what_they_do(
 def test_a_worker_that_starts_while_the_database_is_restarted_waits_for_it(
     tmp_path: Path, server: postgres.Postgres
 ) -> None:
-    study, home, url = load_study(tmp_path / written(tmp_path, 2)), Home(tmp_path / "home"), server.create("restarted")
+    study, home, url = load_study(tmp_path / written(tmp_path, 4)), Home(tmp_path / "home"), server.create("restarted")
     begin(study, home, url, progress=False)
     server.stop()
     try:

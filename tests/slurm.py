@@ -135,7 +135,7 @@ class Slurm:
             "PreemptMode": "REQUEUE",
             "JobRequeue": 1,
             "ReturnToService": 2,
-            "KillWait": 5,
+            "KillWait": 30,  # as by default
             "MessageTimeout": 30,
             "AccountingStorageType": "accounting_storage/none",
         }

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -84,7 +85,8 @@ def server(done: wdsearch.StudyResult) -> Iterator[str]:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
+def page(request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A browser's page, of whose last state a picture is left in `.pytest_cache/d/screenshots`."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here: apt install chromium")
     with sync_playwright() as playwright:
@@ -93,6 +95,9 @@ def page() -> Iterator[Page]:
         opened = browser.new_page(viewport={"width": 2400, "height": 1400})
         opened.set_default_timeout(120_000)
         yield opened
+        assert request.config.cache is not None
+        folder = request.config.cache.mkdir("screenshots")
+        opened.screenshot(path=folder / f"{re.sub('[^a-zA-Z0-9]+', '-', request.node.name)}.png")
         browser.close()
 
 

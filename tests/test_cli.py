@@ -65,8 +65,9 @@ def test_run_ends_with_the_best_trial_beside_the_baseline_and_the_next_command(f
 def test_run_says_in_a_log_how_far_it_is(folder: Path) -> None:
     again = wdsearch("run", "tiny.yaml", "--log", folder=folder)
     assert (again.returncode, again.stdout) == (0, (folder / "out.txt").read_text())
-    said = [re.sub(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  ", "", line) for line in again.stderr.splitlines()]
-    assert said[0] == "preparing data"
+    said = [re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  (.+)", line) for line in again.stderr.splitlines()]
+    assert all(said), again.stderr
+    assert said[0][1] == "preparing data"
 
 
 def test_best_prints_a_table_yaml_and_json(folder: Path) -> None:

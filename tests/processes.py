@@ -3,20 +3,13 @@
 import importlib
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-from wdsearch import courier
-from wdsearch.delivery import deliver
-from wdsearch.stores import make_store
-from wdsearch.tracking import Delivery, Tracker
 
 TESTS = Path(__file__).parent
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -96,13 +89,10 @@ def _run(
     if kill_at:
         _kill_at(kill_at)
     if not report:
-        from wdsearch import conclusion
-        from wdsearch.plots import TrialPicture
+        from shortened import conclude_nothing, deliver_here
 
         deliver_here(setattr)
-        for part in ("_report", "_optunas_plots", "_model"):
-            setattr(conclusion, part, lambda *_: None)
-        TrialPicture.draw = lambda *_: None
+        conclude_nothing(setattr)
     with (home.parent / f"{home.name}.log").open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
@@ -112,47 +102,6 @@ def _run(
             work(study["study"], home=home, storage=storage, progress="lines")
         else:
             wdsearch.run(study, home=home, storage=storage, progress=False)
-
-
-DELIVERY = {name: getattr(Tracker, name) for name in ("_deliver_beside", "close")}
-EMPTY_STORE = "WDSEARCH_TESTS_EMPTY_STORE"
-"""Names the file of an MLflow store without experiments: making one takes MLflow seconds."""
-
-
-def deliver_here(patch: Callable[[Any, str, Any], None]) -> None:
-    """Let a process that has imported mlflow tell it all at a study's end; deliveries beside have tests of their own."""
-    patch(Tracker, "_deliver_beside", _nobody)
-    patch(Tracker, "close", _deliver_and_close)
-    patch(courier, "make_store", copy_store)
-
-
-def _nobody(*_: object) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process
-
-
-def _deliver_and_close(tracker: Tracker, *args: float, **options: Any) -> Delivery:
-    tracker.stop_writing()
-    if Tracker._deliver_beside is _nobody:
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        deliver(tracker.spool.path, give_up_after_s=1.0)
-        if uri is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets it, and leaves it
-    return DELIVERY["close"](tracker, *args, **options)
-
-
-def copy_store(uri: str) -> None:
-    """Make an MLflow store unless there is one: a copy of an empty one in the tests, where making one would take seconds."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if EMPTY_STORE not in os.environ:
-        make_store(uri)
-    elif not path.exists():
-        copy = path.with_name(f"{path.name}.{os.getpid()}")
-        shutil.copyfile(os.environ[EMPTY_STORE], copy)
-        with suppress(FileExistsError):  # another worker was quicker
-            path.hardlink_to(copy)
-        copy.unlink()
 
 
 def _kill_at(last: int) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from conftest import concluded, delivered_beside
 from mlflow import MlflowClient
+from shortened import concluded, delivered_beside
 from torch import nn
 
 import wdsearch

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from conftest import INF, Ends, quiet_trainer, train_fused
 from torch import nn
+from training import INF, Ends, quiet_trainer, train_fused
 
 from wdsearch.datasets import DATASETS
 from wdsearch.diagnostics import scale_invariant_share, weight_measures

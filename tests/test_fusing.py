@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import largest_difference, train_alone, train_fused
+from training import largest_difference, train_alone, train_fused
 from zoo import ZOO, ZooData
 
 from wdsearch import fusing

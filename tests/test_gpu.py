@@ -9,7 +9,6 @@ import pytest
 import test_solo
 import torch
 import yaml
-from conftest import distance_from_alone, largest_difference, train_alone, train_fused
 from test_cli import FILE, wdsearch
 from test_fusing import trial as of_the_zoo
 from test_models import SMALL, VARIANTS, data, trial
@@ -17,6 +16,7 @@ from test_population import BFLOAT16
 from test_search import STUDY, searched, told
 from test_work import EVERY_EPOCH
 from test_work import searched as killed
+from training import distance_from_alone, largest_difference, train_alone, train_fused
 from zoo import ZOO, Counting, ZooData
 
 from wdsearch.datasets import DATASETS

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Ends, distance_from_alone, largest_difference, train_fused
 from test_population import RECIPES, STRENGTHS
 from torch import nn
+from training import Ends, distance_from_alone, largest_difference, train_fused
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS

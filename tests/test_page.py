@@ -20,10 +20,10 @@ from typing import Any
 import fabricated
 import pytest
 import yaml
-from conftest import concluded
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from playwright.sync_api import Page, sync_playwright
+from shortened import concluded
 from test_config import yaml_free
 
 import wdsearch

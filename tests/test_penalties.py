@@ -4,9 +4,9 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from conftest import train_fused
 from sklearn.linear_model import ElasticNet, Lasso, Ridge
 from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
+from training import train_fused
 
 from wdsearch.module import RegularizedModule
 from wdsearch.recipe import Recipe

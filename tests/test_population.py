@@ -8,7 +8,7 @@ from functools import cache
 import lightning as L
 import pytest
 import torch
-from conftest import INF, Ends, largest_difference, quiet_trainer, train_alone, train_fused
+from training import INF, Ends, largest_difference, quiet_trainer, train_alone, train_fused
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS

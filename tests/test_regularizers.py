@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from conftest import largest_difference, train_alone, train_fused
 from torch.func import vmap
+from training import largest_difference, train_alone, train_fused
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import train_alone
+from training import train_alone
 
 import wdsearch
 from wdsearch import replicate as module_of_replicate

@@ -8,8 +8,8 @@ from statistics import median
 import optuna
 import pytest
 import torch
-from conftest import concluded
 from mlflow import MlflowClient
+from shortened import concluded
 
 import wdsearch
 from wdsearch.assembly import build_data

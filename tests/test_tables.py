@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import largest_difference, train_alone, train_fused
 from samples import cancer
 from sklearn.datasets import load_diabetes
 from sklearn.utils.class_weight import compute_class_weight
 from test_config import yaml_free
+from training import largest_difference, train_alone, train_fused
 
 import wdsearch
 from wdsearch.assembly import BuildError, build_data

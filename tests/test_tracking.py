@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import delivered_beside
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Run
+from shortened import delivered_beside
 from test_search import STUDY
 
 from wdsearch import starvation

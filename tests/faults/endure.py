@@ -29,7 +29,8 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from processes import copy_store, start
+from processes import start
+from shortened import copy_store
 
 STUDY = {
     "study": "endured",

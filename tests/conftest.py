@@ -34,6 +34,7 @@ LONGEST = (
     "own_data",
     "launching",
     "slurm",
+    "ray",
     "begin",
     "explain",
 )

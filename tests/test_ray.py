@@ -54,8 +54,6 @@ def check(found: dict[str, Any]) -> None:
     assert found["model"] == 1
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1600)
 def test_two_workers_on_ray_search_a_study(tmp_path: Path) -> None:
     check(on_ray("smoke", tmp_path))
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +72,27 @@ def test_launched_workers_share_the_budget_exactly_and_say_what_they_do(
     assert "8 complete" in logs
     assert logs.count("worker-") == 2
     assert called("work", "shared", folder=tmp_path, **storage).count("best of 8 trials") == 1, "nothing is left to do"
+
+
+def test_until_the_first_launched_worker_is_at_work_the_study_starts(tmp_path: Path) -> None:
+    """A process stands in for a worker that imports torch, or waits in a queue."""
+    home, url = tmp_path / "home", f"sqlite:///{tmp_path / 'optuna.db'}"
+    begin(load_study(tmp_path / written(tmp_path, 4)), Home(home), url, progress=False)
+    places = {"WDSEARCH_HOME": str(home), "WDSEARCH_STORAGE": url}
+    assert state(tmp_path, **places)["state"] == "stopped"
+    process = subprocess.Popen(["sleep", "600"])
+    try:
+        job = f"{process.pid}@{psutil.Process(process.pid).create_time():.2f}"
+        opened, engine = Home(home).load_with_engine("shared", url)
+        record(engine, opened._study_id, Launch("local", platform.node(), str(tmp_path), (job,), {}))
+        assert state(tmp_path, **places)["state"] == "starting"
+        said = called("status", "shared", folder=tmp_path, **places)
+        assert "wdsearch status shared --watch" in said
+        assert "1 running" in said
+    finally:
+        process.kill()
+        process.wait()
+    assert state(tmp_path, **places)["state"] == "stopped"
 
 
 @needs_postgres

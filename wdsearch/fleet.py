@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console, Group
@@ -37,21 +38,27 @@ def stopped(study: str, found: Sequence[LaunchStatus]) -> list[str]:
 
 def status_record(study: str, home: Home, storage: str | None) -> dict[str, Any]:
     """What `wdsearch status --json` prints."""
-    found, launches = study_status(study, home, storage), launched(study, home, storage)
+    found, launches = _study_and_launches(study, home, storage)
     return found.as_dict() | {"launches": [one.as_dict() for one in launches]}
 
 
 def show_status(study: str, home: Home, storage: str | None, watch: bool) -> None:
     """What `wdsearch status` prints; with `watch` anew until nobody works, or Ctrl-C."""
-    found, launches = study_status(study, home, storage), launched(study, home, storage)
+    found, launches = _study_and_launches(study, home, storage)
     if not watch:
         Console().print(_status_lines(found, launches))
         return
     with Live(_status_lines(found, launches), auto_refresh=False) as live, suppress(KeyboardInterrupt):
-        while found.state == "running" or any(one.is_open for one in launches):
+        while found.state == "running" or found.launched:
             time.sleep(WATCH_EVERY_S)
-            found, launches = study_status(study, home, storage), launched(study, home, storage)
+            found, launches = _study_and_launches(study, home, storage)
             live.update(_status_lines(found, launches), refresh=True)
+
+
+def _study_and_launches(study: str, home: Home, storage: str | None) -> tuple[StudyStatus, list[LaunchStatus]]:
+    launches = launched(study, home, storage)
+    found = study_status(study, home, storage)
+    return replace(found, launched=any(one.is_open for one in launches)), launches
 
 
 def _status_lines(found: StudyStatus, launches: Sequence[LaunchStatus]) -> Group:

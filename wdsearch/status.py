@@ -14,7 +14,8 @@ from wdsearch.storage import Home
 class StudyStatus:
     """A study now. `counts` are trials by what became of them; `budget` is in trials, `undelivered` in records.
 
-    `elsewhere` counts the machines that deliver their own records, which are not known here.
+    `elsewhere` counts the machines that deliver their own records, which are not known here; `launched` says whether an engine
+    has workers of it, though none may be at work yet.
     """
 
     result: StudyResult
@@ -26,6 +27,7 @@ class StudyStatus:
     delivery_error: str | None
     lost: str | None
     training: dict[int, int]
+    launched: bool = False
 
     @property
     def spent(self) -> int:
@@ -34,10 +36,14 @@ class StudyStatus:
 
     @property
     def state(self) -> str:
-        """`done`, `running`, or `stopped`: there is work left, if only the study's end, and nobody does it."""
+        """`done`, `running`, `starting`: its workers wait in a queue, or begin; or `stopped`: there is work left, if only the
+        study's end, and nobody does it.
+        """
         if is_concluded(self.result):
             return "done"
-        return "running" if any(worker.alive for worker in self.workers) else "stopped"
+        if any(worker.alive for worker in self.workers):
+            return "running"
+        return "starting" if self.launched else "stopped"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

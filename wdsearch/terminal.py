@@ -205,14 +205,14 @@ def status_table(status: StudyStatus) -> Group:
     return Group(*lines, *_next(status))
 
 
-_STATE_STYLES = {"done": "green", "running": "cyan", "stopped": "yellow"}
+_STATE_STYLES = {"done": "green", "running": "cyan", "starting": "cyan", "stopped": "yellow"}
 
 
 def _next(status: StudyStatus) -> list[str]:
     name = status.result.study
     if status.state == "stopped":
         return [f"next   [bold]wdsearch work {name}[/bold]  (goes on where it stopped)"]
-    if status.state == "running":
+    if status.state in ("running", "starting"):
         return [f"next   [bold]wdsearch status {name} --watch[/bold]"]
     following = [f"next   [bold]wdsearch best {name}[/bold]  (what to put into your own training)"]
     return [f"next   [bold]wdsearch sync {name}[/bold]", *following[1:]] if status.undelivered else following

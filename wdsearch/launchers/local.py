@@ -71,7 +71,9 @@ class Local(Launcher[LocalOptions]):
 
 
 def _threads(order: Order, options: LocalOptions) -> int:
-    return options.threads or max(1, len(psutil.Process().cpu_affinity()) // order.workers)
+    from joblib import cpu_count  # heeds affinity and a container's share
+
+    return options.threads or max(1, cpu_count() // order.workers)
 
 
 def _process(job: str) -> psutil.Process | None:

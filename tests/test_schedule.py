@@ -271,6 +271,7 @@ class Sweeps:
         self.killed: set[str] = set()
         self.busy: set[str] = set()
         self.refuses: Exception | None = None
+        self.unreadable = "-"
         self.meanwhile: Callable[[], object] = lambda: None
 
     def begin(self, config: object, fire: Fire) -> str:
@@ -281,10 +282,16 @@ class Sweeps:
         return "begun"
 
     def was_killed(self, config: object, study: str) -> bool:
+        self._read(study)
         return study in self.killed
 
     def at_work(self, study: str) -> bool:
+        self._read(study)
         return study in self.busy
+
+    def _read(self, study: str) -> None:
+        if study.startswith(self.unreadable):
+            raise KeyError(study)
 
 
 class Bench:
@@ -515,6 +522,18 @@ def test_a_file_that_became_faulty_goes_on_as_it_was_and_others_do_not_notice(be
     bench.run(made, 24)
     assert bench.states() == [("01T0200Z", LAUNCHED)]
     assert len(bench.states("other")) == 2
+
+
+def test_a_sweep_that_cannot_be_read_keeps_no_other_schedule_from_its_fires(bench: Bench) -> None:
+    write(bench.folder / "studies", "broken")
+    write(bench.folder / "studies", "tiny")
+    bench.run(bench.scheduler(), 3)
+    bench.sweeps.unreadable = "broken"
+    bench.run(bench.scheduler(), 24)
+    assert bench.states() == [("01T0200Z", LAUNCHED), ("02T0200Z", LAUNCHED)]
+    assert bench.states("broken") == [("01T0200Z", LAUNCHED), ("02T0200Z", CLAIMED)]
+    (told,) = [line for line in bench.lines if "KeyError" in line]
+    assert "broken: KeyError: 'broken.20260601T0200Z'; it is tried again, other schedules go on" in told
 
 
 def test_two_files_of_one_name_are_one_schedule(bench: Bench) -> None:

@@ -68,6 +68,7 @@ class Scheduler:
         self.fires = Fires(engine, f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
         self._present: dict[str, float] = {}
         self._latest: dict[str, int | None] = {}
+        self._faults: dict[str, str] = {}
         self._expected = 0.0
 
     def tick(self) -> float:
@@ -79,10 +80,12 @@ class Scheduler:
         for entry in self.timetables.entries():
             since = self.fires.since(entry.family, entry.plan.spec, now)
             if entry.family not in self._present:
-                self._resume(entry)
+                with self._faults_told(entry):
+                    self._resume(entry)
             self._present.setdefault(entry.family, now)
-            self._enter_due(entry, since, now)
-            self._attend(entry)
+            with self._faults_told(entry):
+                self._enter_due(entry, since, now)
+                self._attend(entry)
             wakes.append(entry.next(now))
         self._expected = max(min(wakes), self.clock())
         return min(wakes)
@@ -189,6 +192,19 @@ class Scheduler:
             self._settle(fire, FAILED, f"{type(error).__name__}: {error}")
         else:
             self._settle(fire, LAUNCHED, told)
+
+    @contextmanager
+    def _faults_told(self, entry: Entry) -> Iterator[None]:
+        """A sweep that cannot be read, or whatever else is wrong with a family, keeps no other from its fires; said once."""
+        try:
+            yield
+        except Exception as error:
+            if _passes(error):
+                raise
+            fault = f"{type(error).__name__}: {error}"
+            if self._faults.get(entry.family) != fault:
+                self.told(f"{entry.family}: {fault}; it is tried again, other schedules go on")
+            self._faults[entry.family] = fault
 
     @contextmanager
     def _kept(self, fire: Fire) -> Iterator[None]:

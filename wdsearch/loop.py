@@ -26,7 +26,7 @@ from wdsearch.objective import PRUNED, Result, flat, values, violations
 from wdsearch.population import Training
 from wdsearch.provenance import provenance
 from wdsearch.pruners import HalvingPruner, rungs
-from wdsearch.results import BASELINE, RESULT, Reading, best_trial, counts, is_better, spent
+from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
 from wdsearch.space import Configuration
 from wdsearch.spool import locked
 from wdsearch.storage import TOKEN, Home
@@ -62,7 +62,7 @@ class SearchLoop(L.Callback):
 
     def refresh(self) -> None:
         """Read how the study stands, other workers' trials included."""
-        shown = Reading(self.study)
+        shown = self.work.look()
         self.counts, self.best = counts(shown), best_trial(shown)
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class SearchLoop(L.Callback):
             return set(), False
         values_of = {epoch.number: (epoch.age, values(flat(epoch.result), self.goals)[0]) for epoch in reporting}
         report(self.study, {self._trial(number): value for number, value in values_of.items()})
-        shown = Reading(self.study)
+        shown = self.work.look()
         if isinstance(pruner, HalvingPruner):
             return {n for n in values_of if pruner.outside(shown[n], shown.get_trials(), shown.direction)}, True
         return {n for n in values_of if pruner.prune(shown, shown[n])}, True

@@ -17,7 +17,7 @@ from wdsearch.config import StudyConfig
 from wdsearch.leases import MOST_TAKEOVERS, Leases
 from wdsearch.memory import device_of
 from wdsearch.objective import Result, values, violations
-from wdsearch.results import BASELINE, ERROR, RESULT
+from wdsearch.results import BASELINE, ERROR, RESULT, Reading
 from wdsearch.samplers import SLOT, ask
 from wdsearch.slots import BASELINE_SLOT, Slot
 from wdsearch.space import Configuration, baseline, configuration, distributions
@@ -47,7 +47,8 @@ class Work:
     first and then one whenever at most half a batch is left in training.
     `running` holds all by number (the baseline is `UNREGULARIZED`), `waiting` those yet to begin by the tick at which they
     do, `saved` cohorts of a checkpoint that begin at once. A trial that was settled already, by a worker that died before
-    it told, is told; one whose workers keep dying is given up.
+    it told, is told; one whose workers keep dying is given up. What is decided is decided by the trials as they were `seen`:
+    reading them all is what a search spends most of its own time on.
     """
 
     def __init__(self, config: StudyConfig, study: optuna.Study, leases: Leases, rate_sum: float) -> None:
@@ -60,6 +61,13 @@ class Work:
         self._open: list[int] = []
         self._inherited: set[int] = set()
         self._claimed_at_tick = 0
+        self._baseline_is_told = False
+        self.look()
+
+    def look(self) -> Reading:
+        """Read all trials, other workers' too."""
+        self.seen = Reading(self.study)
+        return self.seen
 
     @property
     def checkpoint(self) -> Path:
@@ -68,6 +76,7 @@ class Work:
 
     def complete(self) -> bool:
         """Whether the budget is spent and nothing is in training anywhere."""
+        self.look()
         self._give_up_doubles()
         claimed = self.leases.claimed() - {BASELINE_SLOT}
         return len(claimed) >= self._limit() and not self._unfinished() and self._has_baseline()
@@ -75,6 +84,7 @@ class Work:
     def resume(self) -> None:
         """Take up the clock of a worker that was killed: what it settled is done, its trials begin when they did."""
         slots = self.leases.join()
+        self.look()
         self._inherited |= {slot.slot for slot in slots}
         self.tick = self.leases.settled
         self._claimed_at_tick = sum(slot.born == self.tick for slot in slots if slot.slot != BASELINE_SLOT)
@@ -99,6 +109,7 @@ class Work:
     def gather(self) -> bool:
         """Ask for, or take over, what there is to train; False if there is nothing for this worker now."""
         if not (self.waiting or self.saved):
+            self.look()
             self.take_over()
             if not self._has_baseline() and self.leases.claim_baseline(self.tick):
                 self._begin_now([Slot(BASELINE_SLOT, self.leases.worker, self.tick)])
@@ -115,7 +126,8 @@ class Work:
             slots = slots + self.leases.claim(wanted, self._limit(), now)
         self._open, self._claimed_at_tick = [], 0
         if slots:
-            ask(self.study, self.config, self.distributions, slots)
+            ask(self.seen, self.config, self.distributions, slots)
+            self.look()
             self._give_up_doubles()
             self._begin_now(slot for slot in self.leases.owned() if slot.slot in slots)
 
@@ -124,13 +136,15 @@ class Work:
         if len(self.running) <= self.config.batch // 2:
             slots = self.leases.take_over(self._unfinished(), self.tick)
             self._inherited |= {slot.slot for slot in slots}
-            self._begin_now(slots)
+            if slots:
+                self.look()  # who was silent may have told meanwhile
+                self._begin_now(slots)
 
     def tell(self, results: Mapping[int, Result]) -> None:
         """Tell Optuna how trials ended, by their ids; nothing of one that another worker, to which it was handed on, ended."""
         if not results:
             return
-        reported = {trial._trial_id: trial for trial in self.study.get_trials(deepcopy=False)}
+        reported = {trial._trial_id: trial for trial in self.seen.get_trials(deepcopy=False)}
         for trial, result in results.items():
             excesses = violations(result.metrics, self.config.objective.limits) if result.is_complete else {}
             with suppress(UpdateFinishedTrialError):
@@ -153,7 +167,7 @@ class Work:
 
     def _give_up_doubles(self) -> None:
         """Of two trials of a slot, one asked for by a worker that was taken for dead meanwhile, the first one counts."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.seen.get_trials(deepcopy=False)
         first = {trial.number for trial in by_slot(trials).values()}
         for trial in trials:
             if trial.state == TrialState.RUNNING and SLOT in trial.user_attrs and trial.number not in first:
@@ -168,7 +182,7 @@ class Work:
 
     def _hold(self, slots: Iterable[Slot]) -> None:
         """Sort slots: not asked for yet, to be trained, or settled."""
-        trials = trials_by_slot(self.study)
+        trials = trials_by_slot(self.seen)
         for slot in slots:
             trial = trials.get(slot.slot)
             if slot.slot == BASELINE_SLOT:
@@ -208,14 +222,15 @@ class Work:
 
     def _limit(self) -> int:
         """Slots that the budget allows: those of failed trials are given out again."""
-        failed = sum(trial.state == TrialState.FAIL for trial in trials_by_slot(self.study).values())
+        failed = sum(trial.state == TrialState.FAIL for trial in trials_by_slot(self.seen).values())
         return self.config.budget.trials + failed
 
     def _has_baseline(self) -> bool:
-        return BASELINE in self.study.user_attrs
+        self._baseline_is_told = self._baseline_is_told or BASELINE in self.study.user_attrs
+        return self._baseline_is_told
 
     def _unfinished(self) -> set[int]:
-        finished = {slot for slot, trial in trials_by_slot(self.study).items() if trial.state.is_finished()}
+        finished = {slot for slot, trial in trials_by_slot(self.seen).items() if trial.state.is_finished()}
         finished |= {BASELINE_SLOT} if self._has_baseline() else set()
         return self.leases.claimed() - finished
 

@@ -34,15 +34,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
     given = _arguments(words)
     ray.init()
+    needs: dict[str, Any] = {"num_cpus": given.cpus, "num_gpus": given.gpus, "max_retries": given.retries}
+    if given.memory_gb:
+        needs["memory"] = int(given.memory_gb * 2**30)
     # a process of its own for each: what one leaves behind, memory of a GPU say, ends with it
-    worker = ray.remote(
-        num_cpus=given.cpus,
-        num_gpus=given.gpus,
-        memory=int(given.memory_gb * 2**30) or None,
-        max_retries=given.retries,
-        max_calls=1,
-        scheduling_strategy="SPREAD",
-    )(_work)
+    worker = ray.remote(**needs, max_calls=1, scheduling_strategy="SPREAD")(_work)
     tasks = [worker.remote(given.study) for _ in range(given.workers)]
 
     def stop(*_: Any) -> None:

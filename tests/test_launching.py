@@ -14,6 +14,8 @@ import pytest
 from processes import command, start
 
 from wdsearch.config import load_study
+from wdsearch.launchers import LAUNCHERS
+from wdsearch.launchers.local import LocalOptions, _started_at
 from wdsearch.launches import Launch, record
 from wdsearch.launching import launch, launched, logs, stop
 from wdsearch.results import load_result
@@ -74,6 +76,21 @@ def test_launched_workers_share_the_budget_exactly_and_say_what_they_do(
     assert called("work", "shared", folder=tmp_path, **storage).count("best of 8 trials") == 1, "nothing is left to do"
 
 
+def test_a_job_is_known_though_the_machines_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen(["sleep", "600"])
+    try:
+        job = f"{process.pid}@{_started_at(psutil.Process(process.pid)):.2f}"
+        made_at, booted_at = psutil.Process.create_time, psutil.boot_time()
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: made_at(process) + 3600)
+        monkeypatch.setattr(psutil, "boot_time", lambda: booted_at + 3601)
+        other = f"{process.pid}@{_started_at(psutil.Process(process.pid)) - 10:.2f}"
+        states = LAUNCHERS["local"].states([job, other], LocalOptions())
+    finally:
+        process.kill()
+        process.wait()
+    assert states == {job: "running", other: "ended"}
+
+
 def test_until_the_first_launched_worker_is_at_work_the_study_starts(tmp_path: Path) -> None:
     """A process stands in for a worker that imports torch, or waits in a queue."""
     home, url = tmp_path / "home", f"sqlite:///{tmp_path / 'optuna.db'}"
@@ -82,13 +99,14 @@ def test_until_the_first_launched_worker_is_at_work_the_study_starts(tmp_path: P
     assert state(tmp_path, **places)["state"] == "stopped"
     process = subprocess.Popen(["sleep", "600"])
     try:
-        job = f"{process.pid}@{psutil.Process(process.pid).create_time():.2f}"
+        job = f"{process.pid}@{_started_at(psutil.Process(process.pid)):.2f}"
         opened, engine = Home(home).load_with_engine("shared", url)
         record(engine, opened._study_id, Launch("local", platform.node(), str(tmp_path), (job,), {}))
         assert state(tmp_path, **places)["state"] == "starting"
         said = called("status", "shared", folder=tmp_path, **places)
         assert "wdsearch status shared --watch" in said
         assert "1 running" in said
+        assert "nothing yet in " in called("logs", "shared", folder=tmp_path, **places)
     finally:
         process.kill()
         process.wait()

@@ -45,7 +45,7 @@ LAYERS = [
     "leases launches fires spool",
     "view",
     "database",
-    "storage",
+    "storage patience",
     "storage_check",
     "results",
     "status flags charts trend",

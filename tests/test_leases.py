@@ -54,6 +54,20 @@ def in_a_process(target: Callable[..., None], *arguments: object) -> multiproces
     return process
 
 
+def test_who_takes_up_its_own_work_after_an_outage_has_not_died(tmp_path: Path) -> None:
+    takeovers = []
+    for known in (False, True):
+        first = leases(tmp_path, str(known))
+        first.join()
+        assert first.claim(2, 4, 0)
+        die(first)
+        again = leases(tmp_path, str(known))
+        again.former = first.worker if known else ""
+        takeovers.append({slot.takeovers for slot in again.join()})
+        again.finish()
+    assert takeovers == [{1}, {0}]
+
+
 def test_six_processes_share_a_budget_exactly(tmp_path: Path) -> None:
     leases(tmp_path)  # makes the tables
     found = CONTEXT.Queue()

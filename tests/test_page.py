@@ -22,7 +22,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 from shortened import concluded
 from test_config import yaml_free
 
@@ -84,21 +84,31 @@ def server(done: wdsearch.StudyResult) -> Iterator[str]:
         process.wait(timeout=60)
 
 
-@pytest.fixture
-def page(request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A browser's page, of whose last state a picture is left in `.pytest_cache/d/screenshots`."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[BrowserContext]:
+    """One for all tests, which need not each fetch and compile MLflow's page."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here: apt install chromium")
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        opened = browser.new_page(viewport={"width": 2400, "height": 1400})
-        opened.set_default_timeout(120_000)
-        yield opened
-        assert request.config.cache is not None
-        folder = request.config.cache.mkdir("screenshots")
-        opened.screenshot(path=folder / f"{re.sub('[^a-zA-Z0-9]+', '-', request.node.name)}.png")
-        browser.close()
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        context = started.new_context(viewport={"width": 2400, "height": 1400})
+        context.set_default_timeout(120_000)
+        yield context
+        started.close()
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, browser: BrowserContext) -> Iterator[Page]:
+    """A page as if nobody had been there; of its last state a picture is left in `.pytest_cache/d/screenshots`."""
+    opened = browser.new_page()
+    yield opened
+    assert request.config.cache is not None
+    folder = request.config.cache.mkdir("screenshots")
+    opened.screenshot(path=folder / f"{re.sub('[^a-zA-Z0-9]+', '-', request.node.name)}.png")
+    if opened.url.startswith("http"):
+        opened.evaluate("localStorage.clear()")
+    opened.close()
 
 
 def link(done: wdsearch.StudyResult, server: str) -> str:

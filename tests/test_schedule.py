@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import optuna
@@ -24,6 +25,7 @@ import sqlalchemy as sql
 from fabricated import SPACE, fabricate
 from optuna.distributions import FloatDistribution
 from scheduling import BEGUN, disturbed
+from sqlalchemy.exc import OperationalError
 from test_search import STUDY as SMALL_STUDY
 from typer.testing import CliRunner
 
@@ -38,7 +40,7 @@ from wdsearch.launching import launched, stop
 from wdsearch.plans import ScheduleError, scheduled
 from wdsearch.results import load_result, spent
 from wdsearch.samplers import SAMPLERS, SLOT, ask, build_pruner
-from wdsearch.schedule import POLL_S, Scheduler
+from wdsearch.schedule import POLL_S, Scheduler, serve_once
 from wdsearch.space import distributions
 from wdsearch.status import study_status
 from wdsearch.storage import CONFIG, Home, StudyChangedError, identity, open_study
@@ -272,6 +274,7 @@ class Sweeps:
         self.busy: set[str] = set()
         self.refuses: Exception | None = None
         self.unreadable = "-"
+        self.unknown = False
         self.meanwhile: Callable[[], object] = lambda: None
 
     def begin(self, config: object, fire: Fire) -> str:
@@ -290,6 +293,8 @@ class Sweeps:
         return study in self.busy
 
     def _read(self, study: str) -> None:
+        if self.unknown:
+            raise LaunchError("squeue does not answer")
         if study.startswith(self.unreadable):
             raise KeyError(study)
 
@@ -495,6 +500,69 @@ def test_what_an_engine_refuses_is_tried_again_and_a_fault_is_not(
     assert bench.states()[3] == ("04T0200Z", LAUNCHED), "it goes on"
 
 
+@pytest.mark.parametrize("overlap", ["skip", "queue"])
+def test_where_an_engine_does_not_say_whether_the_sweep_before_is_at_work_it_is_asked_again_and_in_the_end_not_waited_for(
+    bench: Bench, overlap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "LEASE_S", 0.0)
+    write(bench.folder / "studies", overlap=overlap)
+    made = bench.scheduler()
+    bench.run(made, 3)
+    bench.sweeps.busy.add("tiny.20260601T0200Z")
+    if overlap == "queue":
+        bench.run(made, 24)
+        assert bench.states()[1] == ("02T0200Z", QUEUED)
+        bench.sweeps.unknown = True
+    else:
+        bench.sweeps.unknown = True
+        bench.now += 86_400
+        made.tick()
+    for _ in range(2):
+        made.tick()
+    assert bench.states()[1] == ("02T0200Z", CLAIMED), "neither begun nor skipped"
+    assert any("squeue does not answer; it is tried again" in line for line in bench.lines)
+    for _ in range(5):
+        made.tick()
+    assert bench.states()[1] == ("02T0200Z", LAUNCHED)
+
+
+def test_who_calls_while_the_storage_is_restarted_is_not_turned_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "POLL_S", 0.01)
+    write(bench.folder / "studies")
+    made, answers = bench.scheduler(), [OperationalError("", {}, Exception("the database system is shutting down"))] * 2
+    since = made.fires.since
+
+    def shut(*arguments: Any) -> float:
+        if answers:
+            raise answers.pop()
+        return since(*arguments)
+
+    monkeypatch.setattr(made.fires, "since", shut)
+    bench.now = at("2026-06-01T02:30+00:00")
+    assert serve_once(made) == 0
+    assert bench.states() == [("01T0200Z", LAUNCHED)]
+    assert sum("the storage does not answer, it is tried again" in line for line in bench.lines) == 2
+
+
+def test_a_schedule_is_there_when_the_module_that_its_study_names_is_mended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(bench.folder)
+    path = write(bench.folder / "studies")
+    (bench.folder / "mended_later.py").write_text("def net(:\n")
+    path.write_text(re.sub("model: .*", "model: {class_path: mended_later.Net}", path.read_text()))
+    made = bench.scheduler()
+    bench.run(made, 1)
+    assert len([line for line in bench.lines if "it has no schedule until it is mended" in line]) == 1, bench.lines
+    (bench.folder / "mended_later.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(64, 10)\n"
+    )
+    bench.run(made, 2)
+    assert bench.states() == [("01T0200Z", LAUNCHED)]
+
+
 def test_a_changed_timetable_counts_from_then_on(bench: Bench) -> None:
     path = write(bench.folder / "studies")
     made = bench.scheduler()
@@ -661,16 +729,23 @@ def test_a_batch_script_submits_the_next_run_first(tmp_path: Path) -> None:
     script.write_text(emitted(path, "sbatch"))
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("sbatch", "srun"):
+    for name in ("sbatch", "srun", "sleep"):
         (tools / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/calls\n')
         (tools / name).chmod(0o755)
+    with (tools / "sbatch").open("a") as busy:
+        busy.write(f"[ $(wc -l < {tmp_path}/calls) -gt 1 ]\n")
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "TZ": "Asia/Tokyo"}
     subprocess.run(["bash", str(script)], check=True, env=environment, timeout=200)
-    first, second = (tmp_path / "calls").read_text().splitlines()
+    refused, waited, first, second = (tmp_path / "calls").read_text().splitlines()
+    assert (refused, waited) == (first, "sleep 60"), "a controller that is busy breaks no chain"
     found = re.fullmatch(rf"sbatch --begin=(\S+) {script}", first)
     assert found is not None, first
     assert found[1].endswith("T11:00:00"), "02:00 UTC by the cluster's clock"
     assert second == f"srun {sys.executable} -m wdsearch.cli schedule {path} --once --here"
+    (tmp_path / "calls").unlink()
+    requeued = environment | {"SLURM_RESTART_COUNT": "1"}
+    subprocess.run(["bash", str(script)], check=True, env=requeued, timeout=200)
+    assert (tmp_path / "calls").read_text().splitlines() == [second], "the next run has been submitted"
     for line in ("#SBATCH --dependency=singleton", "#SBATCH --ntasks=2", "#SBATCH --job-name=wdsearch-tiny"):
         assert line in script.read_text()
 

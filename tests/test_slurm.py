@@ -79,6 +79,7 @@ def user(
         "WDSEARCH_HOME": str(tmp_path / "home"),
         "MLFLOW_TRACKING_URI": mlflow.uri,
         "OMP_NUM_THREADS": "1",
+        "SLURM_MEM_PER_CPU": "100",  # as within a job: srun would refuse that beside a worker's own memory
     }
     return User(tmp_path, name, environment | dict(cluster.environment), trials, epochs)
 

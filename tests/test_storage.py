@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 from endure import Server
 from processes import command
@@ -199,3 +200,14 @@ def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
     finally:
         server.down()
     assert "records have not reached" not in command("status", "tiny", "--home", "h", **here).stdout
+
+
+def test_a_home_keeps_its_storage_open_unless_its_file_is_gone(tmp_path: Path) -> None:
+    """Who looks again and again, as a scheduler does, opens no connection each time."""
+    home = Home(tmp_path)
+    first = home.open()
+    assert home.open() is first
+    for file in tmp_path.glob("optuna.db*"):
+        file.unlink()
+    assert home.open() is not first
+    assert optuna.get_all_study_names(home.open()) == []

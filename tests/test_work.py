@@ -25,10 +25,12 @@ from test_search import STUDY, told
 from zoo import Counting, Recurrent, ZooData
 
 import wdsearch
+from wdsearch.bulk import set_attribute
 from wdsearch.config import load_study
 from wdsearch.leases import MOST_TAKEOVERS, Leases
 from wdsearch.objective import Result
-from wdsearch.results import CONCLUDED, StudyResult, load_result, spent
+from wdsearch.results import CONCLUDED, RESULT, StudyResult, load_result, spent
+from wdsearch.search import begin
 from wdsearch.storage import Home
 from wdsearch.work import Work
 
@@ -208,12 +210,45 @@ def test_a_worker_taken_for_dead_ends_its_trials_beside_the_one_that_took_them(t
     assert late.counts["running"] == 0
 
 
+def test_what_a_killed_worker_had_settled_is_known_to_the_sampler_that_it_asks_next(tmp_path: Path) -> None:
+    """Killed after it settled the end of six trials, and before Optuna was told of it."""
+    asked = []
+    for killed in (False, True):
+        home, config = Home(tmp_path / str(killed)), load_study(STUDY)
+        begin(config, home, progress=False)
+        study, engine = home.load_with_engine("small")
+        work = Work(config, study, Leases(engine, study._study_id, tmp_path / f"{killed}.workers"), rate_sum=1.0)
+        work.resume()
+        assert work.gather()
+        results = {
+            work.running.pop(number).trial: Result("finished", 8, {"val_loss": 1.0 / (number + 1)}, 0.01, {}, {})
+            for number in range(6)
+        }
+        set_attribute(study, RESULT, {trial: result.as_dict() for trial, result in results.items()})
+        work.tick = 8
+        work.leases.settle(8)
+        if killed:
+            work.leases._stopped.set()
+            work.leases._lock.close()
+            work = Work(config, study, Leases(engine, study._study_id, tmp_path / f"{killed}.workers"), rate_sum=1.0)
+            work.resume()
+        else:
+            work.tell(results)
+            work.look()
+            work.ask()
+        work.leases.release()
+        asked.append([trial.params for trial in study.trials[8:]])
+    assert len(asked[0]) == 4
+    assert asked[1] == asked[0]
+
+
 @pytest.mark.parametrize("end", ["finished", "pruned", "failed"])
 def test_the_first_of_two_workers_that_tell_counts(tmp_path: Path, end: str) -> None:
     database = f"sqlite:///{tmp_path / 'optuna.db'}"
     study = optuna.create_study(storage=database)
     work = Work(load_study(STUDY), study, Leases(create_engine(database), 1, tmp_path), rate_sum=1.0)
     trial = study.ask()._trial_id
+    work.look()
     optuna.storages.RDBStorage(database).set_trial_state_values(trial, TrialState.COMPLETE, [0.25])
     if end == "failed":
         work.fail(trial, "its worker died")

@@ -160,7 +160,10 @@ def _sbatch(job: Job, now: float) -> str:
         f'next=$({asks} | head -n 1 | cut -d " " -f 1)',
         # without an answer `date` would say today's midnight, and the next run begin at once, for ever
         '[ -n "$next" ] || { echo "no next time is known: is the study file sound? Once more in an hour" >&2; next="1 hour"; }',
-        'sbatch --begin="$(date -d "$next" +%Y-%m-%dT%H:%M:%S)" "$0"',
+        # a job that Slurm requeued has submitted it already; a controller that is busy is asked until it answers
+        'if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then',
+        '  until sbatch --begin="$(date -d "$next" +%Y-%m-%dT%H:%M:%S)" "$0"; do sleep 60; done',
+        "fi",
         f"exec {'srun ' if several else ''}{shlex.join(job.command)}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

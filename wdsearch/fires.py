@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sql
@@ -60,15 +61,15 @@ class Fires:
 
     def since(self, family: str, spec: str, now: float) -> float:
         """When a timetable was first seen by any scheduler: it has no past before that."""
-        row = {"family": family, "spec": spec, "since": now}
-        try:
+        known = sql.select(_SCHEDULES.c.since).where(_SCHEDULES.c.family == family, _SCHEDULES.c.spec == spec)
+        with self.engine.begin() as database:
+            since = database.scalar(known)
+        if since is None:
+            with suppress(IntegrityError), self.engine.begin() as database:  # of several, the first one's counts
+                database.execute(sql.insert(_SCHEDULES).values(family=family, spec=spec, since=now))
             with self.engine.begin() as database:
-                database.execute(sql.insert(_SCHEDULES).values(row))
-            return now
-        except IntegrityError:
-            own = sql.and_(_SCHEDULES.c.family == family, _SCHEDULES.c.spec == spec)
-            with self.engine.begin() as database:
-                return float(database.scalar(sql.select(_SCHEDULES.c.since).where(own)) or 0.0)
+                since = database.scalar(known)
+        return float(since or 0.0)
 
     def last(self, family: str) -> int:
         """The latest fire that is known of a family; 0 without any. All before it are known as well."""

@@ -199,6 +199,8 @@ def logs(study: str, home: Home, storage: str | None = None) -> dict[str, str]:
         try:
             texts = launcher.logs(launch.jobs, Path(launch.folder), options)
             found |= {f"{title}: {job}": text for job, text in texts.items()}
+            if not texts:
+                found[title] = f"nothing yet in {launch.folder}, as far as this machine sees it\n"
         except LaunchError as error:
             found[title] = f"{error}\n"
     return found

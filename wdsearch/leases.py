@@ -45,11 +45,12 @@ class Leases:
     """One worker's part in a study.
 
     `tick` is what its heartbeat, a thread, tells the others. Only who holds the lock file beside the study's files is
-    the worker: the system frees the lock when a process dies, however it does.
+    the worker: the system frees the lock when a process dies, however it does. `former` is who this process was before
+    its storage went away: that one has not died.
     """
 
-    def __init__(self, engine: Engine, study_id: int, folder: Path) -> None:
-        self.engine, self.study_id, self.folder = engine, study_id, folder
+    def __init__(self, engine: Engine, study_id: int, folder: Path, former: str = "") -> None:
+        self.engine, self.study_id, self.folder, self.former = engine, study_id, folder, former
         self.worker, self.tick, self.settled = "", 0, 0
         self._place = _place(folder)
         self._lock: IO[str] | None = None
@@ -243,7 +244,8 @@ class Leases:
         """Slots whose worker died, now this worker's, with their clocks as they were if `born` is None."""
         mine = []
         for slot in slots:
-            heir = slot.inherited(row.tick, row.settled, died=row.state != RELEASED)
+            died = row.state != RELEASED and row.worker != self.former
+            heir = slot.inherited(row.tick, row.settled, died)
             if born is None:
                 heir = replace(heir, settled=slot.settled)  # the clock itself knows
             heir = replace(heir, worker=self.worker, born=slot.born if born is None else born)

@@ -158,8 +158,9 @@ def schedule(
 
 def _serve(source: Path, place: Any, storage: str | None, once: bool, here: bool) -> None:
     from wdsearch.fires import FAILED
+    from wdsearch.patience import patiently
     from wdsearch.plans import ScheduleError
-    from wdsearch.schedule import Scheduler, serve, serve_once
+    from wdsearch.schedule import PATIENCE_S, Scheduler, serve, serve_once
     from wdsearch.storage import clear_storage_errors
     from wdsearch.sweeps import Sweeps
 
@@ -168,7 +169,8 @@ def _serve(source: Path, place: Any, storage: str | None, once: bool, here: bool
     if not source.exists():
         raise ScheduleError(f"there is no {source}; give a study file, or a folder of study files")
     with clear_storage_errors(place, storage):
-        made = Scheduler(source, place.open(storage).engine, Sweeps(place, storage, here), _log)
+        opened = patiently(lambda: place.open(storage), _log, PATIENCE_S if once else 0.0)
+        made = Scheduler(source, opened.engine, Sweeps(place, storage, here), _log)
         number = serve_once(made) if once else serve(made)
         studies = made.latest() if here and not number else []
         failed = made.latest(FAILED) if once else []

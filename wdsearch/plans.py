@@ -56,14 +56,16 @@ class Timetables:
         self.source, self.say = source, say
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._entries: dict[Path, Entry] = {}
+        self._faults: dict[Path, str] = {}
 
     def entries(self) -> list[Entry]:
         """One for each family; of several files with the same name the first in the alphabet counts."""
         stamps = {path: stamp for path in study_files_in(self.source) if (stamp := _stamp(path))}
         for path in self._stamps.keys() - stamps.keys():
+            self._faults.pop(path, None)
             if gone := self._entries.pop(path, None):
                 self.say(f"{gone.family}: {path} is gone, and with it the schedule")
-        for path in [path for path, stamp in stamps.items() if self._stamps.get(path) != stamp]:
+        for path in [path for path, stamp in stamps.items() if self._stamps.get(path) != stamp or path in self._faults]:
             self._read(path)
         self._stamps = stamps
         found: dict[str, Entry] = {}
@@ -77,8 +79,11 @@ class Timetables:
             entry = read_entry(path)
         except Exception as error:  # faults of the file, and whatever own modules raise when they are looked at
             rest = f"it goes on as it was ({before.plan.spec})" if before else "it has no schedule until it is mended"
-            self.say(f"{path}: {rest}:\n{error}")
+            if self._faults.get(path) != str(error):
+                self.say(f"{path}: {rest}:\n{error}")
+            self._faults[path] = str(error)
             return
+        self._faults.pop(path, None)
         others = [
             one.path for one in self._entries.values() if entry and one.family == entry.family and one.path != path
         ]

@@ -29,6 +29,8 @@ EARLY_S = 30.0
 """What another scheduler's clock may be ahead of this one's."""
 POLL_S = 15.0
 """How often files are looked at, and sweeps that others wait for."""
+PATIENCE_S = 600.0
+"""How long a scheduler that is called once waits for its storage: who calls it does not call again soon."""
 SHORTEST_WAIT_S = 0.05
 MOST_ATTEMPTS = 5
 
@@ -44,7 +46,7 @@ class Launching(Protocol):
         """Whether a sweep's workers were killed, so that others must be started."""
 
     def at_work(self, study: str) -> bool:
-        """Whether a sweep has workers."""
+        """Whether a sweep has workers; raises LaunchError if an engine does not say so."""
 
 
 class Scheduler:
@@ -150,7 +152,7 @@ class Scheduler:
         """Launch what has waited long enough: for the sweep before it, or for a scheduler that is silent."""
         for fire in self.fires.of(entry.family, OPEN):
             silent = time.time() - fire.claimed_at > LEASE_S
-            ready = silent if fire.state == CLAIMED else not self._before(fire)
+            ready = silent if fire.state == CLAIMED else self._is_free(fire)
             if ready and (taken := self.fires.take(fire)):
                 if taken.attempts > MOST_ATTEMPTS + 1:
                     self._settle(taken, FAILED, taken.note or "its schedulers died")
@@ -158,14 +160,27 @@ class Scheduler:
                     self._go(entry, taken)
 
     def _go(self, entry: Entry, fire: Fire) -> None:
-        """Launch a claimed fire, unless the sweep before it is at work."""
-        before = self._before(fire)
+        """Launch a claimed fire, unless the sweep before it is at work; if that stays unknown, it is not."""
+        try:
+            before = self._before(fire)
+        except LaunchError as error:
+            if fire.attempts <= MOST_ATTEMPTS:
+                self._log(fire, "not launched", f"{error}; it is tried again")
+                return
+            before = ""
         if before and (entry.plan.overlap == "queue" or fire.note):
             self._settle(fire, QUEUED, f"{before} is at work")
         elif before:
             self._settle(fire, SKIPPED, f"{before} is at work")
         else:
             self._launch(entry, fire)
+
+    def _is_free(self, fire: Fire) -> bool:
+        """Whether a queued fire can go, or finds out when it is about to."""
+        try:
+            return not self._before(fire)
+        except LaunchError:
+            return True
 
     def _before(self, fire: Fire) -> str:
         """The sweep before a fire's, if it has yet to begin or is at work; else empty."""
@@ -261,8 +276,15 @@ def _passes(error: Exception) -> bool:
 
 def serve_once(scheduler: Scheduler) -> int:
     """Do what is due now, for another scheduler that calls this; the number of a signal that ended it before, else 0."""
-    stopped = threading.Event()
+    stopped, patience_ends = threading.Event(), time.monotonic() + PATIENCE_S
     with asked_to_end(stopped.set) as received:
-        while not stopped.is_set() and not scheduler.once():
+        while not stopped.is_set():
+            try:
+                if scheduler.once():
+                    break
+            except Exception as error:
+                if not _passes(error) or time.monotonic() > patience_ends:
+                    raise
+                scheduler.told(f"the storage does not answer, it is tried again: {str(error).splitlines()[0]}")
             stopped.wait(POLL_S)
     return received[0] if received else 0

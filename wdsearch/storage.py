@@ -58,6 +58,7 @@ class Home:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path or os.environ.get(HOME, ".wdsearch")).absolute()
+        self._opened: dict[str, RDBStorage] = {}
 
     def url(self, storage: str | None = None) -> str:
         """The storage's URL: as given, `$WDSEARCH_STORAGE`, or a SQLite file in this folder."""
@@ -73,9 +74,13 @@ class Home:
 
     def open(self, storage: str | None = None) -> RDBStorage:
         """Optuna's storage, created if need be; raises StorageError."""
-        with clear_storage_errors(self, storage):
-            self.path.mkdir(parents=True, exist_ok=True)
-            return open_database(self.url(storage))
+        url = self.url(storage)
+        file = sqlite_file(url)
+        if url not in self._opened or (file is not None and not file.exists()):
+            with clear_storage_errors(self, storage):
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._opened[url] = open_database(url)
+        return self._opened[url]
 
     def load(self, study: str, storage: str | None = None) -> optuna.Study:
         """A study that exists; raises StudyNotFoundError with the names of those that do."""

@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution
 
 from wdsearch.config import StudyConfig
 from wdsearch.fires import Fire
+from wdsearch.launchers import LaunchError
 from wdsearch.launches import launches_of
 from wdsearch.launching import EngineError, engine_of, launch, launched
 from wdsearch.overviews import counted
@@ -78,12 +79,21 @@ class Sweeps:
         return found.state != "done" and not (found.workers and all(worker.released for worker in found.workers))
 
     def at_work(self, study: str) -> bool:
-        """Whether a sweep's workers live, or wait for their turn; who lives says so in the storage, whatever its engine says."""
+        """Whether a sweep's workers live, or wait for their turn; who lives says so in the storage, whatever its engine says.
+
+        Raises LaunchError if nobody lives, there is work left, and an engine does not say whether workers wait.
+        """
         try:
-            alive = study_status(study, self.home, self.storage).state == "running"
-            return alive or any(one.is_open for one in launched(study, self.home, self.storage))
+            state = study_status(study, self.home, self.storage).state
+            launches = launched(study, self.home, self.storage)
         except StudyNotFoundError:
             return False
+        if state == "running" or any(one.is_open for one in launches):
+            return True
+        faults = [one.fault for one in launches if one.fault]
+        if faults and state != "done":
+            raise LaunchError(f"whether {study} has workers is not known: {faults[0]}")
+        return False
 
     def _is_begun(self, study: str) -> bool:
         """Whether workers of it were started by a scheduler that died before it could say so."""

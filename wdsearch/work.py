@@ -91,13 +91,15 @@ class Work:
         self._hold(slots)
         if self.running:
             start = self._wait_as_before()
+            self.look()  # what had been settled is told now, and the sampler is to see it
             self.ask()  # what was to be asked at the settled tick, before the clock goes back
             self.tick = start
 
     def again(self) -> "Work":
         """The same worker anew, as if it had been killed and started again."""
         self.leases.release()
-        leases = Leases(self.leases.engine, self.leases.study_id, self.leases.folder)
+        held = self.leases
+        leases = Leases(held.engine, held.study_id, held.folder, former=held.worker or held.former)
         work = Work(self.config, self.study, leases, self.rate_sum)
         try:
             work.resume()
@@ -139,6 +141,7 @@ class Work:
             if slots:
                 self.look()  # who was silent may have told meanwhile
                 self._begin_now(slots)
+                self.look()  # what had been settled is told now
 
     def tell(self, results: Mapping[int, Result]) -> None:
         """Tell Optuna how trials ended, by their ids; nothing of one that another worker, to which it was handed on, ended."""

@@ -1,14 +1,14 @@
 """One more worker of a study that was begun, from what its storage holds."""
 
-import time
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from wdsearch.database import is_away
+from wdsearch.patience import patiently
 from wdsearch.restoring import restored
 from wdsearch.results import StudyResult, is_concluded, load_result
 from wdsearch.search import run
-from wdsearch.storage import Home, StorageError
+from wdsearch.storage import Home
 from wdsearch.terminal import SearchProgress
 
 PATIENCE_S = 60.0
@@ -23,15 +23,8 @@ def work(
     A study that is done is left as it is. Raises StudyNotFoundError, NotStoredError for a study with own objects of
     Python, and what `run` raises.
     """
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return _work(study, Home(home), storage, progress)
-        except StorageError as error:
-            if not is_away(error) or time.monotonic() > end:
-                raise
-            SearchProgress(progress).note("the storage does not answer: waiting for it")
-            time.sleep(2.0)
+    act = partial(_work, study, Home(home), storage, progress)
+    return patiently(act, SearchProgress(progress).note, PATIENCE_S)
 
 
 def _work(study: str, home: Home, storage: str | None, progress: bool | Literal["lines"]) -> StudyResult:

@@ -28,7 +28,7 @@ FROM_SECRET = {
 STUDY, HOME, TEMPORARY = "/study", "/home/wdsearch", "/tmp"
 STOPPING_S = 120
 WRONG_CALL = 2
-"""A worker's exit code where trying again cannot help: a faulty study file."""
+"""A worker's exit code where trying again cannot help: a faulty study file. (A download may fail once and not again.)"""
 SUFFIX = 12
 """Letters left free in a job's name, for what its pods' names have behind it."""
 

@@ -12,6 +12,8 @@ import psutil
 from wdsearch.launchers._base import ENDED, RUNNING, Launcher, LauncherOptions, Order, files_in
 
 STOPPING_S = 60.0
+CLOCK_S = 3.0
+"""How far apart two readings of when a process was started may be: a machine's start is known to the second."""
 _started: list[subprocess.Popen[bytes]] = []
 """Kept, so that what ended is noticed and does not stay as a zombie."""
 
@@ -34,7 +36,7 @@ class Local(Launcher[LocalOptions]):
         return "\n".join([f"OMP_NUM_THREADS={_threads(order, options)} {command} &"] * order.workers)
 
     def start(self, order: Order, options: LocalOptions) -> list[str]:
-        """A job is a process's id and when it was made, for ids are used again."""
+        """A job is a process's id and when it was started, for ids are used again."""
         threads = str(_threads(order, options))
         environment = os.environ | order.environment | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         jobs = []
@@ -50,7 +52,7 @@ class Local(Launcher[LocalOptions]):
                 )
             _started.append(process)
             with suppress(psutil.NoSuchProcess):
-                jobs.append(f"{process.pid}@{psutil.Process(process.pid).create_time():.2f}")
+                jobs.append(f"{process.pid}@{_started_at(psutil.Process(process.pid)):.2f}")
         return jobs
 
     def states(self, jobs: Sequence[str], options: LocalOptions) -> dict[str, str]:
@@ -80,9 +82,15 @@ def _process(job: str) -> psutil.Process | None:
     """The job's process if it still runs."""
     for started in _started:
         started.poll()
-    number, _, made_at = job.partition("@")
+    number, _, started_at = job.partition("@")
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(int(number))
-        if f"{process.create_time():.2f}" == made_at and process.status() != psutil.STATUS_ZOMBIE:
+        same = abs(_started_at(process) - float(started_at)) < CLOCK_S
+        if same and process.status() != psutil.STATUS_ZOMBIE:
             return process
     return None
+
+
+def _started_at(process: psutil.Process) -> float:
+    """Seconds after the machine's start, which do not change when its clock is set."""
+    return process.create_time() - psutil.boot_time()

@@ -1,5 +1,6 @@
 """Workers as a Slurm array, through submitit: requeued when they are preempted, and when their time is up."""
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,8 +87,12 @@ class Slurm(Launcher[SlurmOptions]):
     def start(self, order: Order, options: SlurmOptions) -> list[str]:
         """A job is a task of the array, such as 12_0. The environment, the storage's password in it, goes no other way."""
         executor = self._executor(order, options)
+        from submitit.helpers import clean_env
+
+        # of a job that this is called in, as by a schedule on Slurm, nothing is handed on but what people set themselves
+        own = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
         try:
-            with in_environment(order.environment), executor.batch():
+            with clean_env(), in_environment(own | dict(order.environment)), executor.batch():
                 jobs = [executor.submit(SlurmWorker(order.study)) for _ in range(order.workers)]
         except Exception as error:  # submitit's own, and CalledProcessError
             raise LaunchError(f"sbatch refuses: {_said(error)}") from error

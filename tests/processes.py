@@ -13,17 +13,24 @@ from typing import Any
 
 TESTS = Path(__file__).parent
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["wdsearch.search", "wdsearch.schedule", "wdsearch.cli", "mlflow"])
+CONTEXT.set_forkserver_preload(["wdsearch.search", "wdsearch.schedule", "wdsearch.cli", "mlflow", "shortened"])
 
 
 def command(
-    *words: str, folder: Path, environment: Mapping[str, str] | None = None, timeout_s: float = 200.0
+    *words: str,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = 200.0,
+    beside: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Call `wdsearch` with some words in a folder, as from a shell; raises AssertionError if it does not end in time."""
+    """Call `wdsearch` with some words in a folder, as from a shell; raises AssertionError if it does not end in time.
+
+    What it tells MLflow the process delivers by itself, unless that is to happen `beside` it, in another one.
+    """
     with TemporaryDirectory() as place:
         output, errors = Path(place, "output"), Path(place, "errors")
         everything = dict(os.environ if environment is None else environment)
-        process = CONTEXT.Process(target=_command, args=(words, folder, everything, output, errors))
+        process = CONTEXT.Process(target=_command, args=(words, folder, everything, output, errors, beside))
         process.start()
         process.join(timeout_s)
         if process.exitcode is None:
@@ -33,9 +40,20 @@ def command(
         return subprocess.CompletedProcess(words, process.exitcode, output.read_text(), errors.read_text())
 
 
-def _command(words: tuple[str, ...], folder: Path, environment: Mapping[str, str], output: Path, errors: Path) -> None:
+def _command(
+    words: tuple[str, ...],
+    folder: Path,
+    environment: Mapping[str, str],
+    output: Path,
+    errors: Path,
+    beside: bool,
+) -> None:
+    from shortened import deliver_here
+
     os.environ.clear()
     os.environ.update(environment)
+    if not beside:
+        deliver_here(setattr)
     os.chdir(folder)
     for path, stream in ((output, sys.stdout), (errors, sys.stderr)):
         with path.open("w") as file:

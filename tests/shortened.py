@@ -1,10 +1,11 @@
 """What takes seconds at a study's end, and what happens instead of it where a test is about something else."""
 
+import io
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def _deliver_and_close(tracker: Tracker, *args: float, **options: Any) -> Delive
     tracker.stop_writing()
     if Tracker._deliver_beside is _nobody:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
-        deliver(tracker.spool.path, give_up_after_s=1.0)
+        with redirect_stderr(io.StringIO()):  # mlflow's, which goes to a log where another process delivers
+            deliver(tracker.spool.path, give_up_after_s=1.0)
         if uri is None:
             os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets it, and leaves it
     return DELIVERY["close"](tracker, *args, **options)

@@ -23,7 +23,7 @@ budget: {trials: 4, epochs: 3}
 
 
 def wdsearch(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return command(*words, folder=folder)
+    return command(*words, folder=folder, beside=words[0] == "run")
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +190,13 @@ def test_ui_serves_the_page_that_it_prints(folder: Path) -> None:
 def test_who_looks_at_a_study_does_not_wait_for_torch(module: str) -> None:
     code = f"import sys, wdsearch.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_cannot_be_built_ends_a_worker_with_1_for_it_may_be_there_the_next_time(folder: Path) -> None:
+    """Kubernetes ends all workers of a job for a 2."""
+    faulty = ("tiny.yaml", "--set", "data.init_args.batch_size=0")
+    assert wdsearch("validate", *faulty, folder=folder).returncode == 2
+    done = wdsearch("run", *faulty, "--set", "study=faulty", folder=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cannot be built: ValueError" in done.stderr
+    assert wdsearch("run", "tiny.yml", folder=folder).returncode == 2

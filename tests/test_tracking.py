@@ -10,10 +10,12 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Run
+from processes import CONTEXT
 from shortened import delivered_beside
 from test_search import STUDY
 
@@ -393,29 +395,31 @@ def test_killing_the_delivery_again_and_again_loses_and_doubles_nothing(home: Pa
     assert_complete(local_uri(home))
 
 
+def deliver_and_die(done: str, spool: Path, environment: dict[str, str]) -> None:
+    """Deliver until a call of MLflow's client has been made for the study and for the trial, and die."""
+    os.environ.update(environment)
+    call, calls = getattr(MlflowClient, done), []
+
+    def call_and_die(*given: Any, **named: Any) -> Any:
+        result = call(*given, **named)
+        calls.append(given)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(MlflowClient, done, call_and_die)
+    deliver(spool)
+
+
 @pytest.mark.parametrize("done", ["create_run", "log_batch", "log_inputs", "set_terminated"])
 def test_a_delivery_killed_after_any_call_is_repeated_without_a_trace(home: Path, done: str) -> None:
-    code = f"""
-import os, sys
-from pathlib import Path
-from mlflow import MlflowClient
-from wdsearch.delivery import deliver
-call = MlflowClient.{done}
-calls = []
-def call_and_die(*given, **named):
-    result = call(*given, **named)
-    calls.append(given)
-    if len(calls) == 2:  # the first is the parent's, the second the trial's
-        os.kill(os.getpid(), 9)
-    return result
-MlflowClient.{done} = call_and_die
-deliver(Path(sys.argv[1]))
-"""
     tracker = end(begin(home, epochs=3), epochs=3)
     kill_delivery(tracker)
     tracker.stop_writing()
-    killed = subprocess.run([sys.executable, "-c", code, str(tracker.spool.path)], env=os.environ)
-    assert killed.returncode == -signal.SIGKILL
+    killed = CONTEXT.Process(target=deliver_and_die, args=(done, tracker.spool.path, dict(os.environ)))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert tracker.spool.left() == 5
     assert deliver_here(tracker).undelivered == 0
     assert_complete(local_uri(home), epochs=3)

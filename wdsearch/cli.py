@@ -31,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+TRAINING = ("work", "schedule")
 EXIT_CODES = {
     "StudyFileError": 2,
     "StudyNotFoundError": 2,
@@ -40,8 +41,8 @@ EXIT_CODES = {
     "EngineError": 2,
     "LaunchError": 1,
     "ScheduleError": 2,
-    "BuildError": 1,
-    "DataError": 1,
+    "BuildError": 2,
+    "DataError": 2,
     "ScaffoldError": 2,
     "ExplainError": 2,
     "StorageError": 1,
@@ -84,7 +85,7 @@ def run(
     ):
         from wdsearch.search import run as search
         from wdsearch.terminal import conclusion
-    with _clear_errors():
+    with _clear_errors(trains=True):
         shown: Any = "lines" if log else True
         result = search(file, overrides or [], home=home, storage=storage, tracker=tracker, progress=shown)
         console.print(*conclusion(result), sep="\n", soft_wrap=True)
@@ -306,13 +307,18 @@ def _print(found: dict[str, Any], form: Format) -> None:
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
-    """A wrong call ends with 2 and a failed job with 1, each with its message and no traceback."""
+def _clear_errors(trains: bool = False) -> Iterator[None]:
+    """A wrong call ends with 2 and a failed job with 1, each with its message and no traceback.
+
+    Where it trains, what cannot be built may be there the next time, after a download that failed: who starts workers is
+    told by 1 that it may try again.
+    """
     try:
         yield
     except Exception as error:
-        code = EXIT_CODES.get(type(error).__name__)
-        if type(error).__name__ == "InterruptedStudyError":
+        name = type(error).__name__
+        code = 1 if trains and name in ("BuildError", "DataError") else EXIT_CODES.get(name)
+        if name == "InterruptedStudyError":
             code = 128 + error.signal  # type: ignore[attr-defined]  # as shells say
         if code is None:
             raise
@@ -322,7 +328,9 @@ def _clear_errors() -> Iterator[None]:
 
 for _panel, _commands in (("begin", BEGIN), ("workers", OPERATE), ("results", RESULTS)):
     for _name, (_command, _example) in _commands.items():
-        app.command(_name, rich_help_panel=PANELS[_panel], epilog=f"Example: {_example}")(_clear_errors()(_command))
+        app.command(_name, rich_help_panel=PANELS[_panel], epilog=f"Example: {_example}")(
+            _clear_errors(_name in TRAINING)(_command)
+        )
 app.add_typer(storage_commands, name="storage", rich_help_panel=PANELS["workers"])
 
 

@@ -120,7 +120,8 @@ def test_a_wrong_init_says_what_to_do(
     assert not (tmp_path / "study.yaml").exists()
 
 
-@pytest.mark.parametrize("name", [pytest.param("cancer", marks=pytest.mark.slow), "diabetes"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cancer", "diabetes"])
 def test_a_study_of_a_table_runs_in_its_own_folder(tmp_path: Path, name: str) -> None:
     frame = cancer() if name == "cancer" else load_diabetes(as_frame=True).frame
     frame.to_csv(tmp_path / "table.csv", index=False, sep="," if name == "cancer" else ";")

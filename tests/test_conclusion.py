@@ -207,7 +207,7 @@ def test_on_a_cluster_its_maker_waits_for_a_model_and_nobody_else(tmp_path: Path
         ("residual_mlp", "digits", {"width": 8, "blocks": 1}),
         ("convnet", "digits", {"channels": [4, 8]}),
         ("resnet", "digits", {"width": 4, "blocks": [1]}),
-        ("transformer", "mnist1d", {"width": 8, "heads": 2, "patch": 4}),
+        pytest.param("transformer", "mnist1d", {"width": 8, "heads": 2, "patch": 4}, marks=pytest.mark.slow),
     ],
 )
 def test_every_shipped_network_is_exported_as_it_is(

@@ -33,7 +33,7 @@ VARIANTS = SMALL | {
     "transformer table batch": {"shape": (64,), "width": 4, "heads": 2, "blocks": 1, "norm": "batch"},
     "transformer bare": {"shape": (1, 64), "patch": 8, "width": 10, "heads": 2, "blocks": 1, "norm": None},
 }
-BITWISE = list(VARIANTS)
+TESTED = [pytest.param(name, marks=[pytest.mark.slow] * (name == "transformer table batch")) for name in VARIANTS]
 
 
 def data(batch_size: int) -> Any:
@@ -51,14 +51,14 @@ def test_every_network_is_tested_here() -> None:
     assert SMALL.keys() == MODELS.keys()
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", TESTED)
 def test_a_fused_trial_of_each_network_equals_training_it_alone(name: str) -> None:
     ends = train_fused({number: trial(name, number) for number in range(3)}, data(240), 2)
     assert distance_from_alone(ends, partial(trial, name), data(240), 2) < 1e-9
     assert largest_difference(ends.states[1], ends.states[2]) > 1e-5
 
 
-@pytest.mark.parametrize("name", BITWISE)
+@pytest.mark.parametrize("name", TESTED)
 def test_neighbours_change_no_bit_of_any_network(name: str) -> None:
     def run(numbers: tuple[int, ...], places: int) -> Ends:
         trials = {number: trial(name, number, 10.0) for number in numbers}

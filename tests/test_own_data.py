@@ -80,7 +80,7 @@ def searched(home: Path, data: L.LightningDataModule, **changes: Any) -> wdsearc
     "data",
     [
         pytest.param(lambda: Plain(), marks=pytest.mark.slow),
-        lambda: Plain(Noisy),
+        pytest.param(lambda: Plain(Noisy), marks=pytest.mark.slow),
         lambda: Plain(Noisy, num_workers=1, drop_last=True),
     ],
     ids=["shuffled", "augmented", "workers"],

@@ -235,8 +235,15 @@ def test_the_report_renders_inline_with_all_its_figures_and_verdicts(
     inside.locator("#optuna-history .main-svg").first.wait_for()
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize(
+    ("width", "language"),
+    [
+        (390, "en"),
+        pytest.param(390, "zh", marks=pytest.mark.slow),
+        pytest.param(1200, "en", marks=pytest.mark.slow),
+        (1200, "zh"),
+    ],
+)
 def test_the_report_fits_a_phone_as_well_as_a_desk(
     done: wdsearch.StudyResult, page: Page, width: int, language: str
 ) -> None:

@@ -11,14 +11,16 @@ from pathlib import Path
 import optuna
 import pytest
 from endure import Server
-from processes import command
+from processes import CONTEXT, command
 from sqlalchemy.exc import OperationalError
 from test_search import STUDY
 
 import wdsearch
 import wdsearch.database
+from wdsearch.config import load_study
 from wdsearch.database import is_away
 from wdsearch.results import load_result
+from wdsearch.search import begin
 from wdsearch.storage import Home, StorageError, StudyChangedError
 
 SMALL = STUDY | {"budget": {"trials": 4, "epochs": 2}}
@@ -77,13 +79,16 @@ def test_a_url_that_is_none_says_what_one_looks_like(tmp_path: Path, url: str, h
 
 
 def test_many_may_open_a_new_storage_at_once(tmp_path: Path) -> None:
-    code = "import sys; from wdsearch.storage import Home; Home(sys.argv[1]).open()"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(6)
-    ]
+    processes = [CONTEXT.Process(target=open_storage, args=(tmp_path,)) for _ in range(6)]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 6
+
+
+def open_storage(home: Path) -> None:
+    Home(home).open()
 
 
 FILE = (
@@ -156,7 +161,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(tmp_path: Path, 
 
 
 def test_a_port_in_use_is_said(tmp_path: Path) -> None:
-    wdsearch.run(SMALL, home=tmp_path, progress=False)
+    begin(load_study(SMALL), Home(tmp_path), progress=False)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -277,7 +277,8 @@ print(json.dumps([peak() - before, rows, ready - start, time.time() - ready, dat
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak as Linux counts it")
-@pytest.mark.parametrize("name", [pytest.param("t.csv", marks=pytest.mark.slow), "t.parquet"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_a_table_larger_than_what_is_free_takes_a_fraction_of_its_size(tmp_path: Path, name: str) -> None:
     generator = np.random.default_rng(0)
     frame = pd.DataFrame(generator.normal(size=(200_000, 120)).round(5)).rename(columns="x{}".format)

@@ -290,6 +290,7 @@ def test_records_of_a_deleted_study_do_not_get_into_the_next_of_its_name(home: P
     assert set(runs(local_uri(home))) == {"small"}
 
 
+@pytest.mark.slow
 def test_a_delivery_that_waits_for_a_processor_starves_and_one_that_sleeps_does_not() -> None:
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(8 * (os.cpu_count() or 1))]
     sleeping = subprocess.Popen(["sleep", "60"])
@@ -425,17 +426,17 @@ def test_a_delivery_killed_after_any_call_is_repeated_without_a_trace(home: Path
     assert_complete(local_uri(home), epochs=3)
 
 
+def begin_and_die(home: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    begin(home)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_killed_training_loses_nothing_and_its_runs_are_marked(home: Path) -> None:
-    code = f"""
-import os, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pathlib import Path
-from test_tracking import begin
-begin(Path(sys.argv[1]))
-os.kill(os.getpid(), 9)
-"""
-    killed = subprocess.run([sys.executable, "-c", code, str(home)], env=os.environ)
-    assert killed.returncode == -signal.SIGKILL
+    killed = CONTEXT.Process(target=begin_and_die, args=(home, dict(os.environ)))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     spool = Spool(home / "spool" / "small.db")
     end_s = time.monotonic() + 60
     while (spool.left() or any(spool.facts("open").values())) and time.monotonic() < end_s:

@@ -113,7 +113,11 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
 
 
 @pytest.mark.parametrize(
-    ("kills", "constants"), [([29, 36], NEVER), ([37, 42], EVERY_EPOCH)], ids=["from the start", "from checkpoints"]
+    ("kills", "constants"),
+    [
+        pytest.param([29, 36], NEVER, marks=pytest.mark.slow, id="from the start"),
+        pytest.param([37, 42], EVERY_EPOCH, id="from checkpoints"),
+    ],
 )
 def test_a_study_killed_again_and_again_is_bitwise_the_undisturbed_one(
     calm: StudyResult, tmp_path: Path, kills: list[int], constants: dict[str, float]

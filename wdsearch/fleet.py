@@ -21,7 +21,7 @@ WATCH_EVERY_S = 2.0
 
 def started(found: Started) -> list[str]:
     """What `wdsearch launch` prints: which workers run where, and the next commands."""
-    jobs = found.launch.jobs if found.launch else ()
+    jobs = [job.partition("@")[0] for job in found.launch.jobs] if found.launch else []  # of a process, its number
     given = f"{', '.join(jobs[:8])}{', ...' if len(jobs) > 8 else ''}"
     note = [f"[yellow]{escape(found.note)}[/yellow]"] if found.note else []
     next_lines = [f"{does:<15} [bold]{escape(command)}[/bold]" for does, command in found.follow_up.items()]

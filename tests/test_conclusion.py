@@ -185,6 +185,7 @@ def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
     spool.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_delivered_beside")
 def test_on_a_cluster_its_maker_waits_for_a_model_and_nobody_else(tmp_path: Path) -> None:
     from wdsearch.tracking import Tracker

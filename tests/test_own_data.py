@@ -250,6 +250,7 @@ print(float(trainer.callback_metrics["val_loss"]))
 '''
 
 
+@pytest.mark.slow
 def test_what_is_recommended_gives_the_trials_result_in_a_users_own_script(tmp_path: Path) -> None:
     """One batch an epoch, so that the order of the rows, which the script draws anew, only changes the rounding: 1e-5."""
     (tmp_path / "own.py").write_text(OWN)

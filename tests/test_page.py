@@ -184,6 +184,7 @@ def test_the_charts_of_the_view_are_drawn(done: wdsearch.StudyResult, server: st
     page.get_by_text("page: λ and gap").first.wait_for()
 
 
+@pytest.mark.slow
 def test_the_losses_of_the_ten_best_are_one_chart(done: wdsearch.StudyResult, server: str, page: Page) -> None:
     page.goto(link(done, server).replace(VIEW, LOSSES) + "&compareRunsMode=CHART")
     losses = drawn(page, 3)[0]

@@ -182,6 +182,7 @@ def test_a_changed_file_does_not_continue_another_study(tmp_path: Path) -> None:
     assert len(load_result("small", Home(tmp_path)).trials) == 4
 
 
+@pytest.mark.slow
 def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(FILE)

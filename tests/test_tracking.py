@@ -26,7 +26,7 @@ from wdsearch.delivery import deliver
 from wdsearch.serving import ui_command
 from wdsearch.spool import VIEW, Record, Spool, locked, open_elsewhere, spool_paths
 from wdsearch.starvation import Share
-from wdsearch.stores import find_page
+from wdsearch.stores import find_page, make_store
 from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
 from wdsearch.view import saved_views
 
@@ -571,14 +571,17 @@ def test_a_trial_has_one_run_also_if_the_machine_that_lost_it_tells_of_it_later(
 
 
 def test_a_store_is_whole_though_one_who_made_it_died_and_two_make_it_at_once(tmp_path: Path) -> None:
-    making = [sys.executable, "-c", f"from wdsearch.stores import make_store; make_store({local_uri(tmp_path)!r})"]
-    begun = subprocess.Popen(making, stderr=subprocess.DEVNULL)
+    begun, *both = (CONTEXT.Process(target=make_store, args=(local_uri(tmp_path),)) for _ in range(3))
+    begun.start()
     while not list(tmp_path.glob("spool/.store/*.db")):
         time.sleep(0.01)
     begun.kill()
-    begun.wait()
+    begun.join()
     assert not (tmp_path / "mlflow.db").exists()
-    both = [subprocess.Popen(making, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
     assert len(MlflowClient(local_uri(tmp_path)).search_experiments()) == 1
     assert [path.name for path in tmp_path.glob("spool/*")] == [".store.lock"]

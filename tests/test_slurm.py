@@ -135,7 +135,7 @@ def test_a_killed_a_preempted_and_a_requeued_worker_lose_and_double_nothing(
     before = cluster.ask("squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={job}")
     cluster.ask("sbatch", "--partition=urgent", "--cpus-per-task=2", "--wrap", "sleep 5", "--output=/dev/null")
     preempted = False
-    for _ in range(60):
+    for _ in range(240):  # it has KillWait to end in order
         now = cluster.ask("squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={job}")
         preempted = preempted or "PENDING" in now or "REQUEUED" in now
         if preempted:

@@ -9,7 +9,10 @@ import wdsearch
 STUDIES = sorted((Path(__file__).parent.parent / "studies").rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=[pytest.mark.slow] * ("transformer" in file.stem), id=file.stem) for file in STUDIES],
+)
 def test_a_shipped_study_runs(file: Path, tmp_path: Path) -> None:
     small = ["budget.trials=2", "budget.epochs=8", "search.batch=2", "search.pruner=none"]
     study = wdsearch.run(file, small, home=tmp_path, progress=False)

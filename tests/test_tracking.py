@@ -249,6 +249,7 @@ def test_on_one_of_several_machines_it_waits_until_mlflow_has_all(tmp_path: Path
     assert Spool(path).left() == 0, "the model was waited for too"
 
 
+@pytest.mark.slow
 def test_who_has_told_all_does_not_wait_for_others_who_still_write(home: Path) -> None:
     searching = begin(home, epochs=3)
     report = home / "report.html"

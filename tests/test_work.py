@@ -134,9 +134,8 @@ def test_a_study_killed_again_and_again_is_bitwise_the_undisturbed_one(
     assert list((study.folder / "workers").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "model", [Recurrent, pytest.param(Counting, marks=pytest.mark.slow)], ids=["GRU", "plain attribute"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [Recurrent, Counting], ids=["GRU", "plain attribute"])
 def test_trials_trained_one_after_another_go_on_from_their_checkpoint(tmp_path: Path, model: type) -> None:
     space = {key: STUDY["space"][key] for key in ("lr", "dropout", "early_stopping")}
     study = STUDY | {"study": "looped", "data": ZooData(), "model": model, "space": space}

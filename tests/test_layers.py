@@ -28,7 +28,7 @@ LAYERS = [
     "checks",
     "config",
     "module",
-    "optim memory watch objective",
+    "optimizers.stacked memory watch objective",
     "diagnostics",
     "cohort",
     "fused looped checkpoint",

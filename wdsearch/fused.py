@@ -15,7 +15,7 @@ from torch.func import stack_module_state, vmap
 from wdsearch.batches import Batch
 from wdsearch.cohort import Cohort, Saved
 from wdsearch.module import RegularizedModule
-from wdsearch.optim import OPTIMIZERS, empty_stack, stack_rows
+from wdsearch.optimizers.stacked import OPTIMIZERS, empty_stack, stack_rows
 from wdsearch.recipe import NORMS
 from wdsearch.tasks import Sums, widened
 from wdsearch.types import Params

@@ -1,0 +1,1 @@
+"""How a trial steps: one file and one line for each optimizer."""

@@ -126,9 +126,10 @@ def _kill_at(last: int) -> None:
     """Count writes; die before the odd and after the even ones."""
     from optuna.storages import RDBStorage
 
-    from wdsearch import loop, samplers, work
+    from wdsearch import loop, work
     from wdsearch.leases import Leases
     from wdsearch.spool import Spool
+    from wdsearch.strategies import samplers
 
     left = [last]
 

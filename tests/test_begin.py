@@ -28,9 +28,9 @@ from wdsearch.launching import engines
 from wdsearch.models import MODELS
 from wdsearch.preview import preview
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from wdsearch.scaffold import ScaffoldError, begin_study
 from wdsearch.storage import Home
+from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from wdsearch.studyfile import StudySource
 
 HEAVY = ("torch", "lightning", "optuna", "mlflow", "sklearn", "pandas", "numpy")

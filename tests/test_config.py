@@ -17,8 +17,8 @@ from torch import nn
 
 from wdsearch.config import load_study
 from wdsearch.datasets import DATASETS
-from wdsearch.samplers import build_pruner
 from wdsearch.space import baseline, configuration, distributions
+from wdsearch.strategies.samplers import build_pruner
 from wdsearch.studyfile import StudyFileError
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.yaml"))

@@ -15,8 +15,8 @@ from wdsearch.datasets import DATASETS
 from wdsearch.editor_schema import study_schema
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.samplers import PRUNERS, SAMPLERS
 from wdsearch.schema import SECTIONS, Dimension, Limit, StudyConfig
+from wdsearch.strategies.samplers import PRUNERS, SAMPLERS
 from wdsearch.studyfile import StudyFileError, StudySource
 
 SCHEMA = study_schema()

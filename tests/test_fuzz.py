@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from wdsearch.config import StudyConfig, load_study
-from wdsearch.samplers import build_pruner
 from wdsearch.space import baseline, distributions
+from wdsearch.strategies.samplers import build_pruner
 from wdsearch.studyfile import LARGEST_BYTES, MOST_VALUES, StudyFileError, StudySource
 
 LIMIT_S = 10.0

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 
-from wdsearch.pruners import HalvingPruner, HyperbandPruner, rungs
+from wdsearch.strategies.pruners import HalvingPruner, HyperbandPruner, rungs
 
 VALUES = [0.9, 0.1, 0.5, 0.7, 0.3, 0.8, 0.2, 0.6, 0.4]
 

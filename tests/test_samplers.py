@@ -11,9 +11,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from wdsearch.config import StudyConfig, load_study
-from wdsearch.pruners import HalvingPruner, HyperbandPruner
-from wdsearch.samplers import PRUNERS, SAMPLERS, ask, build_pruner, build_sampler
 from wdsearch.space import configuration, distributions
+from wdsearch.strategies.pruners import HalvingPruner, HyperbandPruner
+from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, ask, build_pruner, build_sampler
 
 SPACE = {
     "lr": {"low": 1e-4, "high": 1e-1, "log": True},

@@ -39,11 +39,11 @@ from wdsearch.launchers import LAUNCHERS, LaunchError
 from wdsearch.launching import launched, stop
 from wdsearch.plans import ScheduleError, scheduled
 from wdsearch.results import load_result, spent
-from wdsearch.samplers import SAMPLERS, SLOT, ask, build_pruner
 from wdsearch.schedule import POLL_S, Scheduler, serve_once
 from wdsearch.space import distributions
 from wdsearch.status import study_status
 from wdsearch.storage import CONFIG, Home, StudyChangedError, identity, open_study
+from wdsearch.strategies.samplers import SAMPLERS, SLOT, ask, build_pruner
 from wdsearch.studyfile import StudyFileError
 from wdsearch.sweeps import Sweeps as Sweeper
 from wdsearch.sweeps import sweep_of, winners

@@ -10,9 +10,9 @@ from optuna.samplers import BaseSampler
 
 from wdsearch.dimensions import check_space
 from wdsearch.kinds import allowed, fits
-from wdsearch.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler, options_of
 from wdsearch.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig, StudyConfig, TrainerConfig
 from wdsearch.sources import Faults, attribute_of_data, check_data, check_model, is_solo
+from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler, options_of
 from wdsearch.studyfile import Location, as_written, nearest, shown
 from wdsearch.tasks import LOSSES, METRICS
 from wdsearch.timetable import LONGEST_FAMILY

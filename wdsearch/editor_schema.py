@@ -16,8 +16,8 @@ from wdsearch.datasets import DATASETS
 from wdsearch.kinds import allowed, as_json_schema
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.samplers import PRUNERS, SAMPLERS
 from wdsearch.schema import DataConfig, Dimension, Entry, Group, Source, StudyConfig
+from wdsearch.strategies.samplers import PRUNERS, SAMPLERS
 from wdsearch.tasks import METRICS
 from wdsearch.types import Interval
 

@@ -25,11 +25,11 @@ from wdsearch.memory import Memory, device_of
 from wdsearch.objective import PRUNED, Result, flat, values, violations
 from wdsearch.population import Training
 from wdsearch.provenance import provenance
-from wdsearch.pruners import HalvingPruner, rungs
 from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
 from wdsearch.space import Configuration
 from wdsearch.spool import locked
 from wdsearch.storage import TOKEN, Home
+from wdsearch.strategies.pruners import HalvingPruner, rungs
 from wdsearch.terminal import SearchProgress, Snapshot
 from wdsearch.tracking import Tracker, ending
 from wdsearch.weights import keep_weights, kept_weights

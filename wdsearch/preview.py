@@ -16,9 +16,9 @@ from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
 from wdsearch.module import RegularizedModule
 from wdsearch.parameters import Parameter, dropout_layers_of, parameters_of
-from wdsearch.pruners import rungs
-from wdsearch.samplers import build_pruner
 from wdsearch.space import baseline
+from wdsearch.strategies.pruners import rungs
+from wdsearch.strategies.samplers import build_pruner
 from wdsearch.tasks import Task
 
 

@@ -26,11 +26,11 @@ from wdsearch.memory import Memory, available, footprint, is_out_of_memory, show
 from wdsearch.population import Population
 from wdsearch.provenance import VERSIONS, provenance
 from wdsearch.results import CONCLUDED, INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
-from wdsearch.samplers import build_pruner
 from wdsearch.solo import Soloists
 from wdsearch.space import baseline
 from wdsearch.spool import is_locked, now_ms, spool_paths
 from wdsearch.storage import TOKEN, Home, clear_storage_errors, open_study
+from wdsearch.strategies.samplers import build_pruner
 from wdsearch.terminal import SearchProgress
 from wdsearch.timetable import FAMILY, FIRED
 from wdsearch.tracking import Delivery, Tracker

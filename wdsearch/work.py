@@ -18,9 +18,9 @@ from wdsearch.leases import MOST_TAKEOVERS, Leases
 from wdsearch.memory import device_of
 from wdsearch.objective import Result, values, violations
 from wdsearch.results import BASELINE, ERROR, RESULT, Reading
-from wdsearch.samplers import SLOT, ask
 from wdsearch.slots import BASELINE_SLOT, Slot
 from wdsearch.space import Configuration, baseline, configuration, distributions
+from wdsearch.strategies.samplers import SLOT, ask
 
 UNREGULARIZED = BASELINE_SLOT
 

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from wdsearch.bulk import create_trials
 from wdsearch.noise import derive_seed
-from wdsearch.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.schema import Choice, StudyConfig
+from wdsearch.strategies.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.timetable import WARM
 
 SAMPLERS: dict[str, type[BaseSampler]] = {

@@ -13,12 +13,12 @@ from torch import nn
 from training import INF, Ends, quiet_trainer, train_fused
 
 from wdsearch.datasets import DATASETS
-from wdsearch.diagnostics import scale_invariant_share, weight_measures
 from wdsearch.models import MODELS
-from wdsearch.module import RegularizedModule
-from wdsearch.objective import Diagnosis
 from wdsearch.population import Population
-from wdsearch.recipe import Recipe
+from wdsearch.trial.diagnostics import scale_invariant_share, weight_measures
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe
+from wdsearch.trial.result import Diagnosis
 from wdsearch.watch import EVERY
 
 EPOCHS = 4
@@ -209,7 +209,7 @@ def test_a_weight_of_zeros_or_of_one_unit_is_no_error() -> None:
 
 
 def test_the_spectrum_of_a_huge_weight_is_the_largest_singular_value_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wdsearch.diagnostics.LARGEST_SPECTRUM", 16)
+    monkeypatch.setattr("wdsearch.trial.diagnostics.LARGEST_SPECTRUM", 16)
     torch.manual_seed(0)
     weight = torch.randn(40, 30) + 0.5
     found = weight_measures(weight)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from wdsearch.dropouts import LAYERS, Dropout, MultiheadAttention, replace_dropout
 from wdsearch.noise import NoiseStream
+from wdsearch.trial.dropout import LAYERS, Dropout, MultiheadAttention, replace_dropout
 
 SHAPES = {
     nn.Dropout: [(5,), (64, 50)],

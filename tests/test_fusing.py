@@ -9,7 +9,7 @@ from zoo import ZOO, ZooData
 
 from wdsearch import fusing
 from wdsearch.fusing import slow_when_fused, step_alone, why_alone
-from wdsearch.module import RegularizedModule
+from wdsearch.trial.module import RegularizedModule
 
 STRENGTHS = [
     {"weight_decay": 0.1, "dropout": 0.1, "l1": 1e-4, "l2": 0.0, "input_noise": 0.0, "label_smoothing": 0.1},

@@ -21,7 +21,7 @@ from zoo import ZOO, Counting, ZooData
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
-from wdsearch.module import RegularizedModule
+from wdsearch.trial.module import RegularizedModule
 
 pytestmark = [
     pytest.mark.gpu,

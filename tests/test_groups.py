@@ -20,11 +20,11 @@ from wdsearch.config import StudyFileError, load_study
 from wdsearch.datasets import DATASETS
 from wdsearch.groups import assigned, group_name
 from wdsearch.models import MODELS
-from wdsearch.module import RegularizedModule
-from wdsearch.parameters import dropout_layers_of
 from wdsearch.preview import preview
-from wdsearch.recipe import Recipe, decayed_parameters, reasons
 from wdsearch.space import baseline, configuration, distributions
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.parameters import dropout_layers_of
+from wdsearch.trial.recipe import Recipe, decayed_parameters, reasons
 
 HALVES = {"head": r"^head\.", "body": r"^body\."}
 DROPS = {"late": "late", "early": "drop"}

@@ -12,8 +12,8 @@ from training import Ends, distance_from_alone, largest_difference, train_fused
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.models.layers import BatchNorm, LayerNorm, SiLU
-from wdsearch.module import RegularizedModule
-from wdsearch.recipe import Recipe, decayed_parameters
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe, decayed_parameters
 
 SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"inputs": 64, "hidden": (23, 13), "norm": "batch"},

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 import wdsearch
 from wdsearch.assembly import BuildError
-from wdsearch.loaders import batches_of, train_eval_loader
+from wdsearch.trial.loaders import batches_of, train_eval_loader
 
 STUDY: dict[str, Any] = {
     "study": "own",

@@ -10,7 +10,7 @@ from zoo import Recurrent, Residual, ZooData
 
 import wdsearch
 from wdsearch.assembly import BuildError
-from wdsearch.module import RegularizedModule
+from wdsearch.trial.module import RegularizedModule
 from wdsearch.types import Scalar
 
 SPACE = {"weight_decay": {"low": 0.01, "high": 3.0, "log": True}, "dropout": {"low": 0.0, "high": 0.5}}

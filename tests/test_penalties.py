@@ -8,9 +8,9 @@ from sklearn.linear_model import ElasticNet, Lasso, Ridge
 from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
 from training import train_fused
 
-from wdsearch.module import RegularizedModule
-from wdsearch.recipe import Recipe
 from wdsearch.tasks import Task
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe
 
 ROWS = 60
 RECIPES = {"sgd": (Recipe("sgd", momentum=0.9), 0.1), "adam": (Recipe("adamw", schedule="cosine"), 0.02)}

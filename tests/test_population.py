@@ -12,9 +12,9 @@ from training import INF, Ends, largest_difference, quiet_trainer, train_alone, 
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
-from wdsearch.module import RegularizedModule
 from wdsearch.population import Population
-from wdsearch.recipe import Recipe
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe
 
 EPOCHS = 5
 BFLOAT16 = 2.0**-7

@@ -16,8 +16,8 @@ from wdsearch.config import load_study
 from wdsearch.datasets import DATASETS
 from wdsearch.overviews import study_overview
 from wdsearch.preview import Preview, preview
-from wdsearch.recipe import Recipe
 from wdsearch.studyfile import StudyFileError
+from wdsearch.trial.recipe import Recipe
 
 STUDIES = Path(__file__).parent.parent / "studies"
 

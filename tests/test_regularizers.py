@@ -10,11 +10,11 @@ from training import largest_difference, train_alone, train_fused
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
-from wdsearch.module import RegularizedModule
 from wdsearch.noise import NoiseStream
-from wdsearch.recipe import Recipe
 from wdsearch.regularizers import REGULARIZERS, Recommendation, Regularizer
 from wdsearch.tasks import Task
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe
 
 EPOCHS = 8
 every_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
@@ -142,7 +142,7 @@ def test_clipping_is_torchs() -> None:
 
 
 def test_dropout_drops_its_rate_and_keeps_the_mean() -> None:
-    from wdsearch.dropouts import Dropout
+    from wdsearch.trial.dropout import Dropout
 
     layer = Dropout(0.3, NoiseStream(0, "dropout"))
     outputs = layer(torch.ones(400, 500))

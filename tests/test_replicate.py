@@ -10,12 +10,12 @@ from wdsearch.assembly import build_data
 from wdsearch.datasets import DATASETS
 from wdsearch.factory import TrialFactory
 from wdsearch.models import MODELS
-from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
 from wdsearch.population import Population
-from wdsearch.recipe import Recipe
 from wdsearch.replicate import Replica, replicate, reseeded
 from wdsearch.space import Configuration
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe
 
 EPOCHS = 3
 STUDY = {

@@ -5,7 +5,7 @@ import shapes
 import torch
 from jaxtyping import TypeCheckError
 
-from wdsearch.diagnostics import mean_correlation
+from wdsearch.trial.diagnostics import mean_correlation
 
 
 def test_a_wrong_shape_is_an_error_until_a_function_was_called_often_and_in_the_next_file_again() -> None:

@@ -14,8 +14,8 @@ from zoo import ZooData
 import wdsearch
 from wdsearch.config import StudyFileError, load_study
 from wdsearch.noise import derive_seed
-from wdsearch.objective import Result
 from wdsearch.solo import NotLoggedError
+from wdsearch.trial.result import Result
 
 STUDY: dict[str, Any] = {
     "study": "solo",

@@ -6,10 +6,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from wdsearch.config import StudyConfig, load_study
-from wdsearch.recipe import Recipe
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.space import baseline, check_timescales, configuration, distributions
 from wdsearch.studyfile import StudyFileError
+from wdsearch.trial.recipe import Recipe
 
 
 def study(**space: object) -> StudyConfig:

@@ -28,10 +28,10 @@ import wdsearch
 from wdsearch.bulk import set_attribute
 from wdsearch.config import load_study
 from wdsearch.leases import MOST_TAKEOVERS, Leases
-from wdsearch.objective import Result
 from wdsearch.results import CONCLUDED, RESULT, StudyResult, load_result, spent
 from wdsearch.search import begin
 from wdsearch.storage import Home
+from wdsearch.trial.result import Result
 from wdsearch.work import Work
 
 start = partial(start_process, report=False)

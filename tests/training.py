@@ -7,8 +7,8 @@ import lightning as L
 import torch
 
 from wdsearch.cohort import TrialEpoch
-from wdsearch.module import RegularizedModule
 from wdsearch.population import Population
+from wdsearch.trial.module import RegularizedModule
 
 INF = math.inf
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from wdsearch.config import StudyConfig, StudyFileError, load_study
     from wdsearch.datasets import ArrayDataModule, Arrays, ArraysData, ImageFolder, TableData
     from wdsearch.explaining import explain
-    from wdsearch.module import RegularizedModule
     from wdsearch.plots import plot_gap
     from wdsearch.population import Population
-    from wdsearch.recipe import Recipe
     from wdsearch.regularizers import REGULARIZERS
     from wdsearch.results import StudyResult, load_result, recommendation
     from wdsearch.search import run
     from wdsearch.tasks import Task
+    from wdsearch.trial.module import RegularizedModule
+    from wdsearch.trial.recipe import Recipe
 
 # MKL rounds a matrix product by where it lies in memory unless told otherwise before its first call (oneMKL Developer
 # Guide, "Obtaining Numerically Reproducible Results")
@@ -39,11 +39,11 @@ _HOMES = {
     "ArraysData": "datasets",
     "ImageFolder": "datasets",
     "TableData": "datasets",
-    "RegularizedModule": "module",
+    "RegularizedModule": "trial.module",
     "explain": "explaining",
     "plot_gap": "plots",
     "Population": "population",
-    "Recipe": "recipe",
+    "Recipe": "trial.recipe",
     "REGULARIZERS": "regularizers",
     "StudyResult": "results",
     "load_result": "results",

@@ -8,11 +8,11 @@ from wdsearch.charts import chosen_strength, strength_text
 from wdsearch.explanation import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation
 from wdsearch.figures import shown
 from wdsearch.flags import Flag
-from wdsearch.objective import Result
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.results import StudyResult, explained_trial, main_key
 from wdsearch.terminal import settings_of
 from wdsearch.texts import Texts
+from wdsearch.trial.result import Result
 
 PERCENT = ("share", "weights", "runs")
 """Units of which the effects are told in hundredths."""

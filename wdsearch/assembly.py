@@ -11,12 +11,12 @@ from wdsearch.checks import check
 from wdsearch.datasets import DATASETS
 from wdsearch.errors import DataError
 from wdsearch.importing import import_path
-from wdsearch.loaders import train_eval_loader
-from wdsearch.recipe import Recipe
 from wdsearch.schema import Source, StudyConfig, TrainerConfig
 from wdsearch.sources import builder_of, from_study, is_solo, parameters_of
 from wdsearch.studyfile import shown
 from wdsearch.tasks import Task
+from wdsearch.trial.loaders import train_eval_loader
+from wdsearch.trial.recipe import Recipe
 
 
 class BuildError(Exception):

@@ -23,11 +23,11 @@ from wdsearch.figures import (
     shown,
 )
 from wdsearch.groups import split_key
-from wdsearch.objective import Result
 from wdsearch.path import OneStandardError, one_standard_error
 from wdsearch.regularizers import neutral
 from wdsearch.results import DECAYS, StudyResult, TrialRecord, main_key
 from wdsearch.texts import Texts
+from wdsearch.trial.result import Result
 
 # -- gap over λ ----------------------------------------------------------------------------------------------------
 

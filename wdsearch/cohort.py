@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from wdsearch.batches import Batch
-from wdsearch.diagnostics import Span, diagnose
-from wdsearch.module import RegularizedModule
-from wdsearch.objective import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis
 from wdsearch.tasks import Sums, Task, losses_and_gaps
+from wdsearch.trial.batches import Batch
+from wdsearch.trial.diagnostics import Span, diagnose
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.result import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis
 from wdsearch.types import Params
 from wdsearch.watch import Steps
 

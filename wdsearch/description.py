@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wdsearch.groups import TIMESCALE
-from wdsearch.objective import Result
 from wdsearch.results import StudyResult, TrialRecord, is_better
 from wdsearch.studyfile import as_yaml
 from wdsearch.terminal import number, settings_of
+from wdsearch.trial.result import Result
 
 SHOWN = 5
 """Best trials that are shown."""

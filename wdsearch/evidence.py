@@ -8,7 +8,7 @@ from typing import TypeVar
 from wdsearch.design import DECAY, DROPOUT, L1, RATE, Axes
 from wdsearch.explanation import Curve, Outcome
 from wdsearch.intervals import Effect, effect, interval
-from wdsearch.objective import DIVERGED
+from wdsearch.trial.result import DIVERGED
 
 Point = TypeVar("Point", bound=Hashable)
 Table = Mapping[Point, Sequence[float]]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 
-from wdsearch.batches import BatchError, split_batch
 from wdsearch.errors import DataError
+from wdsearch.trial.batches import BatchError, split_batch
 
 MOST_COMPARED = 200_000
 """Rows of a part that are looked at; beyond that the look would cost more than it is worth."""

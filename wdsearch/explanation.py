@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wdsearch.objective import DIVERGED, Metrics
+from wdsearch.trial.result import DIVERGED, Metrics
 
 ARM = "weight_decay"
 """The part of the design in which decay alone is varied."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from wdsearch.factory import TrialFactory
-from wdsearch.module import RegularizedModule
 from wdsearch.replicate import configuration_of
 from wdsearch.results import StudyResult
+from wdsearch.trial.module import RegularizedModule
 from wdsearch.weights import has_best_weights, kept_weights
 
 EXAMPLE_ROWS = 2

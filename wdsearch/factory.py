@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from wdsearch.assembly import BuildError, build_recipe, build_task, built, check_hooks, describe_data, text_of
-from wdsearch.batches import Batch, rows_of, shapes_of, split_batch
-from wdsearch.diagnostics import scale_invariant_share
 from wdsearch.fusing import slow_when_fused, step_alone, why_alone
 from wdsearch.groups import split_key
-from wdsearch.loaders import augments_itself
 from wdsearch.memory import device_name, device_of
-from wdsearch.module import RegularizedModule
 from wdsearch.noise import derive_seed
-from wdsearch.parameters import check_names
 from wdsearch.regularizers import regularizer_of, torch_equivalents
 from wdsearch.schema import Source, StudyConfig
 from wdsearch.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of
 from wdsearch.space import Configuration, baseline, check_timescales
+from wdsearch.trial.batches import Batch, rows_of, shapes_of, split_batch
+from wdsearch.trial.diagnostics import scale_invariant_share
+from wdsearch.trial.loaders import augments_itself
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.parameters import check_names
 
 PROBED_ROWS = 64
 """Rows of the batch on which a network is tried: enough to see what it does."""

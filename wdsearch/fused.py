@@ -12,12 +12,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import stack_module_state, vmap
 
-from wdsearch.batches import Batch
 from wdsearch.cohort import Cohort, Saved
-from wdsearch.module import RegularizedModule
 from wdsearch.optimizers.stacked import OPTIMIZERS, empty_stack, stack_rows
-from wdsearch.recipe import NORMS
 from wdsearch.tasks import Sums, widened
+from wdsearch.trial.batches import Batch
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import NORMS
 from wdsearch.types import Params
 from wdsearch.watch import Steps, Watch
 

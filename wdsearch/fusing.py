@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from wdsearch.attributes import changed_attribute, plain_attributes
-from wdsearch.batches import Batch
 from wdsearch.fused import FusedCohort
-from wdsearch.module import RegularizedModule
+from wdsearch.trial.batches import Batch
+from wdsearch.trial.module import RegularizedModule
 from wdsearch.types import Params
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}

@@ -22,7 +22,6 @@ from wdsearch.description import trial_description
 from wdsearch.errors import StoppedError
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import Memory, device_of
-from wdsearch.objective import PRUNED, Result, flat, values, violations
 from wdsearch.population import Training
 from wdsearch.provenance import provenance
 from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
@@ -32,6 +31,7 @@ from wdsearch.storage import TOKEN, Home
 from wdsearch.strategies.pruners import HalvingPruner, rungs
 from wdsearch.terminal import SearchProgress, Snapshot
 from wdsearch.tracking import Tracker, ending
+from wdsearch.trial.result import PRUNED, Result, flat, values, violations
 from wdsearch.weights import keep_weights, kept_weights
 from wdsearch.work import UNREGULARIZED, Work
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from wdsearch.attributes import plain_attributes, restore_attributes
-from wdsearch.batches import Batch
 from wdsearch.cohort import Cohort, Saved
-from wdsearch.module import RegularizedModule
 from wdsearch.tasks import Sums
+from wdsearch.trial.batches import Batch
+from wdsearch.trial.module import RegularizedModule
 from wdsearch.types import Params
 from wdsearch.watch import Steps, Watch
 

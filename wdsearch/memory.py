@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from wdsearch.batches import Batch
-from wdsearch.module import RegularizedModule
+from wdsearch.trial.batches import Batch
+from wdsearch.trial.module import RegularizedModule
 
 RESERVE = 0.1
 """Share of the free memory that is left to others."""

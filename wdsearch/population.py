@@ -8,14 +8,14 @@ import lightning as L
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 
-from wdsearch.batches import Batch
 from wdsearch.cohort import Cohort, Saved, TrialEpoch
 from wdsearch.fused import FusedCohort
-from wdsearch.loaders import batches_of, train_eval_loader
 from wdsearch.looped import LoopedCohort
-from wdsearch.module import RegularizedModule
-from wdsearch.objective import Diagnosis
 from wdsearch.tasks import Sums, total
+from wdsearch.trial.batches import Batch
+from wdsearch.trial.loaders import batches_of, train_eval_loader
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.result import Diagnosis
 from wdsearch.types import Params
 
 

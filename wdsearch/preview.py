@@ -14,12 +14,12 @@ from wdsearch.assembly import build_data, check_trainer
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
-from wdsearch.module import RegularizedModule
-from wdsearch.parameters import Parameter, dropout_layers_of, parameters_of
 from wdsearch.space import baseline
 from wdsearch.strategies.pruners import rungs
 from wdsearch.strategies.samplers import build_pruner
 from wdsearch.tasks import Task
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_of
 
 
 @dataclass(frozen=True)

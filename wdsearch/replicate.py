@@ -16,10 +16,10 @@ from wdsearch.datasets import ArrayDataModule
 from wdsearch.factory import TrialFactory
 from wdsearch.memory import available, device_of, footprint, is_out_of_memory
 from wdsearch.noise import derive_seed
-from wdsearch.objective import Metrics, Result, flat
 from wdsearch.population import Population
 from wdsearch.schema import StudyConfig
 from wdsearch.space import Configuration
+from wdsearch.trial.result import Metrics, Result, flat
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from wdsearch.explanation import Explanation, explanation_from
 from wdsearch.groups import group_key, group_name, split_key
-from wdsearch.objective import DIVERGED, Result
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
+from wdsearch.trial.result import DIVERGED, Result
 
 RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"
 INVARIANT, EXPLANATION, CONCLUDED = "scale invariant", "explanation", "concluded"

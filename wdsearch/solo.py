@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from wdsearch.cohort import Cohort, TrialEpoch
-from wdsearch.diagnostics import diagnose_weights
-from wdsearch.loaders import train_eval_loader
 from wdsearch.noise import derive_seed
-from wdsearch.objective import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis, flat_name
+from wdsearch.trial.diagnostics import diagnose_weights
+from wdsearch.trial.loaders import train_eval_loader
+from wdsearch.trial.result import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis, flat_name
 from wdsearch.types import Params
 
 GO, END, STATE = "go", "end", "state"

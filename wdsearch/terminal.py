@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from wdsearch.objective import Result
 from wdsearch.results import StudyResult
 from wdsearch.status import StudyStatus
 from wdsearch.tracking import PORT
+from wdsearch.trial.result import Result
 
 LINE_EVERY_S = 30.0
 """How often a log is told how far a search is."""

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from wdsearch.database import shown_url
-from wdsearch.objective import Result
 from wdsearch.spool import LOST, MODEL, STUDY, Spool, interrupt, lock_of, now_ms, spool_path, spool_paths
 from wdsearch.starvation import Share
+from wdsearch.trial.result import Result
 
 PAGE = "WDSEARCH_MLFLOW_PAGE"
 PORT = 5000

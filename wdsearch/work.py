@@ -16,11 +16,11 @@ from wdsearch.checkpoint import Saved, read_checkpoint
 from wdsearch.config import StudyConfig
 from wdsearch.leases import MOST_TAKEOVERS, Leases
 from wdsearch.memory import device_of
-from wdsearch.objective import Result, values, violations
 from wdsearch.results import BASELINE, ERROR, RESULT, Reading
 from wdsearch.slots import BASELINE_SLOT, Slot
 from wdsearch.space import Configuration, baseline, configuration, distributions
 from wdsearch.strategies.samplers import SLOT, ask
+from wdsearch.trial.result import Result, values, violations
 
 UNREGULARIZED = BASELINE_SLOT
 

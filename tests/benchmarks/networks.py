@@ -22,7 +22,7 @@ from wdsearch.fused import FusedCohort
 from wdsearch.fusing import slow_when_fused
 from wdsearch.looped import LoopedCohort
 from wdsearch.models import MODELS
-from wdsearch.module import RegularizedModule
+from wdsearch.trial.module import RegularizedModule
 
 STRENGTHS = {"weight_decay": 0.1, "dropout": 0.2, "label_smoothing": 0.1}
 NETWORKS: Mapping[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {

@@ -9,8 +9,8 @@ from unittest.mock import patch
 from wdsearch import search
 from wdsearch.cohort import TrialEpoch
 from wdsearch.factory import TrialFactory
-from wdsearch.objective import FINISHED, Diagnosis
 from wdsearch.tracking import Tracker
+from wdsearch.trial.result import FINISHED, Diagnosis
 from wdsearch.worker import work
 
 

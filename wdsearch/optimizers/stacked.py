@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from wdsearch.recipe import Recipe, adam_step_size, sgd_step_size
+from wdsearch.trial.recipe import Recipe, adam_step_size, sgd_step_size
 
 
 class PopulationOptimizer(torch.optim.Optimizer):

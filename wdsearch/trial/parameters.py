@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from wdsearch.assembly import BuildError
 from wdsearch.groups import split_key
-from wdsearch.module import RegularizedModule
-from wdsearch.recipe import Recipe, reasons
 from wdsearch.regularizers import regularizer_of
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe, reasons
 
 PREFIX = "network."
 MOST_LISTED = 20

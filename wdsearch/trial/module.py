@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from wdsearch.batches import Batch, Inputs, split_batch
-from wdsearch.dropouts import Dropout, replace_dropout
 from wdsearch.groups import assigned, split_key
-from wdsearch.loaders import train_eval_loader
 from wdsearch.noise import NoiseStream, derive_seed, seed_torch
-from wdsearch.recipe import Recipe, decayed_parameters, torch_step_size
 from wdsearch.regularizers import REGULARIZERS, Regularizer, regularizer_of
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
+from wdsearch.trial.batches import Batch, Inputs, split_batch
+from wdsearch.trial.dropout import Dropout, replace_dropout
+from wdsearch.trial.loaders import train_eval_loader
+from wdsearch.trial.recipe import Recipe, decayed_parameters, torch_step_size
 from wdsearch.types import Params, Scalar, Strengths
 
 

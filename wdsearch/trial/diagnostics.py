@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from wdsearch.batches import Batch
-from wdsearch.module import RegularizedModule
-from wdsearch.objective import Diagnosis
-from wdsearch.recipe import Recipe, decayed_parameters
+from wdsearch.trial.batches import Batch
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe, decayed_parameters
+from wdsearch.trial.result import Diagnosis
 from wdsearch.types import Params
 from wdsearch.watch import Steps
 

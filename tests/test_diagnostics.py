@@ -14,12 +14,12 @@ from training import INF, Ends, quiet_trainer, train_fused
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
-from wdsearch.population import Population
+from wdsearch.population.population import Population
+from wdsearch.population.step_statistics import EVERY
 from wdsearch.trial.diagnostics import scale_invariant_share, weight_measures
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 from wdsearch.trial.result import Diagnosis
-from wdsearch.watch import EVERY
 
 EPOCHS = 4
 RECIPES = {"adamw": Recipe("adamw", schedule="cosine"), "sgd": Recipe("sgd", schedule="cosine")}

@@ -7,8 +7,8 @@ import torch
 from training import largest_difference, train_alone, train_fused
 from zoo import ZOO, ZooData
 
-from wdsearch import fusing
-from wdsearch.fusing import slow_when_fused, step_alone, why_alone
+from wdsearch.population import fusibility as fusing
+from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
 from wdsearch.trial.module import RegularizedModule
 
 STRENGTHS = [

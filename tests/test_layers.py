@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types errors starvation noise provenance kinds completion trial.batches attributes groups fields figures texts path",
+    "types errors starvation noise provenance kinds completion trial.batches population.module_attributes groups fields figures texts path",
     "timetable",
     "interactive pictures",
     "studyfile",
@@ -28,11 +28,11 @@ LAYERS = [
     "checks",
     "config",
     "trial.module",
-    "optimizers.stacked memory watch trial.result",
+    "optimizers.stacked population.memory population.step_statistics trial.result",
     "trial.diagnostics",
-    "cohort",
-    "fused looped checkpoint",
-    "population fusing",
+    "population.cohort",
+    "population.fused population.looped population.checkpoint",
+    "population.population population.fusibility",
     "assembly",
     "trial.parameters",
     "factory",
@@ -41,7 +41,7 @@ LAYERS = [
     "evidence",
     "verdicts",
     "claims",
-    "solo",
+    "population.user_module",
     "slots",
     "leases launches fires spool",
     "view",

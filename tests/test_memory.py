@@ -11,7 +11,7 @@ import torch
 from test_search import searched, told
 
 import wdsearch.search
-from wdsearch.memory import Footprint, is_out_of_memory
+from wdsearch.population.memory import Footprint, is_out_of_memory
 
 WIDE = """
 import sys
@@ -19,7 +19,7 @@ sys.path.insert(0, {tests!r})
 import resource
 import torch
 import wdsearch
-from wdsearch.memory import Memory
+from wdsearch.population.memory import Memory
 torch.set_num_threads(1)
 study = {{
     "study": "wide", "data": {{"name": "mnist1d", "init_args": {{"batch_size": {rows}}}}},

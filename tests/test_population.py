@@ -12,7 +12,7 @@ from training import INF, Ends, largest_difference, quiet_trainer, train_alone, 
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
-from wdsearch.population import Population
+from wdsearch.population.population import Population
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 

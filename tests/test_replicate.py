@@ -11,7 +11,7 @@ from wdsearch.datasets import DATASETS
 from wdsearch.factory import TrialFactory
 from wdsearch.models import MODELS
 from wdsearch.noise import derive_seed
-from wdsearch.population import Population
+from wdsearch.population.population import Population
 from wdsearch.replicate import Replica, replicate, reseeded
 from wdsearch.space import Configuration
 from wdsearch.trial.module import RegularizedModule

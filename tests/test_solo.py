@@ -14,7 +14,7 @@ from zoo import ZooData
 import wdsearch
 from wdsearch.config import StudyFileError, load_study
 from wdsearch.noise import derive_seed
-from wdsearch.solo import NotLoggedError
+from wdsearch.population.user_module import NotLoggedError
 from wdsearch.trial.result import Result
 
 STUDY: dict[str, Any] = {

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 import lightning as L
 import torch
 
-from wdsearch.cohort import TrialEpoch
-from wdsearch.population import Population
+from wdsearch.population.cohort import TrialEpoch
+from wdsearch.population.population import Population
 from wdsearch.trial.module import RegularizedModule
 
 INF = math.inf

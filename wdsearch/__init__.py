@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wdsearch.datasets import ArrayDataModule, Arrays, ArraysData, ImageFolder, TableData
     from wdsearch.explaining import explain
     from wdsearch.plots import plot_gap
-    from wdsearch.population import Population
+    from wdsearch.population.population import Population
     from wdsearch.regularizers import REGULARIZERS
     from wdsearch.results import StudyResult, load_result, recommendation
     from wdsearch.search import run
@@ -42,7 +42,7 @@ _HOMES = {
     "RegularizedModule": "trial.module",
     "explain": "explaining",
     "plot_gap": "plots",
-    "Population": "population",
+    "Population": "population.population",
     "Recipe": "trial.recipe",
     "REGULARIZERS": "regularizers",
     "StudyResult": "results",

@@ -10,8 +10,8 @@ from typing import Any
 from wdsearch.description import study_description
 from wdsearch.errors import StoppedError
 from wdsearch.factory import TrialFactory
-from wdsearch.memory import shown
 from wdsearch.plots import plot_gap
+from wdsearch.population.memory import shown
 from wdsearch.replicate import Watch, configuration_of, trained_again
 from wdsearch.results import StudyResult
 from wdsearch.storage import TOKEN

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from wdsearch.assembly import BuildError, build_recipe, build_task, built, check_hooks, describe_data, text_of
-from wdsearch.fusing import slow_when_fused, step_alone, why_alone
 from wdsearch.groups import split_key
-from wdsearch.memory import device_name, device_of
 from wdsearch.noise import derive_seed
+from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
+from wdsearch.population.memory import device_name, device_of
 from wdsearch.regularizers import regularizer_of, torch_equivalents
 from wdsearch.schema import Source, StudyConfig
 from wdsearch.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of

@@ -16,13 +16,13 @@ from rich.markup import escape
 
 from wdsearch.assembly import BuildError
 from wdsearch.bulk import report, set_attribute
-from wdsearch.checkpoint import write_checkpoint
-from wdsearch.cohort import TrialEpoch
 from wdsearch.description import trial_description
 from wdsearch.errors import StoppedError
 from wdsearch.factory import TrialFactory
-from wdsearch.memory import Memory, device_of
-from wdsearch.population import Training
+from wdsearch.population.checkpoint import write_checkpoint
+from wdsearch.population.cohort import TrialEpoch
+from wdsearch.population.memory import Memory, device_of
+from wdsearch.population.population import Training
 from wdsearch.provenance import provenance
 from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
 from wdsearch.space import Configuration

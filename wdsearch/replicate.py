@@ -14,9 +14,9 @@ from torch import Tensor
 from wdsearch.assembly import population_trainer
 from wdsearch.datasets import ArrayDataModule
 from wdsearch.factory import TrialFactory
-from wdsearch.memory import available, device_of, footprint, is_out_of_memory
 from wdsearch.noise import derive_seed
-from wdsearch.population import Population
+from wdsearch.population.memory import available, device_of, footprint, is_out_of_memory
+from wdsearch.population.population import Population
 from wdsearch.schema import StudyConfig
 from wdsearch.space import Configuration
 from wdsearch.trial.result import Metrics, Result, flat

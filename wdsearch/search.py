@@ -22,11 +22,11 @@ from wdsearch.factory import TrialFactory
 from wdsearch.interruption import stopping_by_signal
 from wdsearch.leases import GRACE_S, Leases
 from wdsearch.loop import SearchLoop
-from wdsearch.memory import Memory, available, footprint, is_out_of_memory, shown
-from wdsearch.population import Population
+from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory, shown
+from wdsearch.population.population import Population
+from wdsearch.population.user_module import Soloists
 from wdsearch.provenance import VERSIONS, provenance
 from wdsearch.results import CONCLUDED, INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
-from wdsearch.solo import Soloists
 from wdsearch.space import baseline
 from wdsearch.spool import is_locked, now_ms, spool_paths
 from wdsearch.storage import TOKEN, Home, clear_storage_errors, open_study

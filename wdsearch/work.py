@@ -12,10 +12,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from wdsearch.bulk import End, finish, set_attribute
-from wdsearch.checkpoint import Saved, read_checkpoint
 from wdsearch.config import StudyConfig
 from wdsearch.leases import MOST_TAKEOVERS, Leases
-from wdsearch.memory import device_of
+from wdsearch.population.checkpoint import Saved, read_checkpoint
+from wdsearch.population.memory import device_of
 from wdsearch.results import BASELINE, ERROR, RESULT, Reading
 from wdsearch.slots import BASELINE_SLOT, Slot
 from wdsearch.space import Configuration, baseline, configuration, distributions

@@ -15,7 +15,7 @@ import torch
 from networks import BATCH, NETWORKS, STEPS, trials
 from rich.table import Table
 
-from wdsearch.fused import FusedCohort
+from wdsearch.population.fused import FusedCohort
 
 SHOWN = ("mlp 64-64", "mlp 256-256", "mlp 1024-1024", "transformer, sequence", "convnet, images", "resnet")
 

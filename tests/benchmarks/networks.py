@@ -17,11 +17,11 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from wdsearch.cohort import Cohort
-from wdsearch.fused import FusedCohort
-from wdsearch.fusing import slow_when_fused
-from wdsearch.looped import LoopedCohort
 from wdsearch.models import MODELS
+from wdsearch.population.cohort import Cohort
+from wdsearch.population.fused import FusedCohort
+from wdsearch.population.fusibility import slow_when_fused
+from wdsearch.population.looped import LoopedCohort
 from wdsearch.trial.module import RegularizedModule
 
 STRENGTHS = {"weight_decay": 0.1, "dropout": 0.2, "label_smoothing": 0.1}

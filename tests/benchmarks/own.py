@@ -20,7 +20,7 @@ from wdsearch.assembly import build_data
 from wdsearch.config import load_study
 from wdsearch.loop import SearchLoop
 from wdsearch.models import mlp
-from wdsearch.population import Population
+from wdsearch.population.population import Population
 from wdsearch.tracking import Tracker
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.work import Work

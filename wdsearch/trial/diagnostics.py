@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from wdsearch.population.step_statistics import Steps
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe, decayed_parameters
 from wdsearch.trial.result import Diagnosis
 from wdsearch.types import Params
-from wdsearch.watch import Steps
 
 Measures = dict[str, float]
 

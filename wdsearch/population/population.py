@@ -8,9 +8,9 @@ import lightning as L
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 
-from wdsearch.cohort import Cohort, Saved, TrialEpoch
-from wdsearch.fused import FusedCohort
-from wdsearch.looped import LoopedCohort
+from wdsearch.population.cohort import Cohort, Saved, TrialEpoch
+from wdsearch.population.fused import FusedCohort
+from wdsearch.population.looped import LoopedCohort
 from wdsearch.tasks import Sums, total
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.loaders import batches_of, train_eval_loader

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from wdsearch.cohort import Cohort, Saved
+from wdsearch.population.cohort import Cohort, Saved
 
 FORMAT = 2
 """Goes up when a cohort saves other things than before."""

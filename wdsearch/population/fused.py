@@ -12,14 +12,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import stack_module_state, vmap
 
-from wdsearch.cohort import Cohort, Saved
 from wdsearch.optimizers.stacked import OPTIMIZERS, empty_stack, stack_rows
+from wdsearch.population.cohort import Cohort, Saved
+from wdsearch.population.step_statistics import Steps, Watch
 from wdsearch.tasks import Sums, widened
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import NORMS
 from wdsearch.types import Params
-from wdsearch.watch import Steps, Watch
 
 
 def _lift(module: RegularizedModule, method: str) -> Callable[[Params, Params, Batch], Any]:

@@ -17,8 +17,8 @@ import lightning as L
 import numpy as np
 import torch
 
-from wdsearch.cohort import Cohort, TrialEpoch
 from wdsearch.noise import derive_seed
+from wdsearch.population.cohort import Cohort, TrialEpoch
 from wdsearch.trial.diagnostics import diagnose_weights
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.result import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis, flat_name

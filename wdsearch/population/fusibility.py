@@ -13,8 +13,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from wdsearch.attributes import changed_attribute, plain_attributes
-from wdsearch.fused import FusedCohort
+from wdsearch.population.fused import FusedCohort
+from wdsearch.population.module_attributes import changed_attribute, plain_attributes
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.types import Params

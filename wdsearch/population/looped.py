@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from wdsearch.attributes import plain_attributes, restore_attributes
-from wdsearch.cohort import Cohort, Saved
+from wdsearch.population.cohort import Cohort, Saved
+from wdsearch.population.module_attributes import plain_attributes, restore_attributes
+from wdsearch.population.step_statistics import Steps, Watch
 from wdsearch.tasks import Sums
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.types import Params
-from wdsearch.watch import Steps, Watch
 
 
 class LoopedCohort(Cohort):

@@ -9,8 +9,8 @@ import wdsearch
 from wdsearch.assembly import BuildError
 from wdsearch.datasets import DATASETS
 from wdsearch.datasets._base import ArrayDataModule, Arrays
+from wdsearch.datasets.examine import _digests, examine
 from wdsearch.errors import DataError
-from wdsearch.examine import _digests, examine
 
 
 class Own(ArrayDataModule):

@@ -19,11 +19,11 @@ import wdsearch
 from wdsearch.assembly import BuildError, build_data
 from wdsearch.config import load_study
 from wdsearch.datasets import TableData
+from wdsearch.datasets.columns import columns_of, read_frame, target_of
 from wdsearch.errors import DataError
 from wdsearch.factory import TrialFactory
 from wdsearch.space import Configuration
 from wdsearch.studyfile import StudyFileError
-from wdsearch.tables import columns_of, read_frame, target_of
 from wdsearch.trial.module import RegularizedModule
 
 USELESS = ["patient_id", "note"]

@@ -12,7 +12,7 @@ import lightning as L
 
 from wdsearch.assembly import build_data, check_trainer
 from wdsearch.config import StudyConfig, load_study
-from wdsearch.examine import AUGMENTED, examine
+from wdsearch.datasets.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
 from wdsearch.space import baseline
 from wdsearch.strategies.pruners import rungs

@@ -129,7 +129,7 @@ def _of_table(path: Path, target: str | None, folder: Path) -> tuple[str, tuple[
 
 def _rows_of(path: Path) -> tuple[Any, str]:
     """The rows of a table that are looked at, and a note if these are not all: of a table larger than memory the first."""
-    from wdsearch import tables
+    from wdsearch.datasets import columns as tables
     from wdsearch.datasets._base import fits
 
     with tables.readable(path):

@@ -17,7 +17,7 @@ from wdsearch.assembly import build_data, check_trainer, population_trainer
 from wdsearch.conclusion import conclude
 from wdsearch.config import StudyConfig, load_study
 from wdsearch.database import is_away
-from wdsearch.examine import AUGMENTED, examine
+from wdsearch.datasets.examine import AUGMENTED, examine
 from wdsearch.factory import TrialFactory
 from wdsearch.interruption import stopping_by_signal
 from wdsearch.leases import GRACE_S, Leases

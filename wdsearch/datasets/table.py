@@ -19,7 +19,7 @@ from wdsearch.errors import DataError
 if TYPE_CHECKING:  # pandas takes half a second
     import pandas as pd
 
-    from wdsearch.tables import Table
+    from wdsearch.datasets.columns import Table
 
 MISSING = "(missing)"
 """A category that is not there is a category as well."""
@@ -82,7 +82,7 @@ class TableData(ArrayDataModule):
         """Decide what the columns and the target are, split, encode, and keep in memory what fits; once."""
         if self.parts:
             return
-        from wdsearch import tables
+        from wdsearch.datasets import columns as tables
 
         table = self.table()
         self._check_names(table)
@@ -131,7 +131,7 @@ class TableData(ArrayDataModule):
 
     def table(self) -> Table:
         """All rows, read now or column by column."""
-        from wdsearch import tables
+        from wdsearch.datasets import columns as tables
 
         if not isinstance(self.path, Path):
             return self.path
@@ -146,7 +146,7 @@ class TableData(ArrayDataModule):
             return stored_csv(self.path, separator, left_out, self.scratch, tables.text_size(self.path))
 
     def _check_names(self, table: Table) -> None:
-        from wdsearch.tables import check_names
+        from wdsearch.datasets.columns import check_names
 
         check_names(table, [self.target], "target")
         for where, names in {"drop": self.drop, "numbers": self.named[0], "categories": self.named[1]}.items():
@@ -155,7 +155,7 @@ class TableData(ArrayDataModule):
 
     def _check_columns(self, table: Table) -> None:
         """Raise DataError for columns that somebody must decide about."""
-        from wdsearch.tables import DATES, NUMBERING, check_any
+        from wdsearch.datasets.columns import DATES, NUMBERING, check_any
 
         doubtful = self.columns.doubtful
         if doubtful:
@@ -187,7 +187,7 @@ class TableData(ArrayDataModule):
 
     def _entries(self, table: Table, train: np.ndarray) -> Iterator[Entry]:
         """Column after column."""
-        from wdsearch.tables import coded
+        from wdsearch.datasets.columns import coded
 
         for name in shown([*self.columns.numbers, *self.columns.categories], "preparing columns"):
             if name in self.columns.numbers:

@@ -17,21 +17,21 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import wdsearch
-from wdsearch.assembly import build_data
-from wdsearch.catalog import catalog
 from wdsearch.cli import app
-from wdsearch.config import load_study
 from wdsearch.datasets import DATASETS
-from wdsearch.editor_schema import study_schema
 from wdsearch.errors import DataError
 from wdsearch.launching import engines
 from wdsearch.models import MODELS
 from wdsearch.preview import preview
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.scaffold import ScaffoldError, begin_study
 from wdsearch.storage import Home
 from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler
-from wdsearch.studyfile import StudySource
+from wdsearch.study.build import build_data
+from wdsearch.study.catalog import catalog
+from wdsearch.study.file import StudySource
+from wdsearch.study.json_schema import study_schema
+from wdsearch.study.load import load_study
+from wdsearch.study.scaffold import ScaffoldError, begin_study
 
 HEAVY = ("torch", "lightning", "optuna", "mlflow", "sklearn", "pandas", "numpy")
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from wdsearch.design import Schedule, design
 from wdsearch.evidence import Evidence
 from wdsearch.explanation import Claim, Explanation, Outcome, explanation_from
 from wdsearch.intervals import interval
-from wdsearch.space import Configuration
+from wdsearch.study.space import Configuration
 
 WINNER = Configuration(0.01, {"weight_decay": 0.1, "dropout": 0.25, "gradient_clip": math.inf}, {})
 PLAN = design(WINNER, Schedule(rate_sum=640.0, largest_factor=1.0), drops=True)

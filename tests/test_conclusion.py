@@ -16,11 +16,11 @@ from torch import nn
 import wdsearch
 from wdsearch import conclusion, optuna_page
 from wdsearch import report as reports
-from wdsearch.assembly import build_data
-from wdsearch.config import load_study
 from wdsearch.delivery import deliver
 from wdsearch.exporting import ExportError, export_best
-from wdsearch.factory import TrialFactory
+from wdsearch.study.build import build_data
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.load import load_study
 
 STUDY = {
     "study": "ended",

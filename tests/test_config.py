@@ -15,11 +15,11 @@ import pytest
 from optuna.samplers import RandomSampler
 from torch import nn
 
-from wdsearch.config import load_study
 from wdsearch.datasets import DATASETS
-from wdsearch.space import baseline, configuration, distributions
 from wdsearch.strategies.samplers import build_pruner
-from wdsearch.studyfile import StudyFileError
+from wdsearch.study.file import StudyFileError
+from wdsearch.study.load import load_study
+from wdsearch.study.space import baseline, configuration, distributions
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.yaml"))
 GOOD = """study: good
@@ -293,7 +293,7 @@ def test_own_objects_are_taken_as_they_are_and_stored_by_the_names_of_their_type
 
 
 def test_a_file_that_is_no_yaml_does_not_wait_for_torch() -> None:
-    code = "import sys, wdsearch.config; assert not {'torch', 'lightning', 'optuna'} & set(sys.modules)"
+    code = "import sys, wdsearch.study.load; assert not {'torch', 'lightning', 'optuna'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

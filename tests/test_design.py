@@ -6,7 +6,7 @@ import pytest
 
 from wdsearch.design import Design, Schedule, design
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.space import Configuration
+from wdsearch.study.space import Configuration
 
 SCHEDULE = Schedule(rate_sum=640.0, largest_factor=1.0)
 

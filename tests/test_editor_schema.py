@@ -10,14 +10,14 @@ from pydantic import BaseModel
 from test_config import GOOD, STUDIES, yaml_free
 from test_fuzz import FULL, SHORT, _mutate, _places, _token, _word
 
-from wdsearch.config import load_study
 from wdsearch.datasets import DATASETS
-from wdsearch.editor_schema import study_schema
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.schema import SECTIONS, Dimension, Limit, StudyConfig
 from wdsearch.strategies.samplers import PRUNERS, SAMPLERS
-from wdsearch.studyfile import StudyFileError, StudySource
+from wdsearch.study.file import StudyFileError, StudySource
+from wdsearch.study.json_schema import study_schema
+from wdsearch.study.load import load_study
+from wdsearch.study.schema import SECTIONS, Dimension, Limit, StudyConfig
 
 SCHEMA = study_schema()
 VALIDATORS = [Draft7Validator(SCHEMA), Draft202012Validator(SCHEMA)]

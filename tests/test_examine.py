@@ -6,11 +6,11 @@ import torch
 from samples import dataset
 
 import wdsearch
-from wdsearch.assembly import BuildError
 from wdsearch.datasets import DATASETS
 from wdsearch.datasets._base import ArrayDataModule, Arrays
 from wdsearch.datasets.examine import _digests, examine
 from wdsearch.errors import DataError
+from wdsearch.study.build import BuildError
 
 
 class Own(ArrayDataModule):

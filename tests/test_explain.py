@@ -19,7 +19,6 @@ from torch import nn
 
 import wdsearch
 from wdsearch import explaining
-from wdsearch.assembly import build_data
 from wdsearch.claims import TESTS
 from wdsearch.explaining import ExplainError
 from wdsearch.explanation import Claim, Explanation, explanation_from
@@ -27,6 +26,7 @@ from wdsearch.replicate import replicate
 from wdsearch.restoring import NotStoredError
 from wdsearch.results import EXPLANATION, load_result
 from wdsearch.storage import Home, StudyChangedError, StudyNotFoundError
+from wdsearch.study.build import build_data
 
 STUDY = {
     "study": "small",

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from wdsearch.config import StudyConfig, load_study
-from wdsearch.space import baseline, distributions
 from wdsearch.strategies.samplers import build_pruner
-from wdsearch.studyfile import LARGEST_BYTES, MOST_VALUES, StudyFileError, StudySource
+from wdsearch.study.file import LARGEST_BYTES, MOST_VALUES, StudyFileError, StudySource
+from wdsearch.study.load import StudyConfig, load_study
+from wdsearch.study.space import baseline, distributions
 
 LIMIT_S = 10.0
 """Of the processor, for one file; a sound one takes some milliseconds."""

@@ -15,13 +15,13 @@ from torch import nn
 from training import Ends, largest_difference, quiet_trainer, train_alone, train_fused
 
 import wdsearch
-from wdsearch.assembly import BuildError, build_recipe
-from wdsearch.config import StudyFileError, load_study
 from wdsearch.datasets import DATASETS
 from wdsearch.groups import assigned, group_name
 from wdsearch.models import MODELS
 from wdsearch.preview import preview
-from wdsearch.space import baseline, configuration, distributions
+from wdsearch.study.build import BuildError, build_recipe
+from wdsearch.study.load import StudyFileError, load_study
+from wdsearch.study.space import baseline, configuration, distributions
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import dropout_layers_of
 from wdsearch.trial.recipe import Recipe, decayed_parameters, reasons

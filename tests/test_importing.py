@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from wdsearch.assembly import build_data
-from wdsearch.config import StudyConfig, load_study
-from wdsearch.importing import import_path
-from wdsearch.studyfile import StudyFileError
+from wdsearch.study.build import build_data
+from wdsearch.study.file import StudyFileError
+from wdsearch.study.import_path import import_path
+from wdsearch.study.load import StudyConfig, load_study
 
 STUDY = """study: own
 data: {class_path: PATH, split_seed: 5, init_args: {batch_size: 30}}

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from wdsearch import launching
 from wdsearch.cli import app
-from wdsearch.config import load_study
 from wdsearch.launchers import LAUNCHERS, EngineError, Launcher, LaunchError, Order
 from wdsearch.launching import check_shared, engines, launch, options_of
 from wdsearch.storage import Home
+from wdsearch.study.load import load_study
 
 NEEDED: dict[str, dict[str, Any]] = {"kubernetes": {"image": "registry.example.org/wdsearch:1"}}
 """Options without which an engine does not do."""
@@ -134,7 +134,7 @@ def test_more_workers_than_the_budget_keeps_busy_are_said(tmp_path: Path) -> Non
 def test_a_rendering_engine_begins_no_study_and_needs_no_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wdsearch.studyfile import as_yaml
+    from wdsearch.study.file import as_yaml
 
     file = tmp_path / "small.yaml"
     file.write_text(as_yaml(STUDY))

@@ -13,7 +13,6 @@ import psutil
 import pytest
 from processes import command, start
 
-from wdsearch.config import load_study
 from wdsearch.launchers import LAUNCHERS
 from wdsearch.launchers.local import LocalOptions, _started_at
 from wdsearch.launches import Launch, record
@@ -21,6 +20,7 @@ from wdsearch.launching import launch, launched, logs, stop
 from wdsearch.results import load_result
 from wdsearch.search import begin
 from wdsearch.storage import Home
+from wdsearch.study.load import load_study
 
 needs_postgres = pytest.mark.skipif(not postgres.binaries(), reason="PostgreSQL is not installed")
 STUDY = """

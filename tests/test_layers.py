@@ -8,34 +8,34 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types errors starvation noise provenance kinds completion trial.batches population.module_attributes groups fields figures texts path",
-    "timetable",
+    "types errors starvation noise provenance study.annotations completion trial.batches population.module_attributes groups study.fields figures texts path",
+    "study.cron",
     "interactive pictures",
-    "studyfile",
+    "study.file",
     "datasets.columns",
     "tasks trial.dropout trial.loaders datasets.examine",
     "regularizers",
     "trial.recipe models datasets",
-    "schema importing",
+    "study.schema study.import_path",
     "strategies.pruners",
     "bulk",
-    "strategies.samplers sources",
-    "catalog",
-    "editor_schema",
-    "scaffold",
-    "space",
-    "dimensions",
-    "checks",
-    "config",
+    "strategies.samplers study.sources",
+    "study.catalog",
+    "study.json_schema",
+    "study.scaffold",
+    "study.space",
+    "study.check_space",
+    "study.check",
+    "study.load",
     "trial.module",
     "optimizers.stacked population.memory population.step_statistics trial.result",
     "trial.diagnostics",
     "population.cohort",
     "population.fused population.looped population.checkpoint",
     "population.population population.fusibility",
-    "assembly",
+    "study.build",
     "trial.parameters",
-    "factory",
+    "study.factory",
     "preview explanation replicate",
     "intervals design movement",
     "evidence",
@@ -118,7 +118,7 @@ def test_two_files_import_mlflow_and_one_reads_yaml() -> None:
         for module in ("mlflow", "yaml")
     }
     assert users["mlflow"] == {"courier", "stores"}
-    assert users["yaml"] <= {"studyfile", "cli"}, "cli only writes it"
+    assert users["yaml"] <= {"study.file", "cli"}, "cli only writes it"
 
 
 def test_files_and_functions_stay_small() -> None:

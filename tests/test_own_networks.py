@@ -9,7 +9,7 @@ from torch import nn
 from zoo import Recurrent, Residual, ZooData
 
 import wdsearch
-from wdsearch.assembly import BuildError
+from wdsearch.study.build import BuildError
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.types import Scalar
 

@@ -11,12 +11,12 @@ from test_config import yaml_free
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from wdsearch.assembly import BuildError
-from wdsearch.config import load_study
 from wdsearch.datasets import DATASETS
 from wdsearch.overviews import study_overview
 from wdsearch.preview import Preview, preview
-from wdsearch.studyfile import StudyFileError
+from wdsearch.study.build import BuildError
+from wdsearch.study.file import StudyFileError
+from wdsearch.study.load import load_study
 from wdsearch.trial.recipe import Recipe
 
 STUDIES = Path(__file__).parent.parent / "studies"

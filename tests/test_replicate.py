@@ -6,14 +6,14 @@ from training import train_alone
 
 import wdsearch
 from wdsearch import replicate as module_of_replicate
-from wdsearch.assembly import build_data
 from wdsearch.datasets import DATASETS
-from wdsearch.factory import TrialFactory
 from wdsearch.models import MODELS
 from wdsearch.noise import derive_seed
 from wdsearch.population.population import Population
 from wdsearch.replicate import Replica, replicate, reseeded
-from wdsearch.space import Configuration
+from wdsearch.study.build import build_data
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.space import Configuration
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 

@@ -10,10 +10,10 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
-from wdsearch.config import StudyConfig, load_study
-from wdsearch.space import configuration, distributions
 from wdsearch.strategies.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, ask, build_pruner, build_sampler
+from wdsearch.study.load import StudyConfig, load_study
+from wdsearch.study.space import configuration, distributions
 
 SPACE = {
     "lr": {"low": 1e-4, "high": 1e-1, "log": True},

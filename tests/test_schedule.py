@@ -32,7 +32,6 @@ from typer.testing import CliRunner
 from wdsearch import schedule
 from wdsearch import storage as storage_module
 from wdsearch.cli import app
-from wdsearch.config import load_study
 from wdsearch.emitting import calendars
 from wdsearch.fires import CLAIMED, FAILED, LAUNCHED, MISSED, QUEUED, SKIPPED, Fire, Fires
 from wdsearch.launchers import LAUNCHERS, LaunchError
@@ -40,14 +39,10 @@ from wdsearch.launching import launched, stop
 from wdsearch.plans import ScheduleError, scheduled
 from wdsearch.results import load_result, spent
 from wdsearch.schedule import POLL_S, Scheduler, serve_once
-from wdsearch.space import distributions
 from wdsearch.status import study_status
 from wdsearch.storage import CONFIG, Home, StudyChangedError, identity, open_study
 from wdsearch.strategies.samplers import SAMPLERS, SLOT, ask, build_pruner
-from wdsearch.studyfile import StudyFileError
-from wdsearch.sweeps import Sweeps as Sweeper
-from wdsearch.sweeps import sweep_of, winners
-from wdsearch.timetable import (
+from wdsearch.study.cron import (
     ALIASES,
     DAYS,
     FAMILY,
@@ -62,6 +57,11 @@ from wdsearch.timetable import (
     latest_fire,
     next_fire,
 )
+from wdsearch.study.file import StudyFileError
+from wdsearch.study.load import load_study
+from wdsearch.study.space import distributions
+from wdsearch.sweeps import Sweeps as Sweeper
+from wdsearch.sweeps import sweep_of, winners
 from wdsearch.trend import sweeps_of
 
 SMALL = SMALL_STUDY | {"space": {key: SMALL_STUDY["space"][key] for key in ("lr", "dropout")}}  # type: ignore[index]

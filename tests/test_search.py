@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from shortened import concluded
 
 import wdsearch
-from wdsearch.assembly import build_data
 from wdsearch.loop import TrialsFailedError
 from wdsearch.results import load_result
 from wdsearch.storage import Home
+from wdsearch.study.build import build_data
 
 STUDY = {
     "study": "small",

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from zoo import ZooData
 
 import wdsearch
-from wdsearch.config import StudyFileError, load_study
 from wdsearch.noise import derive_seed
 from wdsearch.population.user_module import NotLoggedError
+from wdsearch.study.load import StudyFileError, load_study
 from wdsearch.trial.result import Result
 
 STUDY: dict[str, Any] = {

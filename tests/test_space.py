@@ -5,10 +5,10 @@ import math
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from wdsearch.config import StudyConfig, load_study
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.space import baseline, check_timescales, configuration, distributions
-from wdsearch.studyfile import StudyFileError
+from wdsearch.study.file import StudyFileError
+from wdsearch.study.load import StudyConfig, load_study
+from wdsearch.study.space import baseline, check_timescales, configuration, distributions
 from wdsearch.trial.recipe import Recipe
 
 

@@ -17,11 +17,11 @@ from test_search import STUDY
 
 import wdsearch
 import wdsearch.database
-from wdsearch.config import load_study
 from wdsearch.database import is_away
 from wdsearch.results import load_result
 from wdsearch.search import begin
 from wdsearch.storage import Home, StorageError, StudyChangedError
+from wdsearch.study.load import load_study
 
 SMALL = STUDY | {"budget": {"trials": 4, "epochs": 2}}
 

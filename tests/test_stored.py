@@ -25,13 +25,13 @@ from test_config import yaml_free
 from test_streams import batches
 
 import wdsearch
-from wdsearch.assembly import describe_data
-from wdsearch.config import load_study
 from wdsearch.datasets import TableData
 from wdsearch.datasets._scratch import LOCK, PREFIX, Scratch
 from wdsearch.datasets._stored import stored_csv
 from wdsearch.errors import DataError
-from wdsearch.scaffold import begin_study
+from wdsearch.study.build import describe_data
+from wdsearch.study.load import load_study
+from wdsearch.study.scaffold import begin_study
 
 ROWS = 600
 
@@ -302,7 +302,7 @@ def test_a_study_is_begun_by_the_first_rows_of_a_table_larger_than_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 2**16})())
-    monkeypatch.setattr("wdsearch.scaffold.LOOKED_AT", 200)
+    monkeypatch.setattr("wdsearch.study.scaffold.LOOKED_AT", 200)
     for name in ("t.csv", "t.parquet"):
         path = tmp_path / name
         cancer().drop(columns="nothing").to_csv(path) if name == "t.csv" else mixed().to_parquet(path)

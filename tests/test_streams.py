@@ -14,10 +14,10 @@ from sklearn.datasets import load_diabetes, load_digits
 from test_config import yaml_free
 
 import wdsearch
-from wdsearch.assembly import BuildError, build_data, describe_data
-from wdsearch.config import load_study
 from wdsearch.datasets import DATASETS, ArraysData, ImageFolder
 from wdsearch.errors import DataError
+from wdsearch.study.build import BuildError, build_data, describe_data
+from wdsearch.study.load import load_study
 
 PARTS = ("train", "validation", "test")
 

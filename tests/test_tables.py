@@ -16,14 +16,14 @@ from test_config import yaml_free
 from training import largest_difference, train_alone, train_fused
 
 import wdsearch
-from wdsearch.assembly import BuildError, build_data
-from wdsearch.config import load_study
 from wdsearch.datasets import TableData
 from wdsearch.datasets.columns import columns_of, read_frame, target_of
 from wdsearch.errors import DataError
-from wdsearch.factory import TrialFactory
-from wdsearch.space import Configuration
-from wdsearch.studyfile import StudyFileError
+from wdsearch.study.build import BuildError, build_data
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.file import StudyFileError
+from wdsearch.study.load import load_study
+from wdsearch.study.space import Configuration
 from wdsearch.trial.module import RegularizedModule
 
 USELESS = ["patient_id", "note"]

@@ -20,13 +20,13 @@ from shortened import delivered_beside
 from test_search import STUDY
 
 from wdsearch import starvation
-from wdsearch.config import load_study
 from wdsearch.courier import Courier
 from wdsearch.delivery import deliver
 from wdsearch.serving import ui_command
 from wdsearch.spool import VIEW, Record, Spool, locked, open_elsewhere, spool_paths
 from wdsearch.starvation import Share
 from wdsearch.stores import find_page, make_store
+from wdsearch.study.load import load_study
 from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
 from wdsearch.view import saved_views
 

@@ -24,8 +24,8 @@ from wdsearch.movement import NEIGHBOURS, SEEDS, Range, Trial, plausible
 from wdsearch.report import write_report
 from wdsearch.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
 from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
+from wdsearch.study.cron import FAMILY, FIRED
 from wdsearch.texts import Texts
-from wdsearch.timetable import FAMILY, FIRED
 from wdsearch.trend import MOVED, STEADY, UNDETERMINED, trend
 
 SPACE = {

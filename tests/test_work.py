@@ -26,11 +26,11 @@ from zoo import Counting, Recurrent, ZooData
 
 import wdsearch
 from wdsearch.bulk import set_attribute
-from wdsearch.config import load_study
 from wdsearch.leases import MOST_TAKEOVERS, Leases
 from wdsearch.results import CONCLUDED, RESULT, StudyResult, load_result, spent
 from wdsearch.search import begin
 from wdsearch.storage import Home
+from wdsearch.study.load import load_study
 from wdsearch.trial.result import Result
 from wdsearch.work import Work
 

@@ -14,7 +14,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wdsearch.config import StudyConfig, StudyFileError, load_study
     from wdsearch.datasets import ArrayDataModule, Arrays, ArraysData, ImageFolder, TableData
     from wdsearch.explaining import explain
     from wdsearch.plots import plot_gap
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from wdsearch.regularizers import REGULARIZERS
     from wdsearch.results import StudyResult, load_result, recommendation
     from wdsearch.search import run
+    from wdsearch.study.load import StudyConfig, StudyFileError, load_study
     from wdsearch.tasks import Task
     from wdsearch.trial.module import RegularizedModule
     from wdsearch.trial.recipe import Recipe
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 _HOMES = {
-    "StudyConfig": "schema",
-    "StudyFileError": "studyfile",
-    "load_study": "config",
+    "StudyConfig": "study.schema",
+    "StudyFileError": "study.file",
+    "load_study": "study.load",
     "ArrayDataModule": "datasets",
     "Arrays": "datasets",
     "ArraysData": "datasets",

@@ -27,7 +27,7 @@ def init(
     """Begin a study: a study file with comments, on a data set of ours or a table of yours."""
     with _waiting("writing the study"):
         from wdsearch.overviews import scaffold_overview
-        from wdsearch.scaffold import begin_study
+        from wdsearch.study.scaffold import begin_study
 
         begun = scaffold_overview(begin_study(folder, csv, target))
     _show(begun)
@@ -43,7 +43,7 @@ def validate(
     """Check a study as `run` does before it trains, and show what it will do."""
     given = overrides or []
     with _waiting("checking the study"):
-        from wdsearch.config import load_study
+        from wdsearch.study.load import load_study
 
         config = load_study(file, given)  # what is no YAML does not wait for torch
         if config.schedule is not None:
@@ -63,9 +63,9 @@ def validate(
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """What can be named: regularizers, models, data sets, samplers, pruners, and the engines of workers."""
     with _waiting("looking into the tables"):
-        from wdsearch.catalog import catalog
         from wdsearch.launching import engines
         from wdsearch.overviews import catalog_overview
+        from wdsearch.study.catalog import catalog
 
         found = catalog() | {"engines": engines()}
     if as_json:
@@ -81,7 +81,7 @@ def schema(
 ) -> None:
     """The JSON Schema of study files, by which editors complete and check them."""
     with _waiting("making the schema"):
-        from wdsearch.scaffold import schema_text, write_schema
+        from wdsearch.study.scaffold import schema_text, write_schema
 
         text = schema_text() if output is None else write_schema(output)
     typer.echo(text)

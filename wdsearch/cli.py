@@ -274,7 +274,7 @@ def _options(
 def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage: str | None) -> Any:
     """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
     from wdsearch.storage import Home, clear_storage_errors
-    from wdsearch.studyfile import StudySource
+    from wdsearch.study.file import StudySource
     from wdsearch.tracking import Tracker
 
     source = StudySource.from_file(file)

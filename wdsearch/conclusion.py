@@ -9,12 +9,12 @@ from typing import Any
 
 from wdsearch.description import study_description
 from wdsearch.errors import StoppedError
-from wdsearch.factory import TrialFactory
 from wdsearch.plots import plot_gap
 from wdsearch.population.memory import shown
 from wdsearch.replicate import Watch, configuration_of, trained_again
 from wdsearch.results import StudyResult
 from wdsearch.storage import TOKEN
+from wdsearch.study.factory import TrialFactory
 from wdsearch.tracking import Tracker
 from wdsearch.weights import has_best_weights, keep_weights
 

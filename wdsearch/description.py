@@ -5,7 +5,7 @@ from typing import Any
 
 from wdsearch.groups import TIMESCALE
 from wdsearch.results import StudyResult, TrialRecord, is_better
-from wdsearch.studyfile import as_yaml
+from wdsearch.study.file import as_yaml
 from wdsearch.terminal import number, settings_of
 from wdsearch.trial.result import Result
 

@@ -7,7 +7,7 @@ from itertools import product
 
 from wdsearch.groups import split_key
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.space import Configuration
+from wdsearch.study.space import Configuration
 
 DECAY, L1, DROPOUT, RATE = "weight_decay", "l1", "dropout", "lr"
 COUPLED = "l2"

@@ -18,8 +18,8 @@ from wdsearch.launchers import Order
 from wdsearch.launching import LOGINS, TRACKING, EngineError, options_of
 from wdsearch.plans import Entry
 from wdsearch.storage import HOME, STORAGE, Home
-from wdsearch.studyfile import nearest, shown
-from wdsearch.timetable import DAYS, fields, next_fire, shown_time
+from wdsearch.study.cron import DAYS, fields, next_fire, shown_time
+from wdsearch.study.file import nearest, shown
 
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12))
 

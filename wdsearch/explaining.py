@@ -11,21 +11,21 @@ from typing import Any
 import lightning as L
 import optuna
 
-from wdsearch.assembly import describe_data
 from wdsearch.claims import claims_of
-from wdsearch.config import StudyConfig
 from wdsearch.design import Axes, Design, Schedule, design
 from wdsearch.errors import StoppedError
 from wdsearch.evidence import Evidence
 from wdsearch.explanation import Explanation, Outcome
-from wdsearch.factory import TrialFactory
 from wdsearch.interruption import stopping_by_signal
 from wdsearch.replicate import Replica, configuration_of, replicate
 from wdsearch.restoring import restored
 from wdsearch.results import EXPLANATION, StudyResult, load_result, winner
 from wdsearch.search import prepare, quiet_libraries
-from wdsearch.space import Configuration
 from wdsearch.storage import TOKEN, Home, check_same, clear_storage_errors, identity
+from wdsearch.study.build import describe_data
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.load import StudyConfig
+from wdsearch.study.space import Configuration
 from wdsearch.terminal import SearchProgress
 from wdsearch.tracking import Tracker
 

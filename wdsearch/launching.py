@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from sqlalchemy.engine import Engine
 
-from wdsearch.config import StudyConfig, load_study
 from wdsearch.database import backend, shown_url
-from wdsearch.kinds import annotation_of
 from wdsearch.launchers import (
     ENDED,
     LAUNCHERS,
@@ -32,7 +30,9 @@ from wdsearch.launches import Launch, forget, launches_of, note_jobs, record
 from wdsearch.restoring import restored
 from wdsearch.results import load_result
 from wdsearch.storage import HOME, STORAGE, Home
-from wdsearch.studyfile import nearest, shown
+from wdsearch.study.annotations import annotation_of
+from wdsearch.study.file import nearest, shown
+from wdsearch.study.load import StudyConfig, load_study
 
 TRACKING = "MLFLOW_TRACKING_URI"
 LOGINS = (
@@ -240,7 +240,7 @@ def engines() -> list[dict[str, Any]]:
 
 
 def _options_of(kind: type[LauncherOptions]) -> list[dict[str, Any]]:
-    from wdsearch.catalog import (  # and with it torch, which who asks for a study's status does not wait for
+    from wdsearch.study.catalog import (  # and with it torch, which who asks for a study's status does not wait for
         NEEDED,
         Argument,
     )

@@ -14,21 +14,21 @@ from typing import Any
 import lightning as L
 from rich.markup import escape
 
-from wdsearch.assembly import BuildError
 from wdsearch.bulk import report, set_attribute
 from wdsearch.description import trial_description
 from wdsearch.errors import StoppedError
-from wdsearch.factory import TrialFactory
 from wdsearch.population.checkpoint import write_checkpoint
 from wdsearch.population.cohort import TrialEpoch
 from wdsearch.population.memory import Memory, device_of
 from wdsearch.population.population import Training
 from wdsearch.provenance import provenance
 from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
-from wdsearch.space import Configuration
 from wdsearch.spool import locked
 from wdsearch.storage import TOKEN, Home
 from wdsearch.strategies.pruners import HalvingPruner, rungs
+from wdsearch.study.build import BuildError
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.space import Configuration
 from wdsearch.terminal import SearchProgress, Snapshot
 from wdsearch.tracking import Tracker, ending
 from wdsearch.trial.result import PRUNED, Result, flat, values, violations

@@ -55,7 +55,7 @@ def launch(
     """Start workers of a study on an engine, and come back; `wdsearch list` shows the engines' options."""
     from wdsearch.fleet import started
     from wdsearch.launching import launch as start
-    from wdsearch.studyfile import assignments
+    from wdsearch.study.file import assignments
 
     given = assignments(options or [], "-o")
     found = start(
@@ -143,13 +143,13 @@ def schedule(
     place, now = Home(home), time.time()
     entries = scheduled(source) if once or coming or form else []
     if coming:
-        from wdsearch.timetable import shown_time
+        from wdsearch.study.cron import shown_time
 
         for instant, family in sorted((entry.next(now), entry.family) for entry in entries):
             typer.echo(f"{shown_time(instant)} {family}")
     elif form:
         from wdsearch.emitting import emit
-        from wdsearch.studyfile import assignments
+        from wdsearch.study.file import assignments
 
         typer.echo(emit(form, entries, place, storage, assignments(options or [], "-o"), now), nl=False)
     else:

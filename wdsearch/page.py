@@ -13,7 +13,7 @@ from wdsearch.flags import Flag
 from wdsearch.importance import best_share
 from wdsearch.interactive import as_html
 from wdsearch.results import StudyResult
-from wdsearch.studyfile import as_yaml
+from wdsearch.study.file import as_yaml
 from wdsearch.sweep_charts import verdict_sentences
 from wdsearch.texts import Texts
 from wdsearch.trend import Trend

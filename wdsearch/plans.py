@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wdsearch.config import StudyConfig, load_study
 from wdsearch.launching import options_of
-from wdsearch.studyfile import StudySource
-from wdsearch.timetable import ScheduleConfig, fires_between, latest_fire, next_fire
+from wdsearch.study.cron import ScheduleConfig, fires_between, latest_fire, next_fire
+from wdsearch.study.file import StudySource
+from wdsearch.study.load import StudyConfig, load_study
 
 
 class ScheduleError(Exception):

@@ -10,13 +10,13 @@ from typing import Any
 
 import lightning as L
 
-from wdsearch.assembly import build_data, check_trainer
-from wdsearch.config import StudyConfig, load_study
 from wdsearch.datasets.examine import AUGMENTED, examine
-from wdsearch.factory import TrialFactory
-from wdsearch.space import baseline
 from wdsearch.strategies.pruners import rungs
 from wdsearch.strategies.samplers import build_pruner
+from wdsearch.study.build import build_data, check_trainer
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.load import StudyConfig, load_study
+from wdsearch.study.space import baseline
 from wdsearch.tasks import Task
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_of

@@ -11,14 +11,14 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from wdsearch.assembly import population_trainer
 from wdsearch.datasets import ArrayDataModule
-from wdsearch.factory import TrialFactory
 from wdsearch.noise import derive_seed
 from wdsearch.population.memory import available, device_of, footprint, is_out_of_memory
 from wdsearch.population.population import Population
-from wdsearch.schema import StudyConfig
-from wdsearch.space import Configuration
+from wdsearch.study.build import population_trainer
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.schema import StudyConfig
+from wdsearch.study.space import Configuration
 from wdsearch.trial.result import Metrics, Result, flat
 
 

@@ -21,9 +21,9 @@ from wdsearch.pictures import chinese_font, draw
 from wdsearch.provenance import VERSIONS, provenance
 from wdsearch.results import StudyResult, explanation_of, load_result, spent
 from wdsearch.storage import TOKEN, Home
+from wdsearch.study.cron import FAMILY
 from wdsearch.sweep_charts import sweeps_chart
 from wdsearch.texts import Texts
-from wdsearch.timetable import FAMILY
 from wdsearch.tracking import Delivery, Tracker
 from wdsearch.trend import Trend, trend_in
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wdsearch.config import StudyConfig, load_study
 from wdsearch.results import StudyResult
 from wdsearch.storage import FOLDER
+from wdsearch.study.load import StudyConfig, load_study
 
 
 class NotStoredError(Exception):

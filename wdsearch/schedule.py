@@ -13,13 +13,13 @@ from typing import Protocol, runtime_checkable
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from wdsearch.config import StudyConfig
 from wdsearch.database import is_away
 from wdsearch.fires import CLAIMED, FAILED, LAUNCHED, MISSED, OPEN, QUEUED, SKIPPED, Fire, Fires
 from wdsearch.interruption import asked_to_end
 from wdsearch.launchers import LaunchError
 from wdsearch.plans import Entry, Timetables
-from wdsearch.timetable import dated, shown_time
+from wdsearch.study.cron import dated, shown_time
+from wdsearch.study.load import StudyConfig
 
 LEASE_S, BEAT_S = 60.0, 10.0
 """A claim that is not refreshed for so long is another's to take; how often it is refreshed."""

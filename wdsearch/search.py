@@ -13,12 +13,9 @@ from typing import Any, Literal, TypeVar
 import optuna
 import torch
 
-from wdsearch.assembly import build_data, check_trainer, population_trainer
 from wdsearch.conclusion import conclude
-from wdsearch.config import StudyConfig, load_study
 from wdsearch.database import is_away
 from wdsearch.datasets.examine import AUGMENTED, examine
-from wdsearch.factory import TrialFactory
 from wdsearch.interruption import stopping_by_signal
 from wdsearch.leases import GRACE_S, Leases
 from wdsearch.loop import SearchLoop
@@ -27,12 +24,15 @@ from wdsearch.population.population import Population
 from wdsearch.population.user_module import Soloists
 from wdsearch.provenance import VERSIONS, provenance
 from wdsearch.results import CONCLUDED, INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
-from wdsearch.space import baseline
 from wdsearch.spool import is_locked, now_ms, spool_paths
 from wdsearch.storage import TOKEN, Home, clear_storage_errors, open_study
 from wdsearch.strategies.samplers import build_pruner
+from wdsearch.study.build import build_data, check_trainer, population_trainer
+from wdsearch.study.cron import FAMILY, FIRED
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.load import StudyConfig, load_study
+from wdsearch.study.space import baseline
 from wdsearch.terminal import SearchProgress
-from wdsearch.timetable import FAMILY, FIRED
 from wdsearch.tracking import Delivery, Tracker
 from wdsearch.view import saved_views
 from wdsearch.work import Work

@@ -16,7 +16,6 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from wdsearch.config import StudyConfig
 from wdsearch.database import (
     LOCKED_FOR_S,
     NetworkFileSystemError,
@@ -29,8 +28,9 @@ from wdsearch.database import (
     shown_url,
     sqlite_file,
 )
-from wdsearch.schema import Source
-from wdsearch.timetable import FAMILY, FIRED, WARM
+from wdsearch.study.cron import FAMILY, FIRED, WARM
+from wdsearch.study.load import StudyConfig
+from wdsearch.study.schema import Source
 
 HOME = "WDSEARCH_HOME"
 STORAGE = "WDSEARCH_STORAGE"

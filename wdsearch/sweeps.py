@@ -7,7 +7,6 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from wdsearch.config import StudyConfig
 from wdsearch.fires import Fire
 from wdsearch.launchers import LaunchError
 from wdsearch.launches import launches_of
@@ -15,10 +14,11 @@ from wdsearch.launching import EngineError, engine_of, launch, launched
 from wdsearch.overviews import counted
 from wdsearch.results import best_trial, load_result
 from wdsearch.search import begin
-from wdsearch.space import distributions
 from wdsearch.status import study_status
 from wdsearch.storage import Home, StudyNotFoundError
-from wdsearch.timetable import FAMILY, FIRED, WARM, shown_time
+from wdsearch.study.cron import FAMILY, FIRED, WARM, shown_time
+from wdsearch.study.load import StudyConfig
+from wdsearch.study.space import distributions
 from wdsearch.trend import is_finished, sweeps_of
 
 LOCAL = "local"

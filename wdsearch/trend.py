@@ -15,7 +15,7 @@ from wdsearch.movement import Range, Trial, plausible
 from wdsearch.path import Losses
 from wdsearch.results import RESULT, StudyResult, explanation_of, is_feasible, load_result, main_key, spent
 from wdsearch.storage import CONFIG, IDENTITY, Home, StudyNotFoundError
-from wdsearch.timetable import FAMILY, FIRED
+from wdsearch.study.cron import FAMILY, FIRED
 
 MOVED, STEADY, UNDETERMINED = "moved", "steady", "undetermined"
 

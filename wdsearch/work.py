@@ -12,14 +12,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from wdsearch.bulk import End, finish, set_attribute
-from wdsearch.config import StudyConfig
 from wdsearch.leases import MOST_TAKEOVERS, Leases
 from wdsearch.population.checkpoint import Saved, read_checkpoint
 from wdsearch.population.memory import device_of
 from wdsearch.results import BASELINE, ERROR, RESULT, Reading
 from wdsearch.slots import BASELINE_SLOT, Slot
-from wdsearch.space import Configuration, baseline, configuration, distributions
 from wdsearch.strategies.samplers import SLOT, ask
+from wdsearch.study.load import StudyConfig
+from wdsearch.study.space import Configuration, baseline, configuration, distributions
 from wdsearch.trial.result import Result, values, violations
 
 UNREGULARIZED = BASELINE_SLOT

@@ -16,11 +16,11 @@ from competitors import BATCH, Measured, Parts, Setting, fused_configurations
 
 import wdsearch.datasets.mnist1d
 from wdsearch import search
-from wdsearch.assembly import build_data
-from wdsearch.config import load_study
 from wdsearch.loop import SearchLoop
 from wdsearch.models import mlp
 from wdsearch.population.population import Population
+from wdsearch.study.build import build_data
+from wdsearch.study.load import load_study
 from wdsearch.tracking import Tracker
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.work import Work

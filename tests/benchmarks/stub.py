@@ -7,8 +7,8 @@ from typing import Any
 from unittest.mock import patch
 
 from wdsearch import search
-from wdsearch.factory import TrialFactory
 from wdsearch.population.cohort import TrialEpoch
+from wdsearch.study.factory import TrialFactory
 from wdsearch.tracking import Tracker
 from wdsearch.trial.result import FINISHED, Diagnosis
 from wdsearch.worker import work

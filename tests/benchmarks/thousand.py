@@ -23,12 +23,12 @@ import rich
 from fabricated import fabricate
 from playwright.sync_api import sync_playwright
 
-from wdsearch.config import load_study
 from wdsearch.delivery import deliver
 from wdsearch.results import StudyResult
 from wdsearch.serving import ui_command
 from wdsearch.spool import VIEW, now_ms
 from wdsearch.storage import Home
+from wdsearch.study.load import load_study
 from wdsearch.tracking import Tracker
 from wdsearch.view import saved_views
 

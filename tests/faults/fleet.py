@@ -24,9 +24,9 @@ import postgres
 from endure import STUDY, Server, Tally, examine, judge
 from processes import start
 
-from wdsearch.config import load_study
 from wdsearch.search import begin
 from wdsearch.storage import Home
+from wdsearch.study.load import load_study
 
 LONGEST_S = 3000.0
 

@@ -32,10 +32,10 @@ from endure import Server
 from mlflow import MlflowClient
 from postgres import Postgres
 
-from wdsearch.config import load_study
 from wdsearch.launching import launch, launched, logs, stop
 from wdsearch.results import ERROR, load_result
 from wdsearch.storage import Home
+from wdsearch.study.load import load_study
 from wdsearch.work import trials_by_slot
 
 SMALL = {

@@ -12,10 +12,10 @@ import sqlalchemy as sql
 from processes import CONTEXT
 
 from wdsearch import schedule
-from wdsearch.config import StudyConfig
 from wdsearch.fires import OPEN, Fire, Fires
 from wdsearch.plans import Entry, scheduled
 from wdsearch.storage import Home
+from wdsearch.study.load import StudyConfig
 
 LASTS_S = 0.05
 """A sweep, by a real clock."""

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from wdsearch.launchers._base import UNKNOWN, EngineError, Launcher, LauncherOptions, LaunchError, Order
 from wdsearch.launchers._manifest import LONGEST_CRON_JOB, LONGEST_LABEL, check_manifest
-from wdsearch.studyfile import as_yaml
+from wdsearch.study.file import as_yaml
 
 FROM_SECRET = {
     "WDSEARCH_STORAGE": False,

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from wdsearch.bulk import create_trials
 from wdsearch.noise import derive_seed
-from wdsearch.schema import Choice, StudyConfig
 from wdsearch.strategies.pruners import HalvingPruner, HyperbandPruner
-from wdsearch.timetable import WARM
+from wdsearch.study.cron import WARM
+from wdsearch.study.schema import Choice, StudyConfig
 
 SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": TPESampler,

@@ -13,15 +13,15 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from wdsearch.assembly import BuildError, build_recipe, build_task, built, check_hooks, describe_data, text_of
 from wdsearch.groups import split_key
 from wdsearch.noise import derive_seed
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
 from wdsearch.population.memory import device_name, device_of
 from wdsearch.regularizers import regularizer_of, torch_equivalents
-from wdsearch.schema import Source, StudyConfig
-from wdsearch.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of
-from wdsearch.space import Configuration, baseline, check_timescales
+from wdsearch.study.build import BuildError, build_recipe, build_task, built, check_hooks, describe_data, text_of
+from wdsearch.study.schema import Source, StudyConfig
+from wdsearch.study.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of
+from wdsearch.study.space import Configuration, baseline, check_timescales
 from wdsearch.trial.batches import Batch, rows_of, shapes_of, split_batch
 from wdsearch.trial.diagnostics import scale_invariant_share
 from wdsearch.trial.loaders import augments_itself

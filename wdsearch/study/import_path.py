@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wdsearch.studyfile import nearest, shown
+from wdsearch.study.file import nearest, shown
 
 _folders: set[str] = set()
 """Folders of studies whose modules were loaded."""

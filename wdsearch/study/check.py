@@ -8,14 +8,14 @@ import lightning as L
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
-from wdsearch.dimensions import check_space
-from wdsearch.kinds import allowed, fits
-from wdsearch.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig, StudyConfig, TrainerConfig
-from wdsearch.sources import Faults, attribute_of_data, check_data, check_model, is_solo
 from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler, options_of
-from wdsearch.studyfile import Location, as_written, nearest, shown
+from wdsearch.study.annotations import allowed, fits
+from wdsearch.study.check_space import check_space
+from wdsearch.study.cron import LONGEST_FAMILY
+from wdsearch.study.file import Location, as_written, nearest, shown
+from wdsearch.study.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig, StudyConfig, TrainerConfig
+from wdsearch.study.sources import Faults, attribute_of_data, check_data, check_model, is_solo
 from wdsearch.tasks import LOSSES, METRICS
-from wdsearch.timetable import LONGEST_FAMILY
 
 TAKEN = {
     "accelerator", "barebones", "callbacks", "devices", "enable_checkpointing", "enable_model_summary",

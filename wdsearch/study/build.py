@@ -7,13 +7,13 @@ from typing import Any
 
 import lightning as L
 
-from wdsearch.checks import check
 from wdsearch.datasets import DATASETS
 from wdsearch.errors import DataError
-from wdsearch.importing import import_path
-from wdsearch.schema import Source, StudyConfig, TrainerConfig
-from wdsearch.sources import builder_of, from_study, is_solo, parameters_of
-from wdsearch.studyfile import shown
+from wdsearch.study.check import check
+from wdsearch.study.file import shown
+from wdsearch.study.import_path import import_path
+from wdsearch.study.schema import Source, StudyConfig, TrainerConfig
+from wdsearch.study.sources import builder_of, from_study, is_solo, parameters_of
 from wdsearch.tasks import Task
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.recipe import Recipe

@@ -10,9 +10,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from wdsearch.groups import TIMESCALE
 from wdsearch.regularizers import neutral, regularizer_of
-from wdsearch.schema import Dimension, StudyConfig
-from wdsearch.sources import default_of
-from wdsearch.studyfile import Fault, StudyFileError
+from wdsearch.study.file import Fault, StudyFileError
+from wdsearch.study.schema import Dimension, StudyConfig
+from wdsearch.study.sources import default_of
 
 OFF_SHARE = 1 / 8
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from wdsearch.datasets import DATASETS
-from wdsearch.kinds import allowed, annotation_of
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.sources import given_to, parameters_of
 from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, options_of
+from wdsearch.study.annotations import allowed, annotation_of
+from wdsearch.study.sources import given_to, parameters_of
 
 NEEDED = inspect.Parameter.empty
 # what wdsearch gives where Optuna's own default is another, or depends on the study

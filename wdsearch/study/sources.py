@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from wdsearch.datasets import DATASETS
-from wdsearch.importing import import_path, why_not
-from wdsearch.kinds import allowed, annotation_of, fits
 from wdsearch.models import MODELS
-from wdsearch.schema import DataConfig, Source
-from wdsearch.studyfile import Location, nearest, shown
+from wdsearch.study.annotations import allowed, annotation_of, fits
+from wdsearch.study.file import Location, nearest, shown
+from wdsearch.study.import_path import import_path, why_not
+from wdsearch.study.schema import DataConfig, Source
 from wdsearch.tasks import LOSSES, METRICS
 
 Faults = Iterator[tuple[Location, str]]

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_serializer
 from pydantic_core import PydanticCustomError
 
-from wdsearch.fields import Bound, Count, Fraction, Names, Number, OwnOr, Positive, Regex, Seed, Switch
 from wdsearch.groups import group_key, group_name
-from wdsearch.timetable import ScheduleConfig
+from wdsearch.study.cron import ScheduleConfig
+from wdsearch.study.fields import Bound, Count, Fraction, Names, Number, OwnOr, Positive, Regex, Seed, Switch
 
 
 def scalar(value: Any) -> Any:

@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from wdsearch.catalog import Argument, arguments, options
 from wdsearch.datasets import DATASETS
-from wdsearch.kinds import allowed, as_json_schema
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.schema import DataConfig, Dimension, Entry, Group, Source, StudyConfig
 from wdsearch.strategies.samplers import PRUNERS, SAMPLERS
+from wdsearch.study.annotations import allowed, as_json_schema
+from wdsearch.study.catalog import Argument, arguments, options
+from wdsearch.study.schema import DataConfig, Dimension, Entry, Group, Source, StudyConfig
 from wdsearch.tasks import METRICS
 from wdsearch.types import Interval
 

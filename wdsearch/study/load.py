@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from wdsearch.schema import SECTIONS, Entry, Group, Limit, Source, StudyConfig
-from wdsearch.studyfile import Fault, Location, StudyFileError, StudySource, as_written, nearest, shown
+from wdsearch.study.file import Fault, Location, StudyFileError, StudySource, as_written, nearest, shown
+from wdsearch.study.schema import SECTIONS, Entry, Group, Limit, Source, StudyConfig
 
 __all__ = ["StudyConfig", "StudyFileError", "load_study"]
 
@@ -33,7 +33,7 @@ def load_study(
     sections, faults = _validated(given)
 
     # torch, lightning and optuna: a file that cannot be read does not wait for them
-    from wdsearch.checks import check, settled
+    from wdsearch.study.check import check, settled
 
     faults += [*given.faults, *(given.fault(location, text) for location, text in check(sections))]
     if faults:

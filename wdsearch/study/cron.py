@@ -12,7 +12,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from wdsearch.fields import Count
+from wdsearch.study.fields import Count
 
 FAMILY, FIRED, WARM = "family", "fired", "warm"
 """What a sweep's study says of it: whose it is, when it was due, and where it begins: `params`, and what they come `from`.

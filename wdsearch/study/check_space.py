@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.schema import Dimension, Entry, Group, Source
-from wdsearch.sources import Faults, arguments_of, builder_of, is_solo, misfit, refused
-from wdsearch.space import encoded, is_integer
-from wdsearch.studyfile import Location, as_written, nearest, shown
+from wdsearch.study.file import Location, as_written, nearest, shown
+from wdsearch.study.schema import Dimension, Entry, Group, Source
+from wdsearch.study.sources import Faults, arguments_of, builder_of, is_solo, misfit, refused
+from wdsearch.study.space import encoded, is_integer
 
 SMALLEST, LARGEST, MOST_STEPS, MOST_COUNTED = 1e-100, 1e100, 10**9, 2**53
 _EXTREMES = "a range lies within ±1e100, and one in logarithms (a timescale too) above 1e-100"

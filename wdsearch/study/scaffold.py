@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from wdsearch.editor_schema import FILE, HEADER, study_schema
 from wdsearch.errors import DataError
+from wdsearch.study.json_schema import FILE, HEADER, study_schema
 
 LOOKED_AT = 100_000
 """Rows of a table larger than memory by which its study is written."""

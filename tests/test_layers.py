@@ -88,7 +88,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            folder = PACKAGE.parent / node.module.replace(".", "/")
+            modules = [alias.name for alias in node.names if (folder / f"{alias.name}.py").exists()]
+            found |= {f"{node.module}.{module}" for module in modules} or {node.module}
     return found
 
 

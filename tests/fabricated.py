@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from wdsearch.explanation import SUPPORTED, UNDETERMINED, Claim, Curve, Explanation, Outcome
-from wdsearch.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
-from wdsearch.storage import CONFIG, GOALS, METRIC, Home
+from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home
+from wdsearch.storage.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
 
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-3, 1e-1, log=True),

@@ -127,8 +127,8 @@ def _kill_at(last: int) -> None:
     from optuna.storages import RDBStorage
 
     from wdsearch import loop, work
-    from wdsearch.leases import Leases
     from wdsearch.spool import Spool
+    from wdsearch.storage.leases import Leases
     from wdsearch.strategies import samplers
 
     left = [last]

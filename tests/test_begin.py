@@ -24,7 +24,7 @@ from wdsearch.launching import engines
 from wdsearch.models import MODELS
 from wdsearch.preview import preview
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
 from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from wdsearch.study.build import build_data
 from wdsearch.study.catalog import catalog

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from wdsearch.bulk import create_trials, finish, report, set_attribute
-from wdsearch.database import full_url, open_database
+from wdsearch.storage.database import full_url, open_database
+from wdsearch.storage.optuna_tables import create_trials, finish, report, set_attribute
 
 DISTRIBUTIONS = {
     "lr": FloatDistribution(1e-4, 1e-1, log=True),

@@ -23,9 +23,9 @@ from wdsearch.claims import TESTS
 from wdsearch.explaining import ExplainError
 from wdsearch.explanation import Claim, Explanation, explanation_from
 from wdsearch.replicate import replicate
-from wdsearch.restoring import NotStoredError
-from wdsearch.results import EXPLANATION, load_result
-from wdsearch.storage import Home, StudyChangedError, StudyNotFoundError
+from wdsearch.storage.home import Home, StudyChangedError, StudyNotFoundError
+from wdsearch.storage.restore import NotStoredError
+from wdsearch.storage.results import EXPLANATION, load_result
 from wdsearch.study.build import build_data
 
 STUDY = {

@@ -14,7 +14,7 @@ from wdsearch import launching
 from wdsearch.cli import app
 from wdsearch.launchers import LAUNCHERS, EngineError, Launcher, LaunchError, Order
 from wdsearch.launching import check_shared, engines, launch, options_of
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
 from wdsearch.study.load import load_study
 
 NEEDED: dict[str, dict[str, Any]] = {"kubernetes": {"image": "registry.example.org/wdsearch:1"}}

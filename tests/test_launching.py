@@ -15,11 +15,11 @@ from processes import command, start
 
 from wdsearch.launchers import LAUNCHERS
 from wdsearch.launchers.local import LocalOptions, _started_at
-from wdsearch.launches import Launch, record
 from wdsearch.launching import launch, launched, logs, stop
-from wdsearch.results import load_result
 from wdsearch.search import begin
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
+from wdsearch.storage.launches import Launch, record
+from wdsearch.storage.results import load_result
 from wdsearch.study.load import load_study
 
 needs_postgres = pytest.mark.skipif(not postgres.binaries(), reason="PostgreSQL is not installed")

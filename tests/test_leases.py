@@ -11,9 +11,9 @@ import pytest
 from processes import CONTEXT
 from sqlalchemy import create_engine
 
-import wdsearch.leases
-from wdsearch.leases import Leases
-from wdsearch.slots import BASELINE_SLOT, METADATA, Slot
+import wdsearch.storage.leases
+from wdsearch.storage.leases import Leases
+from wdsearch.storage.slots import BASELINE_SLOT, METADATA, Slot
 
 
 def leases(folder: Path, worker_of: str = "here") -> Leases:
@@ -100,7 +100,7 @@ def test_a_killed_process_is_succeeded_by_the_next_one(tmp_path: Path) -> None:
 
 def test_a_stopped_process_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow, swapped out, in a debugger: on its own machine its lock file tells."""
-    monkeypatch.setattr(wdsearch.leases, "GRACE_S", 0.1)
+    monkeypatch.setattr(wdsearch.storage.leases, "GRACE_S", 0.1)
     ready = CONTEXT.Event()
     process = in_a_process(hold, tmp_path, ready)
     assert ready.wait(30)
@@ -134,8 +134,8 @@ def test_a_worker_that_left_in_order_is_taken_up_with_its_clock(tmp_path: Path) 
 def test_a_worker_of_another_machine_is_dead_after_a_minute_without_a_beat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wdsearch.leases, "GRACE_S", 1.0)
-    monkeypatch.setattr(wdsearch.leases, "BEAT_S", 0.1)
+    monkeypatch.setattr(wdsearch.storage.leases, "GRACE_S", 1.0)
+    monkeypatch.setattr(wdsearch.storage.leases, "BEAT_S", 0.1)
     far, near = leases(tmp_path, "far"), leases(tmp_path)
     far.join()
     far.claim(3, 3, born=0)

@@ -32,7 +32,7 @@ from wdsearch.delivery import deliver
 from wdsearch.report import report, write_report
 from wdsearch.serving import ui_command
 from wdsearch.spool import VIEW
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
 from wdsearch.study.load import load_study
 from wdsearch.texts import Texts
 from wdsearch.tracking import Tracker

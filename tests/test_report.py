@@ -25,8 +25,8 @@ from wdsearch.flags import Flag
 from wdsearch.importance import importances, interaction_chart
 from wdsearch.optuna_page import write_optuna_page
 from wdsearch.report import report, write_report
-from wdsearch.results import StudyResult, explanation_of
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
+from wdsearch.storage.results import StudyResult, explanation_of
 from wdsearch.texts import Texts
 from wdsearch.tracking import Tracker
 

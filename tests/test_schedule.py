@@ -30,17 +30,17 @@ from test_search import STUDY as SMALL_STUDY
 from typer.testing import CliRunner
 
 from wdsearch import schedule
-from wdsearch import storage as storage_module
 from wdsearch.cli import app
 from wdsearch.emitting import calendars
-from wdsearch.fires import CLAIMED, FAILED, LAUNCHED, MISSED, QUEUED, SKIPPED, Fire, Fires
 from wdsearch.launchers import LAUNCHERS, LaunchError
 from wdsearch.launching import launched, stop
 from wdsearch.plans import ScheduleError, scheduled
-from wdsearch.results import load_result, spent
 from wdsearch.schedule import POLL_S, Scheduler, serve_once
 from wdsearch.status import study_status
-from wdsearch.storage import CONFIG, Home, StudyChangedError, identity, open_study
+from wdsearch.storage import home as storage_module
+from wdsearch.storage.home import CONFIG, Home, StudyChangedError, identity, open_study
+from wdsearch.storage.results import load_result, spent
+from wdsearch.storage.schedule_claims import CLAIMED, FAILED, LAUNCHED, MISSED, QUEUED, SKIPPED, Fire, Fires
 from wdsearch.strategies.samplers import SAMPLERS, SLOT, ask, build_pruner
 from wdsearch.study.cron import (
     ALIASES,

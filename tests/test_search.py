@@ -13,8 +13,8 @@ from shortened import concluded
 
 import wdsearch
 from wdsearch.loop import TrialsFailedError
-from wdsearch.results import load_result
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
+from wdsearch.storage.results import load_result
 from wdsearch.study.build import build_data
 
 STUDY = {

@@ -16,11 +16,11 @@ from sqlalchemy.exc import OperationalError
 from test_search import STUDY
 
 import wdsearch
-import wdsearch.database
-from wdsearch.database import is_away
-from wdsearch.results import load_result
+import wdsearch.storage.database
 from wdsearch.search import begin
-from wdsearch.storage import Home, StorageError, StudyChangedError
+from wdsearch.storage.database import is_away
+from wdsearch.storage.home import Home, StorageError, StudyChangedError
+from wdsearch.storage.results import load_result
 from wdsearch.study.load import load_study
 
 SMALL = STUDY | {"budget": {"trials": 4, "epochs": 2}}
@@ -49,7 +49,7 @@ def test_a_database_of_a_newer_optuna_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wdsearch.database, "LOCKED_FOR_S", 1)
+    monkeypatch.setattr(wdsearch.storage.database, "LOCKED_FOR_S", 1)
     Home(tmp_path).open()
     lock = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")

@@ -22,8 +22,8 @@ from wdsearch.cli import app
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.movement import NEIGHBOURS, SEEDS, Range, Trial, plausible
 from wdsearch.report import write_report
-from wdsearch.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
-from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
+from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
+from wdsearch.storage.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
 from wdsearch.study.cron import FAMILY, FIRED
 from wdsearch.texts import Texts
 from wdsearch.trend import MOVED, STEADY, UNDETERMINED, trend

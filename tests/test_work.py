@@ -25,11 +25,11 @@ from test_search import STUDY, told
 from zoo import Counting, Recurrent, ZooData
 
 import wdsearch
-from wdsearch.bulk import set_attribute
-from wdsearch.leases import MOST_TAKEOVERS, Leases
-from wdsearch.results import CONCLUDED, RESULT, StudyResult, load_result, spent
 from wdsearch.search import begin
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
+from wdsearch.storage.leases import MOST_TAKEOVERS, Leases
+from wdsearch.storage.optuna_tables import set_attribute
+from wdsearch.storage.results import CONCLUDED, RESULT, StudyResult, load_result, spent
 from wdsearch.study.load import load_study
 from wdsearch.trial.result import Result
 from wdsearch.work import Work

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from wdsearch.plots import plot_gap
     from wdsearch.population.population import Population
     from wdsearch.regularizers import REGULARIZERS
-    from wdsearch.results import StudyResult, load_result, recommendation
     from wdsearch.search import run
+    from wdsearch.storage.results import StudyResult, load_result, recommendation
     from wdsearch.study.load import StudyConfig, StudyFileError, load_study
     from wdsearch.tasks import Task
     from wdsearch.trial.module import RegularizedModule
@@ -45,9 +45,9 @@ _HOMES = {
     "Population": "population.population",
     "Recipe": "trial.recipe",
     "REGULARIZERS": "regularizers",
-    "StudyResult": "results",
-    "load_result": "results",
-    "recommendation": "results",
+    "StudyResult": "storage.results",
+    "load_result": "storage.results",
+    "recommendation": "storage.results",
     "run": "search",
     "Task": "tasks",
 }

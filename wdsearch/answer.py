@@ -9,7 +9,7 @@ from wdsearch.explanation import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, E
 from wdsearch.figures import shown
 from wdsearch.flags import Flag
 from wdsearch.regularizers import neutral, regularizer_of
-from wdsearch.results import StudyResult, explained_trial, main_key
+from wdsearch.storage.results import StudyResult, explained_trial, main_key
 from wdsearch.terminal import settings_of
 from wdsearch.texts import Texts
 from wdsearch.trial.result import Result

@@ -25,7 +25,7 @@ from wdsearch.figures import (
 from wdsearch.groups import split_key
 from wdsearch.path import OneStandardError, one_standard_error
 from wdsearch.regularizers import neutral
-from wdsearch.results import DECAYS, StudyResult, TrialRecord, main_key
+from wdsearch.storage.results import DECAYS, StudyResult, TrialRecord, main_key
 from wdsearch.texts import Texts
 from wdsearch.trial.result import Result
 

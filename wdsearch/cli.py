@@ -100,8 +100,8 @@ def best(
 ) -> None:
     """What to put into one's own training: the best trial's rate and strengths, and what to pass to torch."""
     with _clear_errors():
-        from wdsearch.results import load_result, recommendation
-        from wdsearch.storage import Home
+        from wdsearch.storage.home import Home
+        from wdsearch.storage.results import load_result, recommendation
 
         found = recommendation(load_result(study, Home(home), storage))
         _print(found, form)
@@ -122,8 +122,8 @@ def plot(
     """Draw gap and validation loss against a strength."""
     with _clear_errors():
         from wdsearch.plots import plot_gap
-        from wdsearch.results import load_result
-        from wdsearch.storage import Home
+        from wdsearch.storage.home import Home
+        from wdsearch.storage.results import load_result
 
         result = load_result(study, Home(home), storage)
         path = output or result.folder / "gap.png"
@@ -168,9 +168,9 @@ def ui(
 ) -> None:
     """Serve the MLflow records on this machine and print the study's page; Ctrl-C ends it."""
     with _clear_errors():
-        from wdsearch.results import load_result
         from wdsearch.serving import dashboard_server, mlflow_server, serve
-        from wdsearch.storage import Home
+        from wdsearch.storage.home import Home
+        from wdsearch.storage.results import load_result
 
         place = Home(home)
         found = load_result(study, place, storage)
@@ -195,7 +195,7 @@ def report(
     """Write one HTML file on what a study found and what λ did, and show it in MLflow."""
     with _clear_errors():
         from wdsearch.report import report as write
-        from wdsearch.storage import Home
+        from wdsearch.storage.home import Home
 
         written, delivery = write(study, Home(home), storage, language, output)
         for note in written.notes:
@@ -221,7 +221,7 @@ def status(
     """How far a study is: trials, workers, the best so far, what has yet to reach MLflow."""
     with _clear_errors():
         from wdsearch.fleet import show_status, status_record
-        from wdsearch.storage import Home
+        from wdsearch.storage.home import Home
 
         place = Home(home)
         if as_json:
@@ -239,7 +239,7 @@ def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -
         from rich.console import Console
 
         from wdsearch.delivery import sync as deliver
-        from wdsearch.storage import Home
+        from wdsearch.storage.home import Home
 
         console = Console()
         with console.status("delivering to MLflow") as bar:
@@ -273,7 +273,7 @@ def _options(
 
 def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage: str | None) -> Any:
     """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
-    from wdsearch.storage import Home, clear_storage_errors
+    from wdsearch.storage.home import Home, clear_storage_errors
     from wdsearch.study.file import StudySource
     from wdsearch.tracking import Tracker
 

@@ -12,8 +12,8 @@ from wdsearch.errors import StoppedError
 from wdsearch.plots import plot_gap
 from wdsearch.population.memory import shown
 from wdsearch.replicate import Watch, configuration_of, trained_again
-from wdsearch.results import StudyResult
-from wdsearch.storage import TOKEN
+from wdsearch.storage.home import TOKEN
+from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
 from wdsearch.tracking import Tracker
 from wdsearch.weights import has_best_weights, keep_weights

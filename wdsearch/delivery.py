@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wdsearch.courier import LIVE_EVERY_S, Courier, complain, warm_up
 from wdsearch.spool import Spool, interrupt, is_locked, lock_of, locked, open_elsewhere, spool_paths
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
 from wdsearch.stores import write_through
 from wdsearch.tracking import HASTE, PATIENCE, QUIET, shown_uri
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wdsearch.database import has_password
 from wdsearch.launchers import Order
 from wdsearch.launching import LOGINS, TRACKING, EngineError, options_of
 from wdsearch.plans import Entry
-from wdsearch.storage import HOME, STORAGE, Home
+from wdsearch.storage.database import has_password
+from wdsearch.storage.home import HOME, STORAGE, Home
 from wdsearch.study.cron import DAYS, fields, next_fire, shown_time
 from wdsearch.study.file import nearest, shown
 

@@ -18,10 +18,10 @@ from wdsearch.evidence import Evidence
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.interruption import stopping_by_signal
 from wdsearch.replicate import Replica, configuration_of, replicate
-from wdsearch.restoring import restored
-from wdsearch.results import EXPLANATION, StudyResult, load_result, winner
 from wdsearch.search import prepare, quiet_libraries
-from wdsearch.storage import TOKEN, Home, check_same, clear_storage_errors, identity
+from wdsearch.storage.home import TOKEN, Home, check_same, clear_storage_errors, identity
+from wdsearch.storage.restore import restored
+from wdsearch.storage.results import EXPLANATION, StudyResult, load_result, winner
 from wdsearch.study.build import describe_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig

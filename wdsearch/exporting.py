@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from wdsearch.replicate import configuration_of
-from wdsearch.results import StudyResult
+from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.weights import has_best_weights, kept_weights

@@ -8,7 +8,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from wdsearch.groups import TIMESCALE, split_key
-from wdsearch.results import StudyResult
+from wdsearch.storage.results import StudyResult
 
 INERT, EDGE, NORMED, DIVERGING = 0.05, 0.05, 0.5, 0.1
 """Shrinkage below which λ does nothing; share of a range that is its edge; of weights before norm layers; of trials diverged."""

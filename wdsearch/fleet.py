@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from wdsearch.launching import LaunchStatus, Started, launched
 from wdsearch.status import StudyStatus, study_status
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
 from wdsearch.terminal import status_table
 
 WATCH_EVERY_S = 2.0

@@ -12,7 +12,7 @@ from wdsearch.charts import loss_of, strength_axis, strength_text
 from wdsearch.explanation import Explanation, Outcome
 from wdsearch.figures import BARS, COMPLETE, Axis, Figure, Heat, Panel, Series, shown
 from wdsearch.groups import split_key
-from wdsearch.results import StudyResult, main_key, searched_keys
+from wdsearch.storage.results import StudyResult, main_key, searched_keys
 from wdsearch.texts import Texts
 
 JOINT_ARM = "dropout"

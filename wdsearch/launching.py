@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from sqlalchemy.engine import Engine
 
-from wdsearch.database import backend, shown_url
 from wdsearch.launchers import (
     ENDED,
     LAUNCHERS,
@@ -26,10 +25,11 @@ from wdsearch.launchers import (
     LaunchError,
     Order,
 )
-from wdsearch.launches import Launch, forget, launches_of, note_jobs, record
-from wdsearch.restoring import restored
-from wdsearch.results import load_result
-from wdsearch.storage import HOME, STORAGE, Home
+from wdsearch.storage.database import backend, shown_url
+from wdsearch.storage.home import HOME, STORAGE, Home
+from wdsearch.storage.launches import Launch, forget, launches_of, note_jobs, record
+from wdsearch.storage.restore import restored
+from wdsearch.storage.results import load_result
 from wdsearch.study.annotations import annotation_of
 from wdsearch.study.file import nearest, shown
 from wdsearch.study.load import StudyConfig, load_study

@@ -14,17 +14,17 @@ from typing import Any
 import lightning as L
 from rich.markup import escape
 
-from wdsearch.bulk import report, set_attribute
 from wdsearch.description import trial_description
 from wdsearch.errors import StoppedError
 from wdsearch.population.checkpoint import write_checkpoint
 from wdsearch.population.cohort import TrialEpoch
 from wdsearch.population.memory import Memory, device_of
 from wdsearch.population.population import Training
-from wdsearch.provenance import provenance
-from wdsearch.results import BASELINE, RESULT, best_trial, counts, is_better, spent
 from wdsearch.spool import locked
-from wdsearch.storage import TOKEN, Home
+from wdsearch.storage.home import TOKEN, Home
+from wdsearch.storage.optuna_tables import report, set_attribute
+from wdsearch.storage.provenance import provenance
+from wdsearch.storage.results import BASELINE, RESULT, best_trial, counts, is_better, spent
 from wdsearch.strategies.pruners import HalvingPruner, rungs
 from wdsearch.study.build import BuildError
 from wdsearch.study.factory import TrialFactory

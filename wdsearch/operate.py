@@ -80,7 +80,7 @@ def stop(study: Study, home: HomeOption = None, storage: StorageOption = None) -
 
     from wdsearch.fleet import stopped
     from wdsearch.launching import stop as end
-    from wdsearch.storage import Home
+    from wdsearch.storage.home import Home
 
     with Console(stderr=True).status("waiting for the workers to end"):
         found = end(study, Home(home), storage)
@@ -98,7 +98,7 @@ def logs(
 ) -> None:
     """What launched workers have said."""
     from wdsearch.launching import logs as read
-    from wdsearch.storage import Home
+    from wdsearch.storage.home import Home
 
     place = Home(home)
     found = read(study, place, storage)
@@ -138,7 +138,7 @@ def schedule(
 ) -> None:
     """Start sweeps of studies when their schedule says so, until Ctrl-C; any number of schedulers may run on one storage."""
     from wdsearch.plans import scheduled
-    from wdsearch.storage import Home
+    from wdsearch.storage.home import Home
 
     place, now = Home(home), time.time()
     entries = scheduled(source) if once or coming or form else []
@@ -157,11 +157,11 @@ def schedule(
 
 
 def _serve(source: Path, place: Any, storage: str | None, once: bool, here: bool) -> None:
-    from wdsearch.fires import FAILED
-    from wdsearch.patience import patiently
     from wdsearch.plans import ScheduleError
     from wdsearch.schedule import PATIENCE_S, Scheduler, serve, serve_once
-    from wdsearch.storage import clear_storage_errors
+    from wdsearch.storage.home import clear_storage_errors
+    from wdsearch.storage.patience import patiently
+    from wdsearch.storage.schedule_claims import FAILED
     from wdsearch.sweeps import Sweeps
 
     if here and not once:
@@ -195,7 +195,7 @@ def trend(
     storage: StorageOption = None,
 ) -> None:
     """λ*, gap and result from sweep to sweep; ends with 3 if λ* moved by more than seeds do since the sweep before."""
-    from wdsearch.storage import Home, clear_storage_errors
+    from wdsearch.storage.home import Home, clear_storage_errors
     from wdsearch.trend import MOVED
     from wdsearch.trend import trend as read
 
@@ -226,8 +226,8 @@ def check(
     home: HomeOption = None,
 ) -> None:
     """Say what a storage is, whether it can be used from here, and how many workers it carries."""
-    from wdsearch.storage import Home
-    from wdsearch.storage_check import examine_storage
+    from wdsearch.storage.check import examine_storage
+    from wdsearch.storage.home import Home
 
     found = examine_storage(Home(home), url)
     if as_json:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from wdsearch.importance import FEWEST, importances
 from wdsearch.interactive import html_of, library
 from wdsearch.page import inline
-from wdsearch.results import StudyResult
+from wdsearch.storage.results import StudyResult
 from wdsearch.texts import Texts
 
 MOST_IN_CONTOUR = 60

@@ -12,7 +12,7 @@ from wdsearch.figures import Figure
 from wdsearch.flags import Flag
 from wdsearch.importance import best_share
 from wdsearch.interactive import as_html
-from wdsearch.results import StudyResult
+from wdsearch.storage.results import StudyResult
 from wdsearch.study.file import as_yaml
 from wdsearch.sweep_charts import verdict_sentences
 from wdsearch.texts import Texts

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wdsearch.figures import BASELINE, COMPLETE
-from wdsearch.results import StudyResult, main_key, searched_keys
+from wdsearch.storage.results import StudyResult, main_key, searched_keys
 
 
 class NotSearchedError(Exception):

@@ -18,9 +18,9 @@ from wdsearch.importance import importance_chart, interaction_chart
 from wdsearch.interactive import library
 from wdsearch.page import Content, body
 from wdsearch.pictures import chinese_font, draw
-from wdsearch.provenance import VERSIONS, provenance
-from wdsearch.results import StudyResult, explanation_of, load_result, spent
-from wdsearch.storage import TOKEN, Home
+from wdsearch.storage.home import TOKEN, Home
+from wdsearch.storage.provenance import VERSIONS, provenance
+from wdsearch.storage.results import StudyResult, explanation_of, load_result, spent
 from wdsearch.study.cron import FAMILY
 from wdsearch.sweep_charts import sweeps_chart
 from wdsearch.texts import Texts

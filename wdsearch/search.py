@@ -14,18 +14,18 @@ import optuna
 import torch
 
 from wdsearch.conclusion import conclude
-from wdsearch.database import is_away
 from wdsearch.datasets.examine import AUGMENTED, examine
 from wdsearch.interruption import stopping_by_signal
-from wdsearch.leases import GRACE_S, Leases
 from wdsearch.loop import SearchLoop
 from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory, shown
 from wdsearch.population.population import Population
 from wdsearch.population.user_module import Soloists
-from wdsearch.provenance import VERSIONS, provenance
-from wdsearch.results import CONCLUDED, INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
 from wdsearch.spool import is_locked, now_ms, spool_paths
-from wdsearch.storage import TOKEN, Home, clear_storage_errors, open_study
+from wdsearch.storage.database import is_away
+from wdsearch.storage.home import TOKEN, Home, clear_storage_errors, open_study
+from wdsearch.storage.leases import GRACE_S, Leases
+from wdsearch.storage.provenance import VERSIONS, provenance
+from wdsearch.storage.results import CONCLUDED, INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
 from wdsearch.strategies.samplers import build_pruner
 from wdsearch.study.build import build_data, check_trainer, population_trainer
 from wdsearch.study.cron import FAMILY, FIRED

@@ -7,15 +7,15 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from wdsearch.fires import Fire
 from wdsearch.launchers import LaunchError
-from wdsearch.launches import launches_of
 from wdsearch.launching import EngineError, engine_of, launch, launched
 from wdsearch.overviews import counted
-from wdsearch.results import best_trial, load_result
 from wdsearch.search import begin
 from wdsearch.status import study_status
-from wdsearch.storage import Home, StudyNotFoundError
+from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.launches import launches_of
+from wdsearch.storage.results import best_trial, load_result
+from wdsearch.storage.schedule_claims import Fire
 from wdsearch.study.cron import FAMILY, FIRED, WARM, shown_time
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import distributions

@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from wdsearch.results import StudyResult
 from wdsearch.status import StudyStatus
+from wdsearch.storage.results import StudyResult
 from wdsearch.tracking import PORT
 from wdsearch.trial.result import Result
 

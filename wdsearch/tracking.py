@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from wdsearch.database import shown_url
 from wdsearch.spool import LOST, MODEL, STUDY, Spool, interrupt, lock_of, now_ms, spool_path, spool_paths
 from wdsearch.starvation import Share
+from wdsearch.storage.database import shown_url
 from wdsearch.trial.result import Result
 
 PAGE = "WDSEARCH_MLFLOW_PAGE"

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from wdsearch.explanation import plain
 from wdsearch.movement import Range, Trial, plausible
 from wdsearch.path import Losses
-from wdsearch.results import RESULT, StudyResult, explanation_of, is_feasible, load_result, main_key, spent
-from wdsearch.storage import CONFIG, IDENTITY, Home, StudyNotFoundError
+from wdsearch.storage.home import CONFIG, IDENTITY, Home, StudyNotFoundError
+from wdsearch.storage.results import RESULT, StudyResult, explanation_of, is_feasible, load_result, main_key, spent
 from wdsearch.study.cron import FAMILY, FIRED
 
 MOVED, STEADY, UNDETERMINED = "moved", "steady", "undetermined"

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdsearch.results import StudyResult
-from wdsearch.storage import TOKEN
+from wdsearch.storage.home import TOKEN
+from wdsearch.storage.results import StudyResult
 
 
 def kept_weights(path: Path) -> dict[str, Any]:

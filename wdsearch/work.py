@@ -11,12 +11,12 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from wdsearch.bulk import End, finish, set_attribute
-from wdsearch.leases import MOST_TAKEOVERS, Leases
 from wdsearch.population.checkpoint import Saved, read_checkpoint
 from wdsearch.population.memory import device_of
-from wdsearch.results import BASELINE, ERROR, RESULT, Reading
-from wdsearch.slots import BASELINE_SLOT, Slot
+from wdsearch.storage.leases import MOST_TAKEOVERS, Leases
+from wdsearch.storage.optuna_tables import End, finish, set_attribute
+from wdsearch.storage.results import BASELINE, ERROR, RESULT, Reading
+from wdsearch.storage.slots import BASELINE_SLOT, Slot
 from wdsearch.strategies.samplers import SLOT, ask
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration, baseline, configuration, distributions

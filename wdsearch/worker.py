@@ -4,11 +4,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from wdsearch.patience import patiently
-from wdsearch.restoring import restored
-from wdsearch.results import StudyResult, is_concluded, load_result
 from wdsearch.search import run
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
+from wdsearch.storage.patience import patiently
+from wdsearch.storage.restore import restored
+from wdsearch.storage.results import StudyResult, is_concluded, load_result
 from wdsearch.terminal import SearchProgress
 
 PATIENCE_S = 60.0

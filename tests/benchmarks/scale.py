@@ -68,7 +68,7 @@ def own_worker(url: str, name: str, go: Path) -> None:
 
 def plain_worker(url: str, name: str, go: Path) -> None:
     """Optuna's own loop, as its documentation has it."""
-    from wdsearch.database import full_url
+    from wdsearch.storage.database import full_url
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     trials, sampler = (int(part) if part.isdigit() else part for part in name.split("-")[1:3])
@@ -124,7 +124,7 @@ def measure(
     """Trials per second of all workers together, wdsearch's and plain Optuna's; what a trial of each costs the server, in ms."""
     from wdsearch import load_study
     from wdsearch.search import begin
-    from wdsearch.storage import Home
+    from wdsearch.storage.home import Home
 
     name = f"own-{workers}-{time.time_ns()}"
     os.environ["WDSEARCH_HOME"] = str(folder / "own")
@@ -135,7 +135,7 @@ def measure(
     share = max(1, trials // workers // 4)  # plain Optuna is slower
     plain_name = f"plain-{share}-{sampler}-{workers}-{time.time_ns()}"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    from wdsearch.database import full_url
+    from wdsearch.storage.database import full_url
 
     optuna.create_study(study_name=plain_name, storage=full_url(url))
     plain = share * workers / together("plain", url, plain_name, workers, folder / "plain")
@@ -149,7 +149,7 @@ def told(url: str, trials: int, sampler: str, folder: Path) -> tuple[int, float]
     from wdsearch import load_study
     from wdsearch.delivery import sync
     from wdsearch.search import begin
-    from wdsearch.storage import Home
+    from wdsearch.storage.home import Home
 
     name = f"told-{time.time_ns()}"
     os.environ["WDSEARCH_HOME"] = str(folder / "own")

@@ -24,10 +24,10 @@ from fabricated import fabricate
 from playwright.sync_api import sync_playwright
 
 from wdsearch.delivery import deliver
-from wdsearch.results import StudyResult
 from wdsearch.serving import ui_command
 from wdsearch.spool import VIEW, now_ms
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
+from wdsearch.storage.results import StudyResult
 from wdsearch.study.load import load_study
 from wdsearch.tracking import Tracker
 from wdsearch.view import saved_views

@@ -150,8 +150,8 @@ def examine(
     home: Path, uri: str, tally: Tally, study: Mapping[str, Any] = STUDY, storage: str | None = None
 ) -> list[Any]:
     """Count trials and MLflow runs; what each trial was told."""
-    from wdsearch.results import load_result
-    from wdsearch.storage import Home
+    from wdsearch.storage.home import Home
+    from wdsearch.storage.results import load_result
 
     result = load_result(study["study"], Home(home), storage)
     trials = result.optuna_study.get_trials(deepcopy=False)

@@ -25,7 +25,7 @@ from endure import STUDY, Server, Tally, examine, judge
 from processes import start
 
 from wdsearch.search import begin
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
 from wdsearch.study.load import load_study
 
 LONGEST_S = 3000.0

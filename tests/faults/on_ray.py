@@ -33,8 +33,8 @@ from mlflow import MlflowClient
 from postgres import Postgres
 
 from wdsearch.launching import launch, launched, logs, stop
-from wdsearch.results import ERROR, load_result
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
+from wdsearch.storage.results import ERROR, load_result
 from wdsearch.study.load import load_study
 from wdsearch.work import trials_by_slot
 

@@ -12,9 +12,9 @@ import sqlalchemy as sql
 from processes import CONTEXT
 
 from wdsearch import schedule
-from wdsearch.fires import OPEN, Fire, Fires
 from wdsearch.plans import Entry, scheduled
-from wdsearch.storage import Home
+from wdsearch.storage.home import Home
+from wdsearch.storage.schedule_claims import OPEN, Fire, Fires
 from wdsearch.study.load import StudyConfig
 
 LASTS_S = 0.05

@@ -12,8 +12,8 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from wdsearch.bulk import create_trials
 from wdsearch.noise import derive_seed
+from wdsearch.storage.optuna_tables import create_trials
 from wdsearch.strategies.pruners import HalvingPruner, HyperbandPruner
 from wdsearch.study.cron import WARM
 from wdsearch.study.schema import Choice, StudyConfig

@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from wdsearch.database import (
+from wdsearch.storage.database import (
     LOCKED_FOR_S,
     NetworkFileSystemError,
     backend,

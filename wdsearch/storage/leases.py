@@ -22,7 +22,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from wdsearch.slots import BASELINE_SLOT, CONCLUSION_SLOT, SLOTS, WORKERS, Slot
+from wdsearch.storage.slots import BASELINE_SLOT, CONCLUSION_SLOT, SLOTS, WORKERS, Slot
 
 BEAT_S, GRACE_S = 5.0, 60.0
 MOST_TAKEOVERS = 5

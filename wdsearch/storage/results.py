@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from wdsearch.explanation import Explanation, explanation_from
 from wdsearch.groups import group_key, group_name, split_key
-from wdsearch.storage import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
+from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 from wdsearch.trial.result import DIVERGED, Result
 
 RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
-from wdsearch.database import CONNECTIONS, backend, connected, network_file_system, shown_url, sqlite_file
-from wdsearch.storage import Home, StorageError, clear_storage_errors
+from wdsearch.storage.database import CONNECTIONS, backend, connected, network_file_system, shown_url, sqlite_file
+from wdsearch.storage.home import Home, StorageError, clear_storage_errors
 
 ROUND_TRIPS = 20
 SLOW_MS, CLOCK_S, SMALL_BYTES = 20.0, 5.0, 200 * 2**20

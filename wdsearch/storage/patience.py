@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from wdsearch.database import is_away
+from wdsearch.storage.database import is_away
 
 T = TypeVar("T")
 EVERY_S = 2.0

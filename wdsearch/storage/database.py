@@ -13,8 +13,9 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
-from wdsearch import fires, launches, slots
-from wdsearch.bulk import Storage
+from wdsearch.storage import launches, slots
+from wdsearch.storage import schedule_claims as fires
+from wdsearch.storage.optuna_tables import Storage
 
 LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
 CONNECTIONS = 3

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wdsearch.results import StudyResult
-from wdsearch.storage import FOLDER
+from wdsearch.storage.home import FOLDER
+from wdsearch.storage.results import StudyResult
 from wdsearch.study.load import StudyConfig, load_study
 
 

@@ -1,0 +1,1 @@
+"""Where a study lives: Optuna's storage and our tables beside it."""

@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from wdsearch.explanation import SUPPORTED, UNDETERMINED, Claim, Curve, Explanation, Outcome
+from wdsearch.analysis.outcomes import SUPPORTED, UNDETERMINED, Claim, Curve, Explanation, Outcome
 from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home
 from wdsearch.storage.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from wdsearch.claims import TESTS, claims_of
-from wdsearch.design import Schedule, design
-from wdsearch.evidence import Evidence
-from wdsearch.explanation import Claim, Explanation, Outcome, explanation_from
-from wdsearch.intervals import interval
+from wdsearch.analysis.bootstrap import interval
+from wdsearch.analysis.claims import TESTS, claims_of
+from wdsearch.analysis.design import Schedule, design
+from wdsearch.analysis.evidence import Evidence
+from wdsearch.analysis.outcomes import Claim, Explanation, Outcome, explanation_from
 from wdsearch.study.space import Configuration
 
 WINNER = Configuration(0.01, {"weight_decay": 0.1, "dropout": 0.25, "gradient_clip": math.inf}, {})

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from wdsearch.design import Design, Schedule, design
+from wdsearch.analysis.design import Design, Schedule, design
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.study.space import Configuration
 

@@ -19,9 +19,9 @@ from torch import nn
 
 import wdsearch
 from wdsearch import explaining
-from wdsearch.claims import TESTS
+from wdsearch.analysis.claims import TESTS
+from wdsearch.analysis.outcomes import Claim, Explanation, explanation_from
 from wdsearch.explaining import ExplainError
-from wdsearch.explanation import Claim, Explanation, explanation_from
 from wdsearch.replicate import replicate
 from wdsearch.storage.home import Home, StudyChangedError, StudyNotFoundError
 from wdsearch.storage.restore import NotStoredError

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import wdsearch
-from wdsearch.flags import flags
+from wdsearch.analysis.advice import flags
 
 STUDY: dict[str, Any] = {
     "data": "digits",

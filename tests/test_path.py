@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from wdsearch.path import OneStandardError, one_standard_error
+from wdsearch.analysis.one_standard_error import OneStandardError, one_standard_error
 
 
 def by_seed(*losses: float) -> dict[int, float]:

@@ -16,12 +16,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from test_figures import traces
 
 from wdsearch import pictures
+from wdsearch.analysis.advice import Flag
+from wdsearch.analysis.outcomes import Claim, Curve
 from wdsearch.answer import answer, comparison, effect, flag_text
 from wdsearch.charts import chosen_strength, gap_chart, path_chart
 from wdsearch.claim_charts import claim_chart
 from wdsearch.delivery import deliver
-from wdsearch.explanation import Claim, Curve
-from wdsearch.flags import Flag
 from wdsearch.importance import importances, interaction_chart
 from wdsearch.optuna_page import write_optuna_page
 from wdsearch.report import report, write_report

@@ -30,6 +30,7 @@ from test_search import STUDY as SMALL_STUDY
 from typer.testing import CliRunner
 
 from wdsearch import schedule
+from wdsearch.analysis.trend import sweeps_of
 from wdsearch.cli import app
 from wdsearch.emitting import calendars
 from wdsearch.launchers import LAUNCHERS, LaunchError
@@ -62,7 +63,6 @@ from wdsearch.study.load import load_study
 from wdsearch.study.space import distributions
 from wdsearch.sweeps import Sweeps as Sweeper
 from wdsearch.sweeps import sweep_of, winners
-from wdsearch.trend import sweeps_of
 
 SMALL = SMALL_STUDY | {"space": {key: SMALL_STUDY["space"][key] for key in ("lr", "dropout")}}  # type: ignore[index]
 STUDY = """study: {study}

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wdsearch.analysis.advice import Flag
+from wdsearch.analysis.outcomes import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation
 from wdsearch.charts import chosen_strength, strength_text
-from wdsearch.explanation import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation
 from wdsearch.figures import shown
-from wdsearch.flags import Flag
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.storage.results import StudyResult, explained_trial, main_key
 from wdsearch.terminal import settings_of

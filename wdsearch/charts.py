@@ -4,7 +4,8 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
-from wdsearch.explanation import ARM, Explanation, Outcome
+from wdsearch.analysis.one_standard_error import OneStandardError, one_standard_error
+from wdsearch.analysis.outcomes import ARM, Explanation, Outcome
 from wdsearch.figures import (
     BASELINE,
     BEST,
@@ -23,7 +24,6 @@ from wdsearch.figures import (
     shown,
 )
 from wdsearch.groups import split_key
-from wdsearch.path import OneStandardError, one_standard_error
 from wdsearch.regularizers import neutral
 from wdsearch.storage.results import DECAYS, StudyResult, TrialRecord, main_key
 from wdsearch.texts import Texts

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from wdsearch.analysis.outcomes import Claim, Curve, Explanation
 from wdsearch.charts import strength_axis, value_axis
-from wdsearch.explanation import Claim, Curve, Explanation
 from wdsearch.figures import BASELINE, CHOSEN, COMPLETE, LINE, LOG_FROM, OTHER, Axis, Figure, Panel, Series
 from wdsearch.texts import Texts
 

@@ -11,11 +11,11 @@ from typing import Any
 import lightning as L
 import optuna
 
-from wdsearch.claims import claims_of
-from wdsearch.design import Axes, Design, Schedule, design
+from wdsearch.analysis.claims import claims_of
+from wdsearch.analysis.design import Axes, Design, Schedule, design
+from wdsearch.analysis.evidence import Evidence
+from wdsearch.analysis.outcomes import Explanation, Outcome
 from wdsearch.errors import StoppedError
-from wdsearch.evidence import Evidence
-from wdsearch.explanation import Explanation, Outcome
 from wdsearch.interruption import stopping_by_signal
 from wdsearch.replicate import Replica, configuration_of, replicate
 from wdsearch.search import prepare, quiet_libraries
@@ -48,7 +48,7 @@ def explain(
 ) -> Explanation:
     """Vary λ, and nothing else, from a study's best configuration, with fresh seeds, and test what the textbook says of it.
 
-    All is trained fused, on training rows, and judged on validation rows: `wdsearch.design` says what. The outcomes of a
+    All is trained fused, on training rows, and judged on validation rows: `wdsearch.analysis.design` says what. The outcomes of a
     seed are stored when it is done. Called again, only what is missing is trained: after an interruption, for more `seeds`
     (fewer than five decide nothing), or after the search went on and found another winner, whose outcomes then replace the
     former's. `source` is the study as `run` took it, needed if it has own objects.

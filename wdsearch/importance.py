@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from wdsearch.analysis.outcomes import Explanation, Outcome
 from wdsearch.charts import loss_of, strength_axis, strength_text
-from wdsearch.explanation import Explanation, Outcome
 from wdsearch.figures import BARS, COMPLETE, Axis, Figure, Heat, Panel, Series, shown
 from wdsearch.groups import split_key
 from wdsearch.storage.results import StudyResult, main_key, searched_keys

@@ -195,9 +195,9 @@ def trend(
     storage: StorageOption = None,
 ) -> None:
     """λ*, gap and result from sweep to sweep; ends with 3 if λ* moved by more than seeds do since the sweep before."""
+    from wdsearch.analysis.trend import MOVED
+    from wdsearch.analysis.trend import trend as read
     from wdsearch.storage.home import Home, clear_storage_errors
-    from wdsearch.trend import MOVED
-    from wdsearch.trend import trend as read
 
     place = Home(home)
     with clear_storage_errors(place, storage):

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
+from wdsearch.analysis.advice import Flag
+from wdsearch.analysis.outcomes import Claim, Explanation
+from wdsearch.analysis.trend import Trend
 from wdsearch.answer import answer, comparison, effect, finding, flag_text, value_text
-from wdsearch.explanation import Claim, Explanation
 from wdsearch.figures import Figure
-from wdsearch.flags import Flag
 from wdsearch.importance import best_share
 from wdsearch.interactive import as_html
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.file import as_yaml
 from wdsearch.sweep_charts import verdict_sentences
 from wdsearch.texts import Texts
-from wdsearch.trend import Trend
 
 
 @dataclass(frozen=True)

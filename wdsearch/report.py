@@ -9,11 +9,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from wdsearch.analysis.advice import flags
+from wdsearch.analysis.outcomes import Explanation
+from wdsearch.analysis.trend import Trend, trend_in
 from wdsearch.charts import gap_chart, path_chart
 from wdsearch.claim_charts import claim_charts
-from wdsearch.explanation import Explanation
 from wdsearch.figures import Figure
-from wdsearch.flags import flags
 from wdsearch.importance import importance_chart, interaction_chart
 from wdsearch.interactive import library
 from wdsearch.page import Content, body
@@ -25,7 +26,6 @@ from wdsearch.study.cron import FAMILY
 from wdsearch.sweep_charts import sweeps_chart
 from wdsearch.texts import Texts
 from wdsearch.tracking import Delivery, Tracker
-from wdsearch.trend import Trend, trend_in
 
 FOLDER = "report"
 """Of the study's folder, and of the parent run's artifacts."""

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from wdsearch.analysis.strength_range import NEIGHBOURS, SEEDS, Range
+from wdsearch.analysis.trend import Sweep, Trend
 from wdsearch.charts import strength_axis, strength_text, value_axis
 from wdsearch.figures import BASELINE, BEST, CHOSEN, COMPLETE, LINE, Axis, Figure, Panel, Series, shown
-from wdsearch.movement import NEIGHBOURS, SEEDS, Range
 from wdsearch.texts import Texts
-from wdsearch.trend import Sweep, Trend
 
 MOST_DATES = 8
 """On the axis."""

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
+from wdsearch.analysis.trend import is_finished, sweeps_of
 from wdsearch.launchers import LaunchError
 from wdsearch.launching import EngineError, engine_of, launch, launched
 from wdsearch.overviews import counted
@@ -19,7 +20,6 @@ from wdsearch.storage.schedule_claims import Fire
 from wdsearch.study.cron import FAMILY, FIRED, WARM, shown_time
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import distributions
-from wdsearch.trend import is_finished, sweeps_of
 
 LOCAL = "local"
 MOST_WINNERS = 4

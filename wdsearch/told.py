@@ -8,13 +8,13 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
+from wdsearch.analysis.outcomes import Claim, Explanation
+from wdsearch.analysis.trend import Trend
 from wdsearch.answer import effect_and_interval
 from wdsearch.charts import strength_text
-from wdsearch.explanation import Claim, Explanation
 from wdsearch.figures import shown
 from wdsearch.sweep_charts import date, range_text, verdict_sentences
 from wdsearch.texts import Texts
-from wdsearch.trend import Trend
 from wdsearch.trial.result import DIVERGED
 
 STYLES = {"supported": "green", "contradicted": "red", "undetermined": "yellow"}

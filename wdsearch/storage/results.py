@@ -10,7 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from wdsearch.explanation import Explanation, explanation_from
+from wdsearch.analysis.outcomes import Explanation, explanation_from
 from wdsearch.groups import group_key, group_name, split_key
 from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 from wdsearch.trial.result import DIVERGED, Result

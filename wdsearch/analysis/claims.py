@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from wdsearch.design import DECAY, DROPOUT, L1
-from wdsearch.evidence import Evidence, chosen_without, curve, finite_mean, logarithm
-from wdsearch.explanation import CONTRADICTED, UNDETERMINED, Claim, Curve
-from wdsearch.intervals import AGAINST, FEWEST, FOR, NONE, Effect, effect
-from wdsearch.verdicts import SHARE, Verdict, all_of, varying, verdict_of
+from wdsearch.analysis.bootstrap import AGAINST, FEWEST, FOR, NONE, Effect, effect
+from wdsearch.analysis.design import DECAY, DROPOUT, L1
+from wdsearch.analysis.evidence import Evidence, chosen_without, curve, finite_mean, logarithm
+from wdsearch.analysis.outcomes import CONTRADICTED, UNDETERMINED, Claim, Curve
+from wdsearch.analysis.verdicts import SHARE, Verdict, all_of, varying, verdict_of
 
 LOSS_SHARE = 0.01
 """Smallest change of a loss or a gap, as a share of the validation loss without decay."""

@@ -10,9 +10,9 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from wdsearch.explanation import plain
-from wdsearch.movement import Range, Trial, plausible
-from wdsearch.path import Losses
+from wdsearch.analysis.one_standard_error import Losses
+from wdsearch.analysis.outcomes import plain
+from wdsearch.analysis.strength_range import Range, Trial, plausible
 from wdsearch.storage.home import CONFIG, IDENTITY, Home, StudyNotFoundError
 from wdsearch.storage.results import RESULT, StudyResult, explanation_of, is_feasible, load_result, main_key, spent
 from wdsearch.study.cron import FAMILY, FIRED

@@ -5,9 +5,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from wdsearch.design import DECAY, DROPOUT, L1, RATE, Axes
-from wdsearch.explanation import Curve, Outcome
-from wdsearch.intervals import Effect, effect, interval
+from wdsearch.analysis.bootstrap import Effect, effect, interval
+from wdsearch.analysis.design import DECAY, DROPOUT, L1, RATE, Axes
+from wdsearch.analysis.outcomes import Curve, Outcome
 from wdsearch.trial.result import DIVERGED
 
 Point = TypeVar("Point", bound=Hashable)

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wdsearch.path import Losses, best_strength, differences, whole_rows, within_one_error
+from wdsearch.analysis.one_standard_error import Losses, best_strength, differences, whole_rows, within_one_error
 
 FEWEST_TRIALS = 8
 """Complete trials below which a sweep says nothing of how sure its λ* is."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from wdsearch.design import DECAY, L1
-from wdsearch.evidence import Evidence
-from wdsearch.explanation import CONTRADICTED, SUPPORTED, UNDETERMINED
-from wdsearch.intervals import AGAINST, FEWEST, FOR, NONE, Effect
+from wdsearch.analysis.bootstrap import AGAINST, FEWEST, FOR, NONE, Effect
+from wdsearch.analysis.design import DECAY, L1
+from wdsearch.analysis.evidence import Evidence
+from wdsearch.analysis.outcomes import CONTRADICTED, SUPPORTED, UNDETERMINED
 
 SHARE = 0.05
 """Smallest relative change of a norm, a spread or a condition number that matters."""

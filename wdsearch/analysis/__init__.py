@@ -1,0 +1,1 @@
+"""What the numbers say: pure functions. Nothing here trains or draws."""

@@ -13,7 +13,7 @@ import pytest
 
 from wdsearch import conclusion, courier
 from wdsearch.delivery import deliver
-from wdsearch.plots import TrialPicture
+from wdsearch.report.plots import TrialPicture
 from wdsearch.stores import make_store
 from wdsearch.tracking import Delivery, Tracker
 

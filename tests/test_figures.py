@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
-from wdsearch.figures import BARS, LINE, STAR, Axis, Figure, Heat, Line, Panel, Series, scale
-from wdsearch.interactive import as_html
-from wdsearch.pictures import draw
+from wdsearch.report.figures import BARS, LINE, STAR, Axis, Figure, Heat, Line, Panel, Series, scale
+from wdsearch.report.to_html import as_html
+from wdsearch.report.to_image import draw
 
 
 def test_off_stands_apart_at_the_left_of_a_log_axis() -> None:

@@ -29,12 +29,12 @@ from test_config import yaml_free
 import wdsearch
 from wdsearch import courier
 from wdsearch.delivery import deliver
-from wdsearch.report import report, write_report
+from wdsearch.report.texts import Texts
+from wdsearch.report.write import report, write_report
 from wdsearch.serving import ui_command
 from wdsearch.spool import VIEW
 from wdsearch.storage.home import Home
 from wdsearch.study.load import load_study
-from wdsearch.texts import Texts
 from wdsearch.tracking import Tracker
 from wdsearch.view import LOSSES, saved_views
 

@@ -15,19 +15,19 @@ from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from test_figures import traces
 
-from wdsearch import pictures
 from wdsearch.analysis.advice import Flag
 from wdsearch.analysis.outcomes import Claim, Curve
-from wdsearch.answer import answer, comparison, effect, flag_text
-from wdsearch.charts import chosen_strength, gap_chart, path_chart
-from wdsearch.claim_charts import claim_chart
 from wdsearch.delivery import deliver
-from wdsearch.importance import importances, interaction_chart
-from wdsearch.optuna_page import write_optuna_page
-from wdsearch.report import report, write_report
+from wdsearch.report import to_image as pictures
+from wdsearch.report.claim_charts import claim_chart
+from wdsearch.report.importance_charts import importances, interaction_chart
+from wdsearch.report.optuna_page import write_optuna_page
+from wdsearch.report.sentences import answer, comparison, effect, flag_text
+from wdsearch.report.study_charts import chosen_strength, gap_chart, path_chart
+from wdsearch.report.texts import Texts
+from wdsearch.report.write import report, write_report
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult, explanation_of
-from wdsearch.texts import Texts
 from wdsearch.tracking import Tracker
 
 LARGEST = 6_000_000

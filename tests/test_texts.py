@@ -5,8 +5,8 @@ from string import Formatter
 
 import pytest
 
-from wdsearch.texts import LANGUAGES, LanguageError, Texts
-from wdsearch.texts.en import TEXTS as ENGLISH
+from wdsearch.report.texts import LANGUAGES, LanguageError, Texts
+from wdsearch.report.texts.en import TEXTS as ENGLISH
 
 
 def placeholders(text: str) -> set[str]:

@@ -22,11 +22,11 @@ from wdsearch.analysis.outcomes import Explanation, Outcome
 from wdsearch.analysis.strength_range import NEIGHBOURS, SEEDS, Range, Trial, plausible
 from wdsearch.analysis.trend import MOVED, STEADY, UNDETERMINED, trend
 from wdsearch.cli import app
-from wdsearch.report import write_report
+from wdsearch.report.texts import Texts
+from wdsearch.report.write import write_report
 from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
 from wdsearch.storage.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
 from wdsearch.study.cron import FAMILY, FIRED
-from wdsearch.texts import Texts
 
 SPACE = {
     "weight_decay": FloatDistribution(1e-3, 10.0, log=True),

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wdsearch.datasets import ArrayDataModule, Arrays, ArraysData, ImageFolder, TableData
     from wdsearch.explaining import explain
-    from wdsearch.plots import plot_gap
     from wdsearch.population.population import Population
     from wdsearch.regularizers import REGULARIZERS
+    from wdsearch.report.plots import plot_gap
     from wdsearch.search import run
     from wdsearch.storage.results import StudyResult, load_result, recommendation
     from wdsearch.study.load import StudyConfig, StudyFileError, load_study
@@ -41,7 +41,7 @@ _HOMES = {
     "TableData": "datasets",
     "RegularizedModule": "trial.module",
     "explain": "explaining",
-    "plot_gap": "plots",
+    "plot_gap": "report.plots",
     "Population": "population.population",
     "Recipe": "trial.recipe",
     "REGULARIZERS": "regularizers",

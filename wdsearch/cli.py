@@ -121,7 +121,7 @@ def plot(
 ) -> None:
     """Draw gap and validation loss against a strength."""
     with _clear_errors():
-        from wdsearch.plots import plot_gap
+        from wdsearch.report.plots import plot_gap
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result
 
@@ -194,7 +194,7 @@ def report(
 ) -> None:
     """Write one HTML file on what a study found and what λ did, and show it in MLflow."""
     with _clear_errors():
-        from wdsearch.report import report as write
+        from wdsearch.report.write import report as write
         from wdsearch.storage.home import Home
 
         written, delivery = write(study, Home(home), storage, language, output)

@@ -9,9 +9,9 @@ from typing import Any
 
 from wdsearch.description import study_description
 from wdsearch.errors import StoppedError
-from wdsearch.plots import plot_gap
 from wdsearch.population.memory import shown
 from wdsearch.replicate import Watch, configuration_of, trained_again
+from wdsearch.report.plots import plot_gap
 from wdsearch.storage.home import TOKEN
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
@@ -73,22 +73,22 @@ def _picture(result: StudyResult, tracker: Tracker) -> None:
 
 
 def _drawn(result: StudyResult) -> Path:
-    from wdsearch.report import FOLDER
+    from wdsearch.report.write import FOLDER
 
     return result.folder / FOLDER / "gap.png"
 
 
 def _report(result: StudyResult, tracker: Tracker) -> None:
-    from wdsearch.report import log_report, write_report
-    from wdsearch.texts import Texts
+    from wdsearch.report.texts import Texts
+    from wdsearch.report.write import log_report, write_report
 
     _drawn(result).unlink(missing_ok=True)  # of an earlier run, if this one's report fails
     log_report(tracker, write_report(result, Texts()))
 
 
 def _optunas_plots(result: StudyResult, tracker: Tracker) -> None:
-    from wdsearch.optuna_page import write_optuna_page
-    from wdsearch.texts import Texts
+    from wdsearch.report.optuna_page import write_optuna_page
+    from wdsearch.report.texts import Texts
 
     path = write_optuna_page(result, Texts())
     if path is not None:

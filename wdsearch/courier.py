@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from wdsearch.plots import TrialPicture
+from wdsearch.report.plots import TrialPicture
 from wdsearch.spool import LOST, MODEL, STUDY, Record, Spool, now_ms
 from wdsearch.stores import VIEW_TAG, make_store, write_ahead
 

@@ -10,11 +10,11 @@ from rich.table import Table
 
 from wdsearch.analysis.outcomes import Claim, Explanation
 from wdsearch.analysis.trend import Trend
-from wdsearch.answer import effect_and_interval
-from wdsearch.charts import strength_text
-from wdsearch.figures import shown
-from wdsearch.sweep_charts import date, range_text, verdict_sentences
-from wdsearch.texts import Texts
+from wdsearch.report.figures import shown
+from wdsearch.report.sentences import effect_and_interval
+from wdsearch.report.study_charts import strength_text
+from wdsearch.report.sweep_charts import date, range_text, verdict_sentences
+from wdsearch.report.texts import Texts
 from wdsearch.trial.result import DIVERGED
 
 STYLES = {"supported": "green", "contradicted": "red", "undetermined": "yellow"}

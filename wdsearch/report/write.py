@@ -12,19 +12,19 @@ from typing import Any
 from wdsearch.analysis.advice import flags
 from wdsearch.analysis.outcomes import Explanation
 from wdsearch.analysis.trend import Trend, trend_in
-from wdsearch.charts import gap_chart, path_chart
-from wdsearch.claim_charts import claim_charts
-from wdsearch.figures import Figure
-from wdsearch.importance import importance_chart, interaction_chart
-from wdsearch.interactive import library
-from wdsearch.page import Content, body
-from wdsearch.pictures import chinese_font, draw
+from wdsearch.report.claim_charts import claim_charts
+from wdsearch.report.figures import Figure
+from wdsearch.report.importance_charts import importance_chart, interaction_chart
+from wdsearch.report.page import Content, body
+from wdsearch.report.study_charts import gap_chart, path_chart
+from wdsearch.report.sweep_charts import sweeps_chart
+from wdsearch.report.texts import Texts
+from wdsearch.report.to_html import library
+from wdsearch.report.to_image import chinese_font, draw
 from wdsearch.storage.home import TOKEN, Home
 from wdsearch.storage.provenance import VERSIONS, provenance
 from wdsearch.storage.results import StudyResult, explanation_of, load_result, spent
 from wdsearch.study.cron import FAMILY
-from wdsearch.sweep_charts import sweeps_chart
-from wdsearch.texts import Texts
 from wdsearch.tracking import Delivery, Tracker
 
 FOLDER = "report"

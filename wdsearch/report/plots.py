@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wdsearch.figures import BASELINE, COMPLETE
+from wdsearch.report.figures import BASELINE, COMPLETE
 from wdsearch.storage.results import StudyResult, main_key, searched_keys
 
 
@@ -19,9 +19,9 @@ def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = No
     stand at the end of the axis; pruned ones are pale, for their gap is that of an early epoch.
     Raises NotSearchedError for a strength that no trial has, or a study whose trials have no loss yet.
     """
-    from wdsearch.charts import gap_chart  # load torch, and a delivery draws trials without
-    from wdsearch.pictures import draw
-    from wdsearch.texts import Texts
+    from wdsearch.report.study_charts import gap_chart  # load torch, and a delivery draws trials without
+    from wdsearch.report.texts import Texts
+    from wdsearch.report.to_image import draw
 
     searched = searched_keys(result)
     key = key or main_key(result)

@@ -11,11 +11,11 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from wdsearch.importance import FEWEST, importances
-from wdsearch.interactive import html_of, library
-from wdsearch.page import inline
+from wdsearch.report.importance_charts import FEWEST, importances
+from wdsearch.report.page import inline
+from wdsearch.report.texts import Texts
+from wdsearch.report.to_html import html_of, library
 from wdsearch.storage.results import StudyResult
-from wdsearch.texts import Texts
 
 MOST_IN_CONTOUR = 60
 """Trials of a contour: it holds a value for each pair of them, 150 MB for 1,000 trials of four keys."""

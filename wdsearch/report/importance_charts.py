@@ -9,11 +9,11 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from wdsearch.analysis.outcomes import Explanation, Outcome
-from wdsearch.charts import loss_of, strength_axis, strength_text
-from wdsearch.figures import BARS, COMPLETE, Axis, Figure, Heat, Panel, Series, shown
 from wdsearch.groups import split_key
+from wdsearch.report.figures import BARS, COMPLETE, Axis, Figure, Heat, Panel, Series, shown
+from wdsearch.report.study_charts import loss_of, strength_axis, strength_text
+from wdsearch.report.texts import Texts
 from wdsearch.storage.results import StudyResult, main_key, searched_keys
-from wdsearch.texts import Texts
 
 JOINT_ARM = "dropout"
 FEWEST = 3

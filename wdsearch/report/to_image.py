@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wdsearch.figures import BARS, COLORS, LINE, NOTE, STAR, Figure, Panel, Scale, Series, scale
+from wdsearch.report.figures import BARS, COLORS, LINE, NOTE, STAR, Figure, Panel, Scale, Series, scale
 
 WIDTH, PANEL, BAR = 8.0, 2.6, 0.42
 """Inches of a figure's width, and of the height of a panel and of a bar."""

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from wdsearch.analysis.outcomes import Claim, Curve, Explanation
-from wdsearch.charts import strength_axis, value_axis
-from wdsearch.figures import BASELINE, CHOSEN, COMPLETE, LINE, LOG_FROM, OTHER, Axis, Figure, Panel, Series
-from wdsearch.texts import Texts
+from wdsearch.report.figures import BASELINE, CHOSEN, COMPLETE, LINE, LOG_FROM, OTHER, Axis, Figure, Panel, Series
+from wdsearch.report.study_charts import strength_axis, value_axis
+from wdsearch.report.texts import Texts
 
 
 class _Place(NamedTuple):

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from wdsearch.texts.en import TEXTS as EN
-from wdsearch.texts.zh import TEXTS as ZH
+from wdsearch.report.texts.en import TEXTS as EN
+from wdsearch.report.texts.zh import TEXTS as ZH
 
 LANGUAGES = {"en": EN, "zh": ZH}
 """All texts of a language by their keys; `{names}` in them are filled in."""

@@ -9,14 +9,14 @@ from html import escape
 from wdsearch.analysis.advice import Flag
 from wdsearch.analysis.outcomes import Claim, Explanation
 from wdsearch.analysis.trend import Trend
-from wdsearch.answer import answer, comparison, effect, finding, flag_text, value_text
-from wdsearch.figures import Figure
-from wdsearch.importance import best_share
-from wdsearch.interactive import as_html
+from wdsearch.report.figures import Figure
+from wdsearch.report.importance_charts import best_share
+from wdsearch.report.sentences import answer, comparison, effect, finding, flag_text, value_text
+from wdsearch.report.sweep_charts import verdict_sentences
+from wdsearch.report.texts import Texts
+from wdsearch.report.to_html import as_html
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.file import as_yaml
-from wdsearch.sweep_charts import verdict_sentences
-from wdsearch.texts import Texts
 
 
 @dataclass(frozen=True)

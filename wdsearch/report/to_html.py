@@ -3,7 +3,7 @@
 from itertools import chain
 from typing import Any
 
-from wdsearch.figures import BARS, COLORS, LINE, NOTE, STAR, Figure, Panel, Scale, Series, scale
+from wdsearch.report.figures import BARS, COLORS, LINE, NOTE, STAR, Figure, Panel, Scale, Series, scale
 
 HEIGHT, PANEL, LOW_PANEL = 150, 230, 165
 """Pixels of what surrounds the panels, of each of one or two, and of each of more."""

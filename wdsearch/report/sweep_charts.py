@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from wdsearch.analysis.strength_range import NEIGHBOURS, SEEDS, Range
 from wdsearch.analysis.trend import Sweep, Trend
-from wdsearch.charts import strength_axis, strength_text, value_axis
-from wdsearch.figures import BASELINE, BEST, CHOSEN, COMPLETE, LINE, Axis, Figure, Panel, Series, shown
-from wdsearch.texts import Texts
+from wdsearch.report.figures import BASELINE, BEST, CHOSEN, COMPLETE, LINE, Axis, Figure, Panel, Series, shown
+from wdsearch.report.study_charts import strength_axis, strength_text, value_axis
+from wdsearch.report.texts import Texts
 
 MOST_DATES = 8
 """On the axis."""

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from wdsearch.analysis.one_standard_error import OneStandardError, one_standard_error
 from wdsearch.analysis.outcomes import ARM, Explanation, Outcome
-from wdsearch.figures import (
+from wdsearch.groups import split_key
+from wdsearch.regularizers import neutral
+from wdsearch.report.figures import (
     BASELINE,
     BEST,
     CHOSEN,
@@ -23,10 +25,8 @@ from wdsearch.figures import (
     Series,
     shown,
 )
-from wdsearch.groups import split_key
-from wdsearch.regularizers import neutral
+from wdsearch.report.texts import Texts
 from wdsearch.storage.results import DECAYS, StudyResult, TrialRecord, main_key
-from wdsearch.texts import Texts
 from wdsearch.trial.result import Result
 
 # -- gap over λ ----------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def _no_conclusions() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """An MLflow store without experiments: making one takes MLflow seconds, so all workers of a run share it."""
-    from wdsearch.stores import make_store
+    from wdsearch.tracking.mlflow_store import make_store
 
     own = tmp_path_factory.getbasetemp()
     path = (own if worker_id == "master" else own.parent) / "mlflow.db"

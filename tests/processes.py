@@ -127,9 +127,9 @@ def _kill_at(last: int) -> None:
     from optuna.storages import RDBStorage
 
     from wdsearch import loop, work
-    from wdsearch.spool import Spool
     from wdsearch.storage.leases import Leases
     from wdsearch.strategies import samplers
+    from wdsearch.tracking.spool import Spool
 
     left = [last]
 

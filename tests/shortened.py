@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from wdsearch import conclusion, courier
-from wdsearch.delivery import deliver
+from wdsearch import conclusion
 from wdsearch.report.plots import TrialPicture
-from wdsearch.stores import make_store
-from wdsearch.tracking import Delivery, Tracker
+from wdsearch.tracking import mlflow_client as courier
+from wdsearch.tracking.delivery import deliver
+from wdsearch.tracking.mlflow_store import make_store
+from wdsearch.tracking.tracker import Delivery, Tracker
 
 PARTS = {name: (conclusion, name) for name in ("_report", "_optunas_plots", "_model")} | {
     "draw": (TrialPicture, "draw")

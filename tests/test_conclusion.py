@@ -15,13 +15,13 @@ from torch import nn
 
 import wdsearch
 from wdsearch import conclusion
-from wdsearch.delivery import deliver
 from wdsearch.exporting import ExportError, export_best
 from wdsearch.report import optuna_page
 from wdsearch.report import write as reports
 from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import load_study
+from wdsearch.tracking.delivery import deliver
 
 STUDY = {
     "study": "ended",
@@ -167,8 +167,8 @@ def test_weights_that_another_machine_has_are_trained_again_bit_by_bit(
 
 @pytest.mark.usefixtures("_delivered_beside")
 def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
-    from wdsearch.spool import Spool
-    from wdsearch.tracking import Tracker
+    from wdsearch.tracking.spool import Spool
+    from wdsearch.tracking.tracker import Tracker
 
     tracker = Tracker(tmp_path, "waiting")
     tracker.start_study({}, {}, {})
@@ -189,7 +189,7 @@ def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_delivered_beside")
 def test_on_a_cluster_its_maker_waits_for_a_model_and_nobody_else(tmp_path: Path) -> None:
-    from wdsearch.tracking import Tracker
+    from wdsearch.tracking.tracker import Tracker
 
     maker, other = (Tracker(tmp_path, "waiting", node="here") for _ in range(2))
     maker.start_study({}, {}, {})

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types errors starvation noise storage.provenance study.annotations completion trial.batches population.module_attributes groups study.fields report.figures report.texts analysis.one_standard_error",
+    "types errors tracking.cpu_share noise storage.provenance study.annotations completion trial.batches population.module_attributes groups study.fields report.figures report.texts analysis.one_standard_error",
     "study.cron",
     "report.to_html report.to_image",
     "study.file",
@@ -43,8 +43,8 @@ LAYERS = [
     "analysis.claims",
     "population.user_module",
     "storage.slots",
-    "storage.leases storage.launches storage.schedule_claims spool",
-    "view",
+    "storage.leases storage.launches storage.schedule_claims tracking.spool",
+    "tracking.mlflow_view",
     "storage.database",
     "storage.home storage.patience",
     "storage.check",
@@ -52,15 +52,15 @@ LAYERS = [
     "status analysis.advice report.study_charts analysis.trend",
     "report.importance_charts report.claim_charts report.sweep_charts weights",
     "exporting",
-    "tracking report.plots",
-    "stores",
-    "terminal serving",
-    "overviews description report.sentences",
+    "tracking.tracker report.plots",
+    "tracking.mlflow_store",
+    "terminal tracking.mlflow_server",
+    "overviews tracking.description report.sentences",
     "report.page",
     "report.optuna_page report.write",
     "conclusion",
-    "courier",
-    "delivery",
+    "tracking.mlflow_client",
+    "tracking.delivery",
     "work",
     "loop",
     "interruption",
@@ -119,7 +119,7 @@ def test_two_files_import_mlflow_and_one_reads_yaml() -> None:
         module: {layer(p) for p in FILES if any(n.split(".")[0] == module for n in imports(p))}
         for module in ("mlflow", "yaml")
     }
-    assert users["mlflow"] == {"courier", "stores"}
+    assert users["mlflow"] == {"tracking.mlflow_client", "tracking.mlflow_store"}
     assert users["yaml"] <= {"study.file", "cli"}, "cli only writes it"
 
 

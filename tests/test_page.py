@@ -27,16 +27,16 @@ from shortened import concluded
 from test_config import yaml_free
 
 import wdsearch
-from wdsearch import courier
-from wdsearch.delivery import deliver
 from wdsearch.report.texts import Texts
 from wdsearch.report.write import report, write_report
-from wdsearch.serving import ui_command
-from wdsearch.spool import VIEW
 from wdsearch.storage.home import Home
 from wdsearch.study.load import load_study
-from wdsearch.tracking import Tracker
-from wdsearch.view import LOSSES, saved_views
+from wdsearch.tracking import mlflow_client as courier
+from wdsearch.tracking.delivery import deliver
+from wdsearch.tracking.mlflow_server import ui_command
+from wdsearch.tracking.mlflow_view import LOSSES, saved_views
+from wdsearch.tracking.spool import VIEW
+from wdsearch.tracking.tracker import Tracker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STUDY = {

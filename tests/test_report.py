@@ -17,7 +17,6 @@ from test_figures import traces
 
 from wdsearch.analysis.advice import Flag
 from wdsearch.analysis.outcomes import Claim, Curve
-from wdsearch.delivery import deliver
 from wdsearch.report import to_image as pictures
 from wdsearch.report.claim_charts import claim_chart
 from wdsearch.report.importance_charts import importances, interaction_chart
@@ -28,7 +27,8 @@ from wdsearch.report.texts import Texts
 from wdsearch.report.write import report, write_report
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult, explanation_of
-from wdsearch.tracking import Tracker
+from wdsearch.tracking.delivery import deliver
+from wdsearch.tracking.tracker import Tracker
 
 LARGEST = 6_000_000
 SECTIONS = ["answer", "comparison", "gap", "path", "importance", "claims", "flags", "reproduce"]

@@ -19,16 +19,16 @@ from processes import CONTEXT
 from shortened import delivered_beside
 from test_search import STUDY
 
-from wdsearch import starvation
-from wdsearch.courier import Courier
-from wdsearch.delivery import deliver
-from wdsearch.serving import ui_command
-from wdsearch.spool import VIEW, Record, Spool, locked, open_elsewhere, spool_paths
-from wdsearch.starvation import Share
-from wdsearch.stores import find_page, make_store
 from wdsearch.study.load import load_study
-from wdsearch.tracking import Delivery, Tracker, experiment_link, local_uri
-from wdsearch.view import saved_views
+from wdsearch.tracking import cpu_share as starvation
+from wdsearch.tracking.cpu_share import Share
+from wdsearch.tracking.delivery import deliver
+from wdsearch.tracking.mlflow_client import Courier
+from wdsearch.tracking.mlflow_server import ui_command
+from wdsearch.tracking.mlflow_store import find_page, make_store
+from wdsearch.tracking.mlflow_view import saved_views
+from wdsearch.tracking.spool import VIEW, Record, Spool, locked, open_elsewhere, spool_paths
+from wdsearch.tracking.tracker import Delivery, Tracker, experiment_link, local_uri
 
 pytestmark = [
     pytest.mark.usefixtures("_delivered_beside"),
@@ -216,9 +216,7 @@ def test_a_delivery_says_where_the_study_is_and_prints_nothing(study: tuple[Path
 
 
 def test_the_tracker_imports_no_mlflow() -> None:
-    code = (
-        "import sys, wdsearch.tracking, wdsearch.delivery; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
-    )
+    code = "import sys, wdsearch.tracking.tracker, wdsearch.tracking.delivery; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -389,7 +387,7 @@ def test_killing_the_delivery_again_and_again_loses_and_doubles_nothing(home: Pa
     tracker = begin(home)
     kill_delivery(tracker)
     for moment_s in (2.2, 2.6, 3.0, 3.4):  # mlflow's import takes about two seconds
-        process = subprocess.Popen([sys.executable, "-m", "wdsearch.delivery", str(tracker.spool.path)])
+        process = subprocess.Popen([sys.executable, "-m", "wdsearch.tracking.delivery", str(tracker.spool.path)])
         time.sleep(moment_s)
         process.kill()
         process.wait()

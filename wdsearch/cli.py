@@ -168,9 +168,9 @@ def ui(
 ) -> None:
     """Serve the MLflow records on this machine and print the study's page; Ctrl-C ends it."""
     with _clear_errors():
-        from wdsearch.serving import dashboard_server, mlflow_server, serve
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result
+        from wdsearch.tracking.mlflow_server import dashboard_server, mlflow_server, serve
 
         place = Home(home)
         found = load_result(study, place, storage)
@@ -238,8 +238,8 @@ def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     with _clear_errors():
         from rich.console import Console
 
-        from wdsearch.delivery import sync as deliver
         from wdsearch.storage.home import Home
+        from wdsearch.tracking.delivery import sync as deliver
 
         console = Console()
         with console.status("delivering to MLflow") as bar:
@@ -275,7 +275,7 @@ def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage
     """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
     from wdsearch.storage.home import Home, clear_storage_errors
     from wdsearch.study.file import StudySource
-    from wdsearch.tracking import Tracker
+    from wdsearch.tracking.tracker import Tracker
 
     source = StudySource.from_file(file)
     for text in overrides:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wdsearch.description import study_description
 from wdsearch.errors import StoppedError
 from wdsearch.population.memory import shown
 from wdsearch.replicate import Watch, configuration_of, trained_again
@@ -15,7 +14,8 @@ from wdsearch.report.plots import plot_gap
 from wdsearch.storage.home import TOKEN
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
-from wdsearch.tracking import Tracker
+from wdsearch.tracking.description import study_description
+from wdsearch.tracking.tracker import Tracker
 from wdsearch.weights import has_best_weights, keep_weights
 
 

@@ -27,7 +27,7 @@ from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration
 from wdsearch.terminal import SearchProgress
-from wdsearch.tracking import Tracker
+from wdsearch.tracking.tracker import Tracker
 
 OUTCOMES, FILE = "outcomes:{seed}", "explain.json"
 SEEDS = 5

@@ -14,13 +14,11 @@ from typing import Any
 import lightning as L
 from rich.markup import escape
 
-from wdsearch.description import trial_description
 from wdsearch.errors import StoppedError
 from wdsearch.population.checkpoint import write_checkpoint
 from wdsearch.population.cohort import TrialEpoch
 from wdsearch.population.memory import Memory, device_of
 from wdsearch.population.population import Training
-from wdsearch.spool import locked
 from wdsearch.storage.home import TOKEN, Home
 from wdsearch.storage.optuna_tables import report, set_attribute
 from wdsearch.storage.provenance import provenance
@@ -30,7 +28,9 @@ from wdsearch.study.build import BuildError
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.space import Configuration
 from wdsearch.terminal import SearchProgress, Snapshot
-from wdsearch.tracking import Tracker, ending
+from wdsearch.tracking.description import trial_description
+from wdsearch.tracking.spool import locked
+from wdsearch.tracking.tracker import Tracker, ending
 from wdsearch.trial.result import PRUNED, Result, flat, values, violations
 from wdsearch.weights import keep_weights, kept_weights
 from wdsearch.work import UNREGULARIZED, Work

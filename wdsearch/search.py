@@ -20,7 +20,6 @@ from wdsearch.loop import SearchLoop
 from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory, shown
 from wdsearch.population.population import Population
 from wdsearch.population.user_module import Soloists
-from wdsearch.spool import is_locked, now_ms, spool_paths
 from wdsearch.storage.database import is_away
 from wdsearch.storage.home import TOKEN, Home, clear_storage_errors, open_study
 from wdsearch.storage.leases import GRACE_S, Leases
@@ -33,8 +32,9 @@ from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline
 from wdsearch.terminal import SearchProgress
-from wdsearch.tracking import Delivery, Tracker
-from wdsearch.view import saved_views
+from wdsearch.tracking.mlflow_view import saved_views
+from wdsearch.tracking.spool import is_locked, now_ms, spool_paths
+from wdsearch.tracking.tracker import Delivery, Tracker
 from wdsearch.work import Work
 
 STORAGE_PATIENCE_S = 600.0
@@ -248,7 +248,7 @@ def _conclude(loop: SearchLoop) -> bool:
 
 def _deliver_leftovers(loop: SearchLoop) -> None:
     """What machines that died left in this folder."""
-    from wdsearch.delivery import deliver
+    from wdsearch.tracking.delivery import deliver
 
     for path in spool_paths(loop.home.path, loop.config.study):
         if path != loop.tracker.spool.path and not is_locked(path.with_suffix(".lock")):

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wdsearch.spool import LOST, MODEL, Spool, is_locked, open_elsewhere, spool_paths
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import Worker, workers
 from wdsearch.storage.results import StudyResult, is_concluded, load_result, spent
+from wdsearch.tracking.spool import LOST, MODEL, Spool, is_locked, open_elsewhere, spool_paths
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from wdsearch.status import StudyStatus
 from wdsearch.storage.results import StudyResult
-from wdsearch.tracking import PORT
+from wdsearch.tracking.tracker import PORT
 from wdsearch.trial.result import Result
 
 LINE_EVERY_S = 30.0

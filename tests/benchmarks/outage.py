@@ -24,7 +24,7 @@ from rich.table import Table
 
 import wdsearch
 import wdsearch.search
-from wdsearch.tracking import Tracker
+from wdsearch.tracking.tracker import Tracker
 
 STUDY = {
     "study": "outage",

@@ -21,7 +21,7 @@ from wdsearch.models import mlp
 from wdsearch.population.population import Population
 from wdsearch.study.build import build_data
 from wdsearch.study.load import load_study
-from wdsearch.tracking import Tracker
+from wdsearch.tracking.tracker import Tracker
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.work import Work
 

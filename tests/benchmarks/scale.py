@@ -147,9 +147,9 @@ def measure(
 def told(url: str, trials: int, sampler: str, folder: Path) -> tuple[int, float]:
     """How many records one worker spools of a study, and how many a second MLflow takes into a local store."""
     from wdsearch import load_study
-    from wdsearch.delivery import sync
     from wdsearch.search import begin
     from wdsearch.storage.home import Home
+    from wdsearch.tracking.delivery import sync
 
     name = f"told-{time.time_ns()}"
     os.environ["WDSEARCH_HOME"] = str(folder / "own")

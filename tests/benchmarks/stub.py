@@ -9,7 +9,7 @@ from unittest.mock import patch
 from wdsearch import search
 from wdsearch.population.cohort import TrialEpoch
 from wdsearch.study.factory import TrialFactory
-from wdsearch.tracking import Tracker
+from wdsearch.tracking.tracker import Tracker
 from wdsearch.trial.result import FINISHED, Diagnosis
 from wdsearch.worker import work
 
@@ -88,7 +88,7 @@ def stubbed() -> Iterator[Callable[[str, str], None]]:
 
 
 def _close(self: Tracker, **_: Any) -> Any:
-    from wdsearch.tracking import Delivery
+    from wdsearch.tracking.tracker import Delivery
 
     self.flush()
     return Delivery(None, 0, self.log_file)

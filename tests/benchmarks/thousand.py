@@ -23,14 +23,14 @@ import rich
 from fabricated import fabricate
 from playwright.sync_api import sync_playwright
 
-from wdsearch.delivery import deliver
-from wdsearch.serving import ui_command
-from wdsearch.spool import VIEW, now_ms
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.load import load_study
-from wdsearch.tracking import Tracker
-from wdsearch.view import saved_views
+from wdsearch.tracking.delivery import deliver
+from wdsearch.tracking.mlflow_server import ui_command
+from wdsearch.tracking.mlflow_view import saved_views
+from wdsearch.tracking.spool import VIEW, now_ms
+from wdsearch.tracking.tracker import Tracker
 
 PORT = 5077
 STUDY = {

@@ -215,7 +215,7 @@ def endure(kills: int, wanted_outages: int, folder: Path, seed: int = 0, per_stu
 
 
 def _endure(server: Server, kills: int, wanted_outages: int, folder: Path, seed: int, per_study: int) -> Tally:
-    from wdsearch.delivery import deliver
+    from wdsearch.tracking.delivery import deliver
 
     tally, chance, stopped = Tally(), random.Random(seed), threading.Event()
     server.up()

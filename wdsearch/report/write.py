@@ -25,7 +25,7 @@ from wdsearch.storage.home import TOKEN, Home
 from wdsearch.storage.provenance import VERSIONS, provenance
 from wdsearch.storage.results import StudyResult, explanation_of, load_result, spent
 from wdsearch.study.cron import FAMILY
-from wdsearch.tracking import Delivery, Tracker
+from wdsearch.tracking.tracker import Delivery, Tracker
 
 FOLDER = "report"
 """Of the study's folder, and of the parent run's artifacts."""

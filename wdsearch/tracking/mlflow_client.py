@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from wdsearch.report.plots import TrialPicture
-from wdsearch.spool import LOST, MODEL, STUDY, Record, Spool, now_ms
-from wdsearch.stores import VIEW_TAG, make_store, write_ahead
+from wdsearch.tracking.mlflow_store import VIEW_TAG, make_store, write_ahead
+from wdsearch.tracking.spool import LOST, MODEL, STUDY, Record, Spool, now_ms
 
 LIVE_EVERY_S = 10.0
 PARAM_LIMIT, TAG_LIMIT = 6000, 8000

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from wdsearch.spool import Spool, spool_paths
-from wdsearch.stores import find_page, make_store
-from wdsearch.tracking import QUIET, default_uri, experiment_link, local_uri
+from wdsearch.tracking.mlflow_store import find_page, make_store
+from wdsearch.tracking.spool import Spool, spool_paths
+from wdsearch.tracking.tracker import QUIET, default_uri, experiment_link, local_uri
 
 STORAGE = "WDSEARCH_DASHBOARD_STORAGE"
 _DASHBOARD = (

@@ -11,8 +11,8 @@ from uuid import NAMESPACE_URL, uuid5
 
 from wdsearch.groups import split_key
 from wdsearch.regularizers import regularizer_of
-from wdsearch.spool import VIEW
 from wdsearch.study.schema import StudyConfig
+from wdsearch.tracking.spool import VIEW
 
 COLUMN, LETTER, AROUND = 92, 8, 24
 """Pixels: the least width of the table's columns, and what a letter of a heading takes, and the space around it."""

@@ -1,6 +1,6 @@
 """What a study tells MLflow: training appends records to a local spool and goes on, whatever MLflow does.
 
-A process of its own (a thread would fight with training for the interpreter) delivers them: `wdsearch.delivery`.
+A process of its own (a thread would fight with training for the interpreter) delivers them: `wdsearch.tracking.delivery`.
 """
 
 import fcntl
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from wdsearch.spool import LOST, MODEL, STUDY, Spool, interrupt, lock_of, now_ms, spool_path, spool_paths
-from wdsearch.starvation import Share
 from wdsearch.storage.database import shown_url
+from wdsearch.tracking.cpu_share import Share
+from wdsearch.tracking.spool import LOST, MODEL, STUDY, Spool, interrupt, lock_of, now_ms, spool_path, spool_paths
 from wdsearch.trial.result import Result
 
 PAGE = "WDSEARCH_MLFLOW_PAGE"
@@ -267,7 +267,7 @@ class Tracker:
         return Delivery(link, left, self.log_file, experiment, run, error if left else None, note)
 
     def _deliver_beside(self, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "wdsearch.delivery", str(self.spool.path), *options]
+        command = [sys.executable, "-m", "wdsearch.tracking.delivery", str(self.spool.path), *options]
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 command,

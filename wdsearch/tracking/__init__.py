@@ -1,0 +1,1 @@
+"""Records of a study on their way to a tracking server."""

@@ -13,7 +13,7 @@ from typing import Any
 
 TESTS = Path(__file__).parent
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["wdsearch.search", "wdsearch.schedule", "wdsearch.cli", "mlflow", "shortened"])
+CONTEXT.set_forkserver_preload(["wdsearch.search.run", "wdsearch.schedule", "wdsearch.cli", "mlflow", "shortened"])
 
 
 def command(
@@ -115,7 +115,7 @@ def _run(
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
         if begun:
-            from wdsearch.worker import work
+            from wdsearch.search.work import work
 
             work(study["study"], home=home, storage=storage, progress="lines")
         else:
@@ -126,7 +126,8 @@ def _kill_at(last: int) -> None:
     """Count writes; die before the odd and after the even ones."""
     from optuna.storages import RDBStorage
 
-    from wdsearch import loop, work
+    from wdsearch.search import loop
+    from wdsearch.search import worker as work
     from wdsearch.storage.leases import Leases
     from wdsearch.strategies import samplers
     from wdsearch.tracking.spool import Spool

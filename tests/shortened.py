@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from wdsearch import conclusion
 from wdsearch.report.plots import TrialPicture
+from wdsearch.search import conclude as conclusion
 from wdsearch.tracking import mlflow_client as courier
 from wdsearch.tracking.delivery import deliver
 from wdsearch.tracking.mlflow_store import make_store

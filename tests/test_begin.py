@@ -22,8 +22,8 @@ from wdsearch.datasets import DATASETS
 from wdsearch.errors import DataError
 from wdsearch.launching import engines
 from wdsearch.models import MODELS
-from wdsearch.preview import preview
 from wdsearch.regularizers import REGULARIZERS
+from wdsearch.search.preview import preview
 from wdsearch.storage.home import Home
 from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from wdsearch.study.build import build_data

@@ -14,10 +14,10 @@ from shortened import concluded, delivered_beside
 from torch import nn
 
 import wdsearch
-from wdsearch import conclusion
-from wdsearch.exporting import ExportError, export_best
 from wdsearch.report import optuna_page
 from wdsearch.report import write as reports
+from wdsearch.search import conclude as conclusion
+from wdsearch.search.export import ExportError, export_best
 from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import load_study

@@ -18,11 +18,11 @@ from sklearn.linear_model import Lasso, Ridge
 from torch import nn
 
 import wdsearch
-from wdsearch import explaining
 from wdsearch.analysis.claims import TESTS
 from wdsearch.analysis.outcomes import Claim, Explanation, explanation_from
-from wdsearch.explaining import ExplainError
-from wdsearch.replicate import replicate
+from wdsearch.search import explain as explaining
+from wdsearch.search.explain import ExplainError
+from wdsearch.search.replicate import replicate
 from wdsearch.storage.home import Home, StudyChangedError, StudyNotFoundError
 from wdsearch.storage.restore import NotStoredError
 from wdsearch.storage.results import EXPLANATION, load_result

@@ -18,7 +18,7 @@ import wdsearch
 from wdsearch.datasets import DATASETS
 from wdsearch.groups import assigned, group_name
 from wdsearch.models import MODELS
-from wdsearch.preview import preview
+from wdsearch.search.preview import preview
 from wdsearch.study.build import BuildError, build_recipe
 from wdsearch.study.load import StudyFileError, load_study
 from wdsearch.study.space import baseline, configuration, distributions

@@ -16,7 +16,7 @@ from processes import command, start
 from wdsearch.launchers import LAUNCHERS
 from wdsearch.launchers.local import LocalOptions, _started_at
 from wdsearch.launching import launch, launched, logs, stop
-from wdsearch.search import begin
+from wdsearch.search.run import begin
 from wdsearch.storage.home import Home
 from wdsearch.storage.launches import Launch, record
 from wdsearch.storage.results import load_result

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_search import searched, told
 
-import wdsearch.search
+import wdsearch.search.run
 from wdsearch.population.memory import Footprint, is_out_of_memory
 
 WIDE = """
@@ -29,7 +29,7 @@ study = {{
     "trainer": {{"accelerator": "cpu"}},
 }}
 if {limit}:
-    import mlflow, matplotlib.pyplot, wdsearch.search
+    import mlflow, matplotlib.pyplot, wdsearch.search.run
     torch.nn.Linear(64, 64)(torch.zeros(2, 64)).sum().backward()
     virtual = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (virtual + {limit}, -1))
@@ -76,7 +76,7 @@ def test_a_population_that_will_not_fit_is_shrunk_before_the_start(
 ) -> None:
     budget = {"budget": {"trials": 6, "epochs": 2}}
     expected = told(searched(tmp_path / "free", **budget))
-    monkeypatch.setattr(wdsearch.search, "available", lambda device: 90 * 2**20)
+    monkeypatch.setattr(wdsearch.search.run, "available", lambda device: 90 * 2**20)
     assert told(searched(tmp_path / "short", **budget)) == expected
     assert "9 trials in training, 9 in a call, need about" in " ".join(capsys.readouterr().err.split())
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from wdsearch.datasets import DATASETS
 from wdsearch.overviews import study_overview
-from wdsearch.preview import Preview, preview
+from wdsearch.search.preview import Preview, preview
 from wdsearch.study.build import BuildError
 from wdsearch.study.file import StudyFileError
 from wdsearch.study.load import load_study

@@ -5,12 +5,12 @@ import torch
 from training import train_alone
 
 import wdsearch
-from wdsearch import replicate as module_of_replicate
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.noise import derive_seed
 from wdsearch.population.population import Population
-from wdsearch.replicate import Replica, replicate, reseeded
+from wdsearch.search import replicate as module_of_replicate
+from wdsearch.search.replicate import Replica, replicate, reseeded
 from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.space import Configuration

@@ -37,7 +37,7 @@ from wdsearch.launchers import LAUNCHERS, LaunchError
 from wdsearch.launching import launched, stop
 from wdsearch.plans import ScheduleError, scheduled
 from wdsearch.schedule import POLL_S, Scheduler, serve_once
-from wdsearch.status import study_status
+from wdsearch.search.status import study_status
 from wdsearch.storage import home as storage_module
 from wdsearch.storage.home import CONFIG, Home, StudyChangedError, identity, open_study
 from wdsearch.storage.results import load_result, spent

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from shortened import concluded
 
 import wdsearch
-from wdsearch.loop import TrialsFailedError
+from wdsearch.search.loop import TrialsFailedError
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import load_result
 from wdsearch.study.build import build_data

@@ -17,7 +17,7 @@ from test_search import STUDY
 
 import wdsearch
 import wdsearch.storage.database
-from wdsearch.search import begin
+from wdsearch.search.run import begin
 from wdsearch.storage.database import is_away
 from wdsearch.storage.home import Home, StorageError, StudyChangedError
 from wdsearch.storage.results import load_result

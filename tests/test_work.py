@@ -25,14 +25,14 @@ from test_search import STUDY, told
 from zoo import Counting, Recurrent, ZooData
 
 import wdsearch
-from wdsearch.search import begin
+from wdsearch.search.run import begin
+from wdsearch.search.worker import Work
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import MOST_TAKEOVERS, Leases
 from wdsearch.storage.optuna_tables import set_attribute
 from wdsearch.storage.results import CONCLUDED, RESULT, StudyResult, load_result, spent
 from wdsearch.study.load import load_study
 from wdsearch.trial.result import Result
-from wdsearch.work import Work
 
 start = partial(start_process, report=False)
 EVERY_EPOCH, NEVER = {"loop.CHECKPOINT_S": 0.0}, {"loop.CHECKPOINT_S": 1e9}

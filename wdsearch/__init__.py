@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wdsearch.datasets import ArrayDataModule, Arrays, ArraysData, ImageFolder, TableData
-    from wdsearch.explaining import explain
     from wdsearch.population.population import Population
     from wdsearch.regularizers import REGULARIZERS
     from wdsearch.report.plots import plot_gap
-    from wdsearch.search import run
+    from wdsearch.search.explain import explain
+    from wdsearch.search.run import run
     from wdsearch.storage.results import StudyResult, load_result, recommendation
     from wdsearch.study.load import StudyConfig, StudyFileError, load_study
     from wdsearch.tasks import Task
@@ -40,7 +40,7 @@ _HOMES = {
     "ImageFolder": "datasets",
     "TableData": "datasets",
     "RegularizedModule": "trial.module",
-    "explain": "explaining",
+    "explain": "search.explain",
     "plot_gap": "report.plots",
     "Population": "population.population",
     "Recipe": "trial.recipe",
@@ -48,7 +48,7 @@ _HOMES = {
     "StudyResult": "storage.results",
     "load_result": "storage.results",
     "recommendation": "storage.results",
-    "run": "search",
+    "run": "search.run",
     "Task": "tasks",
 }
 __all__ = [*_HOMES]

@@ -51,7 +51,7 @@ def validate(
 
             options_of(config.schedule.on, config.schedule.options)
         from wdsearch.overviews import parameter_overview, study_overview
-        from wdsearch.preview import preview
+        from wdsearch.search.preview import preview
 
         found = preview(config)
     command = ["wdsearch", "run", str(file), *(word for text in given for word in ("--set", text))]

@@ -83,7 +83,7 @@ def run(
         _clear_errors(),
         console.status("loading torch, lightning and optuna") if console.is_terminal else nullcontext(),
     ):
-        from wdsearch.search import run as search
+        from wdsearch.search.run import run as search
         from wdsearch.terminal import conclusion
     with _clear_errors(trains=True):
         shown: Any = "lines" if log else True
@@ -144,7 +144,7 @@ def explain(
 
     console = Console()
     with _clear_errors(), Console(stderr=True).status("loading torch") if console.is_terminal else nullcontext():
-        from wdsearch.explaining import explain as tested
+        from wdsearch.search.explain import explain as tested
         from wdsearch.told import explained
     with _clear_errors():
         found = tested(study, home=home, storage=storage, seeds=seeds, progress=not as_json)

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from wdsearch.launching import LaunchStatus, Started, launched
-from wdsearch.status import StudyStatus, study_status
+from wdsearch.search.status import StudyStatus, study_status
 from wdsearch.storage.home import Home
 from wdsearch.terminal import status_table
 

@@ -96,7 +96,7 @@ def launch(
     if launcher.renders:
         return _begun(started, made, order, given)
     if isinstance(source, StudyConfig) or is_file(source):
-        from wdsearch.search import begin
+        from wdsearch.search.run import begin
 
         begin(config, place, storage, progress, attributes)
     opened, engine = place.load_with_engine(config.study, storage)

@@ -28,8 +28,8 @@ def work(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     """One more worker of a study that was begun: any number, on any machines, share its budget exactly."""
     from rich.console import Console
 
+    from wdsearch.search.work import work as join
     from wdsearch.terminal import conclusion
-    from wdsearch.worker import work as join
 
     result = join(study, home=home, storage=storage, progress="lines")
     Console().print(*conclusion(result), sep="\n", soft_wrap=True)

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from wdsearch.preview import Preview
 from wdsearch.regularizers import neutral, regularizer_of
+from wdsearch.search.preview import Preview
 from wdsearch.study.catalog import first_sentence
 from wdsearch.study.cron import ScheduleConfig, next_fire, shown_time
 from wdsearch.study.scaffold import Scaffold

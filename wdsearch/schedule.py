@@ -13,9 +13,9 @@ from typing import Protocol, runtime_checkable
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from wdsearch.interruption import asked_to_end
 from wdsearch.launchers import LaunchError
 from wdsearch.plans import Entry, Timetables
+from wdsearch.search.interruption import asked_to_end
 from wdsearch.storage.database import is_away
 from wdsearch.storage.schedule_claims import CLAIMED, FAILED, LAUNCHED, MISSED, OPEN, QUEUED, SKIPPED, Fire, Fires
 from wdsearch.study.cron import dated, shown_time

@@ -11,8 +11,8 @@ from wdsearch.analysis.trend import is_finished, sweeps_of
 from wdsearch.launchers import LaunchError
 from wdsearch.launching import EngineError, engine_of, launch, launched
 from wdsearch.overviews import counted
-from wdsearch.search import begin
-from wdsearch.status import study_status
+from wdsearch.search.run import begin
+from wdsearch.search.status import study_status
 from wdsearch.storage.home import Home, StudyNotFoundError
 from wdsearch.storage.launches import launches_of
 from wdsearch.storage.results import best_trial, load_result

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from wdsearch.status import StudyStatus
+from wdsearch.search.status import StudyStatus
 from wdsearch.storage.results import StudyResult
 from wdsearch.tracking.tracker import PORT
 from wdsearch.trial.result import Result

@@ -23,7 +23,7 @@ import rich
 from rich.table import Table
 
 import wdsearch
-import wdsearch.search
+import wdsearch.search.run
 from wdsearch.tracking.tracker import Tracker
 
 STUDY = {
@@ -64,7 +64,7 @@ def unused() -> str:
 def searched(uri: str | None, deliver: bool = True) -> float:
     """Seconds of one study's search, without the start before and the wait for MLflow after it."""
     taken: list[float] = []
-    search: Callable[..., None] = wdsearch.search._search
+    search: Callable[..., None] = wdsearch.search.run._search
 
     def timed(*arguments: object) -> None:
         began = time.perf_counter()
@@ -72,7 +72,7 @@ def searched(uri: str | None, deliver: bool = True) -> float:
         taken.append(time.perf_counter() - began)
 
     start, close = Tracker.start_delivery, Tracker.close
-    wdsearch.search._search = timed  # type: ignore[assignment]
+    wdsearch.search.run._search = timed  # type: ignore[assignment]
     if not deliver:
         Tracker.start_delivery = lambda tracker: None  # type: ignore[method-assign]
     Tracker.close = lambda tracker, progress=None: close(tracker, 0.0)  # type: ignore[method-assign, assignment]
@@ -87,7 +87,7 @@ def searched(uri: str | None, deliver: bool = True) -> float:
                     os.kill(tracker._process.pid, signal.SIGKILL)  # closed, it was left to go on alone
                     os.waitpid(tracker._process.pid, 0)
     finally:
-        wdsearch.search._search = search  # type: ignore[assignment]
+        wdsearch.search.run._search = search  # type: ignore[assignment]
         Tracker.start_delivery, Tracker.close = start, close  # type: ignore[method-assign]
     return taken[0]
 

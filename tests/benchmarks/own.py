@@ -15,15 +15,15 @@ import torch
 from competitors import BATCH, Measured, Parts, Setting, fused_configurations
 
 import wdsearch.datasets.mnist1d
-from wdsearch import search
-from wdsearch.loop import SearchLoop
 from wdsearch.models import mlp
 from wdsearch.population.population import Population
+from wdsearch.search import run as search
+from wdsearch.search.loop import SearchLoop
+from wdsearch.search.worker import Work
 from wdsearch.study.build import build_data
 from wdsearch.study.load import load_study
 from wdsearch.tracking.tracker import Tracker
 from wdsearch.trial.module import RegularizedModule
-from wdsearch.work import Work
 
 STEPS, REST, OVERHEAD = "training steps", "rest", "all but training steps"
 SEARCH = "search: first to last epoch"

@@ -54,7 +54,7 @@ def own_worker(url: str, name: str, go: Path) -> None:
     import torch
     from stub import stubbed
 
-    from wdsearch import search
+    from wdsearch.search import run as search
 
     def timed(loop: Any, all_of_it: Any = search._search) -> None:
         wait_for(go)
@@ -123,7 +123,7 @@ def measure(
 ) -> dict[str, float]:
     """Trials per second of all workers together, wdsearch's and plain Optuna's; what a trial of each costs the server, in ms."""
     from wdsearch import load_study
-    from wdsearch.search import begin
+    from wdsearch.search.run import begin
     from wdsearch.storage.home import Home
 
     name = f"own-{workers}-{time.time_ns()}"
@@ -147,7 +147,7 @@ def measure(
 def told(url: str, trials: int, sampler: str, folder: Path) -> tuple[int, float]:
     """How many records one worker spools of a study, and how many a second MLflow takes into a local store."""
     from wdsearch import load_study
-    from wdsearch.search import begin
+    from wdsearch.search.run import begin
     from wdsearch.storage.home import Home
     from wdsearch.tracking.delivery import sync
 

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from wdsearch import search
 from wdsearch.population.cohort import TrialEpoch
+from wdsearch.search import run as search
+from wdsearch.search.work import work
 from wdsearch.study.factory import TrialFactory
 from wdsearch.tracking.tracker import Tracker
 from wdsearch.trial.result import FINISHED, Diagnosis
-from wdsearch.worker import work
 
 
 class Stub:
@@ -76,7 +76,7 @@ def stubbed() -> Iterator[Callable[[str, str], None]]:
         patch.object(TrialFactory, "why_alone", lambda self, model: None),
         patch.object(Tracker, "start_delivery", lambda self: None),
         patch.object(Tracker, "close", _close),
-        patch("wdsearch.loop.SearchLoop._replace_weights", lambda *_: None),
+        patch("wdsearch.search.loop.SearchLoop._replace_weights", lambda *_: None),
     ]
     for one in patches:
         one.start()

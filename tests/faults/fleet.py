@@ -24,7 +24,7 @@ import postgres
 from endure import STUDY, Server, Tally, examine, judge
 from processes import start
 
-from wdsearch.search import begin
+from wdsearch.search.run import begin
 from wdsearch.storage.home import Home
 from wdsearch.study.load import load_study
 

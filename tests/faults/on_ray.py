@@ -33,10 +33,10 @@ from mlflow import MlflowClient
 from postgres import Postgres
 
 from wdsearch.launching import launch, launched, logs, stop
+from wdsearch.search.worker import trials_by_slot
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import ERROR, load_result
 from wdsearch.study.load import load_study
-from wdsearch.work import trials_by_slot
 
 SMALL = {
     "study": "on-ray",

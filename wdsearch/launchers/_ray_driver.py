@@ -8,8 +8,8 @@ from typing import Any
 
 def _work(study: str) -> None:
     """In a process of Ray's, in its main thread: Ctrl-C, as which Ray cancels a task, ends the worker in order."""
-    from wdsearch.interruption import InterruptedStudyError
-    from wdsearch.worker import work
+    from wdsearch.search.interruption import InterruptedStudyError
+    from wdsearch.search.work import work
 
     try:
         work(study, progress="lines")

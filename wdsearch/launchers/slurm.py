@@ -62,7 +62,7 @@ class SlurmWorker:
 
     def __call__(self) -> None:
         """Work until the study is done."""
-        from wdsearch.worker import work
+        from wdsearch.search.work import work
 
         work(self.study, progress="lines")
 

@@ -13,13 +13,14 @@ from typing import Any, Literal, TypeVar
 import optuna
 import torch
 
-from wdsearch.conclusion import conclude
 from wdsearch.datasets.examine import AUGMENTED, examine
-from wdsearch.interruption import stopping_by_signal
-from wdsearch.loop import SearchLoop
 from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory, shown
 from wdsearch.population.population import Population
 from wdsearch.population.user_module import Soloists
+from wdsearch.search.conclude import conclude
+from wdsearch.search.interruption import stopping_by_signal
+from wdsearch.search.loop import SearchLoop
+from wdsearch.search.worker import Work
 from wdsearch.storage.database import is_away
 from wdsearch.storage.home import TOKEN, Home, clear_storage_errors, open_study
 from wdsearch.storage.leases import GRACE_S, Leases
@@ -35,7 +36,6 @@ from wdsearch.terminal import SearchProgress
 from wdsearch.tracking.mlflow_view import saved_views
 from wdsearch.tracking.spool import is_locked, now_ms, spool_paths
 from wdsearch.tracking.tracker import Delivery, Tracker
-from wdsearch.work import Work
 
 STORAGE_PATIENCE_S = 600.0
 """How long a worker waits for a storage's server that is being started again."""

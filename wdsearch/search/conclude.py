@@ -9,14 +9,14 @@ from typing import Any
 
 from wdsearch.errors import StoppedError
 from wdsearch.population.memory import shown
-from wdsearch.replicate import Watch, configuration_of, trained_again
 from wdsearch.report.plots import plot_gap
+from wdsearch.search.best_model import has_best_weights, keep_weights
+from wdsearch.search.replicate import Watch, configuration_of, trained_again
 from wdsearch.storage.home import TOKEN
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
 from wdsearch.tracking.description import study_description
 from wdsearch.tracking.tracker import Tracker
-from wdsearch.weights import has_best_weights, keep_weights
 
 
 def conclude(
@@ -113,7 +113,7 @@ def _get_weights(result: StudyResult, factory: TrialFactory, note: Callable[[str
 def _model(
     result: StudyResult, factory: TrialFactory, tracker: Tracker, note: Callable[[str], None], watch: Watch
 ) -> None:
-    from wdsearch.exporting import export_best, requirements
+    from wdsearch.search.export import export_best, requirements
 
     assert result.best is not None
     _get_weights(result, factory, note, watch)

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from wdsearch.search import run
+from wdsearch.search.run import run
 from wdsearch.storage.home import Home
 from wdsearch.storage.patience import patiently
 from wdsearch.storage.restore import restored

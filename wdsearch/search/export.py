@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from wdsearch.replicate import configuration_of
+from wdsearch.search.best_model import has_best_weights, kept_weights
+from wdsearch.search.replicate import configuration_of
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
 from wdsearch.trial.module import RegularizedModule
-from wdsearch.weights import has_best_weights, kept_weights
 
 EXAMPLE_ROWS = 2
 """torch.export takes a size of 1 for a constant."""

@@ -19,6 +19,8 @@ from wdsearch.population.checkpoint import write_checkpoint
 from wdsearch.population.cohort import TrialEpoch
 from wdsearch.population.memory import Memory, device_of
 from wdsearch.population.population import Training
+from wdsearch.search.best_model import keep_weights, kept_weights
+from wdsearch.search.worker import UNREGULARIZED, Work
 from wdsearch.storage.home import TOKEN, Home
 from wdsearch.storage.optuna_tables import report, set_attribute
 from wdsearch.storage.provenance import provenance
@@ -32,8 +34,6 @@ from wdsearch.tracking.description import trial_description
 from wdsearch.tracking.spool import locked
 from wdsearch.tracking.tracker import Tracker, ending
 from wdsearch.trial.result import PRUNED, Result, flat, values, violations
-from wdsearch.weights import keep_weights, kept_weights
-from wdsearch.work import UNREGULARIZED, Work
 
 CHECKPOINT_S = 60.0
 

@@ -16,9 +16,9 @@ from wdsearch.analysis.design import Axes, Design, Schedule, design
 from wdsearch.analysis.evidence import Evidence
 from wdsearch.analysis.outcomes import Explanation, Outcome
 from wdsearch.errors import StoppedError
-from wdsearch.interruption import stopping_by_signal
-from wdsearch.replicate import Replica, configuration_of, replicate
-from wdsearch.search import prepare, quiet_libraries
+from wdsearch.search.interruption import stopping_by_signal
+from wdsearch.search.replicate import Replica, configuration_of, replicate
+from wdsearch.search.run import prepare, quiet_libraries
 from wdsearch.storage.home import TOKEN, Home, check_same, clear_storage_errors, identity
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import EXPLANATION, StudyResult, load_result, winner

@@ -13,7 +13,9 @@ from typing import Any
 
 TESTS = Path(__file__).parent
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["wdsearch.search.run", "wdsearch.schedule", "wdsearch.cli", "mlflow", "shortened"])
+CONTEXT.set_forkserver_preload(
+    ["wdsearch.search.run", "wdsearch.launch.scheduler", "wdsearch.cli", "mlflow", "shortened"]
+)
 
 
 def command(

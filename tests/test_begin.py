@@ -20,7 +20,7 @@ import wdsearch
 from wdsearch.cli import app
 from wdsearch.datasets import DATASETS
 from wdsearch.errors import DataError
-from wdsearch.launching import engines
+from wdsearch.launch.workers import engines
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.search.preview import preview

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from test_launchers import SECRET, order
 
-from wdsearch.launchers import LAUNCHERS, EngineError, LaunchError
-from wdsearch.launchers._manifest import check_manifest, cron_faults, quantity
-from wdsearch.launchers.kubernetes import KubernetesOptions, cron_study, cronjob, job, manifest_text
+from wdsearch.launch.engines import LAUNCHERS, EngineError, LaunchError
+from wdsearch.launch.engines._manifest import check_manifest, cron_faults, quantity
+from wdsearch.launch.engines.kubernetes import KubernetesOptions, cron_study, cronjob, job, manifest_text
 from wdsearch.storage.home import identity
 from wdsearch.study.file import as_yaml
 from wdsearch.study.load import load_study

@@ -10,10 +10,10 @@ import pytest
 from test_search import STUDY
 from typer.testing import CliRunner
 
-from wdsearch import launching
 from wdsearch.cli import app
-from wdsearch.launchers import LAUNCHERS, EngineError, Launcher, LaunchError, Order
-from wdsearch.launching import check_shared, engines, launch, options_of
+from wdsearch.launch import workers as launching
+from wdsearch.launch.engines import LAUNCHERS, EngineError, Launcher, LaunchError, Order
+from wdsearch.launch.workers import check_shared, engines, launch, options_of
 from wdsearch.storage.home import Home
 from wdsearch.study.load import load_study
 

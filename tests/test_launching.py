@@ -13,9 +13,9 @@ import psutil
 import pytest
 from processes import command, start
 
-from wdsearch.launchers import LAUNCHERS
-from wdsearch.launchers.local import LocalOptions, _started_at
-from wdsearch.launching import launch, launched, logs, stop
+from wdsearch.launch.engines import LAUNCHERS
+from wdsearch.launch.engines.local import LocalOptions, _started_at
+from wdsearch.launch.workers import launch, launched, logs, stop
 from wdsearch.search.run import begin
 from wdsearch.storage.home import Home
 from wdsearch.storage.launches import Launch, record

@@ -12,8 +12,8 @@ import pytest
 from postgres import binaries
 from test_launchers import order
 
-from wdsearch.launchers import LAUNCHERS, LaunchError
-from wdsearch.launchers.ray import RayOptions
+from wdsearch.launch.engines import LAUNCHERS, LaunchError
+from wdsearch.launch.engines.ray import RayOptions
 
 ISOLATED = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "--uts", "--kill-child"]
 

@@ -29,14 +29,16 @@ from sqlalchemy.exc import OperationalError
 from test_search import STUDY as SMALL_STUDY
 from typer.testing import CliRunner
 
-from wdsearch import schedule
 from wdsearch.analysis.trend import sweeps_of
 from wdsearch.cli import app
-from wdsearch.emitting import calendars
-from wdsearch.launchers import LAUNCHERS, LaunchError
-from wdsearch.launching import launched, stop
-from wdsearch.plans import ScheduleError, scheduled
-from wdsearch.schedule import POLL_S, Scheduler, serve_once
+from wdsearch.launch import scheduler as schedule
+from wdsearch.launch.emit import calendars
+from wdsearch.launch.engines import LAUNCHERS, LaunchError
+from wdsearch.launch.scheduler import POLL_S, Scheduler, serve_once
+from wdsearch.launch.study_folder import ScheduleError, scheduled
+from wdsearch.launch.sweeps import Sweeps as Sweeper
+from wdsearch.launch.sweeps import sweep_of, winners
+from wdsearch.launch.workers import launched, stop
 from wdsearch.search.status import study_status
 from wdsearch.storage import home as storage_module
 from wdsearch.storage.home import CONFIG, Home, StudyChangedError, identity, open_study
@@ -61,8 +63,6 @@ from wdsearch.study.cron import (
 from wdsearch.study.file import StudyFileError
 from wdsearch.study.load import load_study
 from wdsearch.study.space import distributions
-from wdsearch.sweeps import Sweeps as Sweeper
-from wdsearch.sweeps import sweep_of, winners
 
 SMALL = SMALL_STUDY | {"space": {key: SMALL_STUDY["space"][key] for key in ("lr", "dropout")}}  # type: ignore[index]
 STUDY = """study: {study}

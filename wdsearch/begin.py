@@ -47,7 +47,7 @@ def validate(
 
         config = load_study(file, given)  # what is no YAML does not wait for torch
         if config.schedule is not None:
-            from wdsearch.launching import options_of
+            from wdsearch.launch.workers import options_of
 
             options_of(config.schedule.on, config.schedule.options)
         from wdsearch.overviews import parameter_overview, study_overview
@@ -63,7 +63,7 @@ def validate(
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """What can be named: regularizers, models, data sets, samplers, pruners, and the engines of workers."""
     with _waiting("looking into the tables"):
-        from wdsearch.launching import engines
+        from wdsearch.launch.workers import engines
         from wdsearch.overviews import catalog_overview
         from wdsearch.study.catalog import catalog
 

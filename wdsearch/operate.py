@@ -54,7 +54,7 @@ def launch(
 ) -> None:
     """Start workers of a study on an engine, and come back; `wdsearch list` shows the engines' options."""
     from wdsearch.fleet import started
-    from wdsearch.launching import launch as start
+    from wdsearch.launch.workers import launch as start
     from wdsearch.study.file import assignments
 
     given = assignments(options or [], "-o")
@@ -79,7 +79,7 @@ def stop(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     from rich.console import Console
 
     from wdsearch.fleet import stopped
-    from wdsearch.launching import stop as end
+    from wdsearch.launch.workers import stop as end
     from wdsearch.storage.home import Home
 
     with Console(stderr=True).status("waiting for the workers to end"):
@@ -97,7 +97,7 @@ def logs(
     storage: StorageOption = None,
 ) -> None:
     """What launched workers have said."""
-    from wdsearch.launching import logs as read
+    from wdsearch.launch.workers import logs as read
     from wdsearch.storage.home import Home
 
     place = Home(home)
@@ -137,7 +137,7 @@ def schedule(
     storage: StorageOption = None,
 ) -> None:
     """Start sweeps of studies when their schedule says so, until Ctrl-C; any number of schedulers may run on one storage."""
-    from wdsearch.plans import scheduled
+    from wdsearch.launch.study_folder import scheduled
     from wdsearch.storage.home import Home
 
     place, now = Home(home), time.time()
@@ -148,7 +148,7 @@ def schedule(
         for instant, family in sorted((entry.next(now), entry.family) for entry in entries):
             typer.echo(f"{shown_time(instant)} {family}")
     elif form:
-        from wdsearch.emitting import emit
+        from wdsearch.launch.emit import emit
         from wdsearch.study.file import assignments
 
         typer.echo(emit(form, entries, place, storage, assignments(options or [], "-o"), now), nl=False)
@@ -157,12 +157,12 @@ def schedule(
 
 
 def _serve(source: Path, place: Any, storage: str | None, once: bool, here: bool) -> None:
-    from wdsearch.plans import ScheduleError
-    from wdsearch.schedule import PATIENCE_S, Scheduler, serve, serve_once
+    from wdsearch.launch.scheduler import PATIENCE_S, Scheduler, serve, serve_once
+    from wdsearch.launch.study_folder import ScheduleError
+    from wdsearch.launch.sweeps import Sweeps
     from wdsearch.storage.home import clear_storage_errors
     from wdsearch.storage.patience import patiently
     from wdsearch.storage.schedule_claims import FAILED
-    from wdsearch.sweeps import Sweeps
 
     if here and not once:
         raise ScheduleError("--here goes with --once")

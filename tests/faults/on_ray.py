@@ -32,7 +32,7 @@ from endure import Server
 from mlflow import MlflowClient
 from postgres import Postgres
 
-from wdsearch.launching import launch, launched, logs, stop
+from wdsearch.launch.workers import launch, launched, logs, stop
 from wdsearch.search.worker import trials_by_slot
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import ERROR, load_result

@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sql
 from processes import CONTEXT
 
-from wdsearch import schedule
-from wdsearch.plans import Entry, scheduled
+from wdsearch.launch import scheduler as schedule
+from wdsearch.launch.study_folder import Entry, scheduled
 from wdsearch.storage.home import Home
 from wdsearch.storage.schedule_claims import OPEN, Fire, Fires
 from wdsearch.study.load import StudyConfig

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wdsearch.launchers import Order
-from wdsearch.launching import LOGINS, TRACKING, EngineError, options_of
-from wdsearch.plans import Entry
+from wdsearch.launch.engines import Order
+from wdsearch.launch.study_folder import Entry
+from wdsearch.launch.workers import LOGINS, TRACKING, EngineError, options_of
 from wdsearch.storage.database import has_password
 from wdsearch.storage.home import HOME, STORAGE, Home
 from wdsearch.study.cron import DAYS, fields, next_fire, shown_time
@@ -172,7 +172,7 @@ def _sbatch(job: Job, now: float) -> str:
 def _cronjob(job: Job, now: float) -> str:
     """By the engine of Kubernetes, which knows images, volumes and accounts; its pods are the workers."""
     try:
-        kubernetes = importlib.import_module("wdsearch.launchers.kubernetes")
+        kubernetes = importlib.import_module("wdsearch.launch.engines.kubernetes")
     except ImportError:
         raise EngineError("this wdsearch has no engine kubernetes to make a CronJob with") from None
     plan, family = job.entry.plan, job.entry.family

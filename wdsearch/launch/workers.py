@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from sqlalchemy.engine import Engine
 
-from wdsearch.launchers import (
+from wdsearch.launch.engines import (
     ENDED,
     LAUNCHERS,
     RUNNING,

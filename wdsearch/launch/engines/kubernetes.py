@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from wdsearch.launchers._base import UNKNOWN, EngineError, Launcher, LauncherOptions, LaunchError, Order
-from wdsearch.launchers._manifest import LONGEST_CRON_JOB, LONGEST_LABEL, check_manifest
+from wdsearch.launch.engines._base import UNKNOWN, EngineError, Launcher, LauncherOptions, LaunchError, Order
+from wdsearch.launch.engines._manifest import LONGEST_CRON_JOB, LONGEST_LABEL, check_manifest
 from wdsearch.study.file import as_yaml
 
 FROM_SECRET = {

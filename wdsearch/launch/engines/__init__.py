@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wdsearch.launchers._base import (
+from wdsearch.launch.engines._base import (
     ENDED,
     RUNNING,
     UNKNOWN,
@@ -13,10 +13,10 @@ from wdsearch.launchers._base import (
     LaunchError,
     Order,
 )
-from wdsearch.launchers.kubernetes import Kubernetes
-from wdsearch.launchers.local import Local
-from wdsearch.launchers.ray import Ray
-from wdsearch.launchers.slurm import Slurm
+from wdsearch.launch.engines.kubernetes import Kubernetes
+from wdsearch.launch.engines.local import Local
+from wdsearch.launch.engines.ray import Ray
+from wdsearch.launch.engines.slurm import Slurm
 
 LAUNCHERS: dict[str, Launcher[Any]] = {launcher.name: launcher for launcher in (Local(), Slurm(), Ray(), Kubernetes())}
 

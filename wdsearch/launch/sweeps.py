@@ -8,8 +8,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from wdsearch.analysis.trend import is_finished, sweeps_of
-from wdsearch.launchers import LaunchError
-from wdsearch.launching import EngineError, engine_of, launch, launched
+from wdsearch.launch.engines import LaunchError
+from wdsearch.launch.workers import EngineError, engine_of, launch, launched
 from wdsearch.overviews import counted
 from wdsearch.search.run import begin
 from wdsearch.search.status import study_status

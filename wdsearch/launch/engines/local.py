@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from wdsearch.launchers._base import ENDED, RUNNING, Launcher, LauncherOptions, Order, files_in
+from wdsearch.launch.engines._base import ENDED, RUNNING, Launcher, LauncherOptions, Order, files_in
 
 STOPPING_S = 60.0
 CLOCK_S = 3.0

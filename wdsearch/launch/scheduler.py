@@ -13,8 +13,8 @@ from typing import Protocol, runtime_checkable
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from wdsearch.launchers import LaunchError
-from wdsearch.plans import Entry, Timetables
+from wdsearch.launch.engines import LaunchError
+from wdsearch.launch.study_folder import Entry, Timetables
 from wdsearch.search.interruption import asked_to_end
 from wdsearch.storage.database import is_away
 from wdsearch.storage.schedule_claims import CLAIMED, FAILED, LAUNCHED, MISSED, OPEN, QUEUED, SKIPPED, Fire, Fires

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from wdsearch.launchers._base import (
+from wdsearch.launch.engines._base import (
     ENDED,
     RUNNING,
     WAITING,

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wdsearch.launching import options_of
+from wdsearch.launch.workers import options_of
 from wdsearch.study.cron import ScheduleConfig, fires_between, latest_fire, next_fire
 from wdsearch.study.file import StudySource
 from wdsearch.study.load import StudyConfig, load_study

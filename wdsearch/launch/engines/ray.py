@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from wdsearch.launchers._base import ENDED, RUNNING, WAITING, Launcher, LauncherOptions, LaunchError, Order
+from wdsearch.launch.engines._base import ENDED, RUNNING, WAITING, Launcher, LauncherOptions, LaunchError, Order
 
 NEEDED = "the engine ray needs Ray: pip install 'wdsearch[ray]'"
 HOME = "WDSEARCH_HOME"
@@ -85,7 +85,7 @@ def _job(order: Order) -> str:
 
 
 def _driver(order: Order, options: RayOptions) -> str:
-    words = ["python", "-m", "wdsearch.launchers._ray_driver", order.study, "--workers", order.workers]
+    words = ["python", "-m", "wdsearch.launch.engines._ray_driver", order.study, "--workers", order.workers]
     words += ["--cpus", options.cpus, "--gpus", options.gpus, "--retries", options.retries]
     words += ["--memory-gb", options.memory_gb] if options.memory_gb else []
     return shlex.join(map(str, words))

@@ -1,0 +1,1 @@
+"""Starts workers, now or when a schedule says so."""

@@ -14,7 +14,7 @@ from typing import Any
 TESTS = Path(__file__).parent
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["wdsearch.search.run", "wdsearch.launch.scheduler", "wdsearch.cli", "mlflow", "shortened"]
+    ["wdsearch.search.run", "wdsearch.launch.scheduler", "wdsearch.cli.app", "mlflow", "shortened"]
 )
 
 
@@ -61,7 +61,7 @@ def _command(
         with path.open("w") as file:
             os.dup2(file.fileno(), stream.fileno())
     sys.argv, sys.path = ["wdsearch", *words], [place for place in sys.path if not place.startswith(str(TESTS))]
-    from wdsearch.cli import main
+    from wdsearch.cli.app import main
 
     main()
 

@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 import pytest
 import yaml
 
-from wdsearch.cli import app
+from wdsearch.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 SECRETS = ("POSTGRES_PASSWORD", "MLFLOW_PASSWORD", "MLFLOW_SECRET_KEY")

@@ -17,7 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import wdsearch
-from wdsearch.cli import app
+from wdsearch.cli.app import app
 from wdsearch.datasets import DATASETS
 from wdsearch.errors import DataError
 from wdsearch.launch.workers import engines

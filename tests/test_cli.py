@@ -88,7 +88,7 @@ def test_status_says_how_the_study_stands_and_loads_neither_torch_nor_mlflow(fol
     found = json.loads(wdsearch("status", "tiny", "--json", folder=folder).stdout)
     assert (found["state"], found["spent"], found["budget"], found["workers"]) == ("done", 4, 4, [])
     assert found["best"]["values"] == [found["best"]["metrics"]["val_loss"]]
-    code = "import sys, wdsearch.search.status, wdsearch.terminal; print({'torch', 'mlflow', 'lightning'} & set(sys.modules))"
+    code = "import sys, wdsearch.search.status, wdsearch.cli.terminal; print({'torch', 'mlflow', 'lightning'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
@@ -153,9 +153,7 @@ def test_a_wrong_call_ends_with_2_and_no_traceback(folder: Path, words: tuple[st
 def test_help_is_quick_and_ends_in_an_example(folder: Path, command: str) -> None:
     done = wdsearch(command, "--help", folder=folder)
     assert f"Example: wdsearch {command}" in " ".join(done.stdout.split())
-    loaded = (
-        "import sys, wdsearch.cli; print([m for m in ('torch', 'optuna', 'mlflow', 'lightning') if m in sys.modules])"
-    )
+    loaded = "import sys, wdsearch.cli.app; print([m for m in ('torch', 'optuna', 'mlflow', 'lightning') if m in sys.modules])"
     heavy = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout
     assert heavy.strip() == "[]"
 

@@ -10,7 +10,7 @@ import pytest
 from test_search import STUDY
 from typer.testing import CliRunner
 
-from wdsearch.cli import app
+from wdsearch.cli.app import app
 from wdsearch.launch import workers as launching
 from wdsearch.launch.engines import LAUNCHERS, EngineError, Launcher, LaunchError, Order
 from wdsearch.launch.workers import check_shared, engines, launch, options_of

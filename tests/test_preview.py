@@ -11,8 +11,8 @@ from test_config import yaml_free
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from wdsearch.cli.overviews import study_overview
 from wdsearch.datasets import DATASETS
-from wdsearch.overviews import study_overview
 from wdsearch.search.preview import Preview, preview
 from wdsearch.study.build import BuildError
 from wdsearch.study.file import StudyFileError

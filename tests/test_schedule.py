@@ -30,7 +30,7 @@ from test_search import STUDY as SMALL_STUDY
 from typer.testing import CliRunner
 
 from wdsearch.analysis.trend import sweeps_of
-from wdsearch.cli import app
+from wdsearch.cli.app import app
 from wdsearch.launch import scheduler as schedule
 from wdsearch.launch.emit import calendars
 from wdsearch.launch.engines import LAUNCHERS, LaunchError

@@ -189,7 +189,10 @@ def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
     server = Server(tmp_path)
     environment = {**os.environ, "MLFLOW_TRACKING_URI": server.uri}
     here = {"folder": tmp_path, "environment": environment}
-    code = "import sys, wdsearch.tracking.tracker as t; t.Tracker.close.__defaults__ = (3.0, None); import wdsearch.cli as c; c.main()"
+    code = (
+        "import sys, wdsearch.tracking.tracker as t; t.Tracker.close.__defaults__ = (3.0, None); "
+        "from wdsearch.cli import main; main()"
+    )
     run = [sys.executable, "-c", code, "run", "study.yaml", "--home", "h"]
     done = subprocess.run(run, capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, "training does not need MLflow"

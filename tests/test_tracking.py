@@ -216,7 +216,8 @@ def test_a_delivery_says_where_the_study_is_and_prints_nothing(study: tuple[Path
 
 
 def test_the_tracker_imports_no_mlflow() -> None:
-    code = "import sys, wdsearch.tracking.tracker, wdsearch.tracking.delivery; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+    imports = "import sys, wdsearch.tracking.tracker, wdsearch.tracking.delivery"
+    code = f"{imports}; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

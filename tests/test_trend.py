@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from wdsearch.analysis.outcomes import Explanation, Outcome
 from wdsearch.analysis.strength_range import NEIGHBOURS, SEEDS, Range, Trial, plausible
 from wdsearch.analysis.trend import MOVED, STEADY, UNDETERMINED, trend
-from wdsearch.cli import app
+from wdsearch.cli.app import app
 from wdsearch.report.texts import Texts
 from wdsearch.report.write import write_report
 from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home, StudyNotFoundError

@@ -8,9 +8,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from wdsearch.analysis.trend import is_finished, sweeps_of
+from wdsearch.cli.overviews import counted
 from wdsearch.launch.engines import LaunchError
 from wdsearch.launch.workers import EngineError, engine_of, launch, launched
-from wdsearch.overviews import counted
 from wdsearch.search.run import begin
 from wdsearch.search.status import study_status
 from wdsearch.storage.home import Home, StudyNotFoundError

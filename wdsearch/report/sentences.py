@@ -6,12 +6,12 @@ from typing import Any
 
 from wdsearch.analysis.advice import Flag
 from wdsearch.analysis.outcomes import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation
+from wdsearch.cli.terminal import settings_of
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.report.figures import shown
 from wdsearch.report.study_charts import chosen_strength, strength_text
 from wdsearch.report.texts import Texts
 from wdsearch.storage.results import StudyResult, explained_trial, main_key
-from wdsearch.terminal import settings_of
 from wdsearch.trial.result import Result
 
 PERCENT = ("share", "weights", "runs")

@@ -15,6 +15,7 @@ from wdsearch.analysis.claims import claims_of
 from wdsearch.analysis.design import Axes, Design, Schedule, design
 from wdsearch.analysis.evidence import Evidence
 from wdsearch.analysis.outcomes import Explanation, Outcome
+from wdsearch.cli.terminal import SearchProgress
 from wdsearch.errors import StoppedError
 from wdsearch.search.interruption import stopping_by_signal
 from wdsearch.search.replicate import Replica, configuration_of, replicate
@@ -26,7 +27,6 @@ from wdsearch.study.build import describe_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration
-from wdsearch.terminal import SearchProgress
 from wdsearch.tracking.tracker import Tracker
 
 OUTCOMES, FILE = "outcomes:{seed}", "explain.json"

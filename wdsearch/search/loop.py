@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 from rich.markup import escape
 
+from wdsearch.cli.terminal import SearchProgress, Snapshot
 from wdsearch.errors import StoppedError
 from wdsearch.population.checkpoint import write_checkpoint
 from wdsearch.population.cohort import TrialEpoch
@@ -29,7 +30,6 @@ from wdsearch.strategies.pruners import HalvingPruner, rungs
 from wdsearch.study.build import BuildError
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.space import Configuration
-from wdsearch.terminal import SearchProgress, Snapshot
 from wdsearch.tracking.description import trial_description
 from wdsearch.tracking.spool import locked
 from wdsearch.tracking.tracker import Tracker, ending

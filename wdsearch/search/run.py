@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import optuna
 import torch
 
+from wdsearch.cli.terminal import SearchProgress
 from wdsearch.datasets.examine import AUGMENTED, examine
 from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory, shown
 from wdsearch.population.population import Population
@@ -32,7 +33,6 @@ from wdsearch.study.cron import FAMILY, FIRED
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline
-from wdsearch.terminal import SearchProgress
 from wdsearch.tracking.mlflow_view import saved_views
 from wdsearch.tracking.spool import is_locked, now_ms, spool_paths
 from wdsearch.tracking.tracker import Delivery, Tracker

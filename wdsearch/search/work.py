@@ -4,12 +4,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from wdsearch.cli.terminal import SearchProgress
 from wdsearch.search.run import run
 from wdsearch.storage.home import Home
 from wdsearch.storage.patience import patiently
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import StudyResult, is_concluded, load_result
-from wdsearch.terminal import SearchProgress
 
 PATIENCE_S = 60.0
 """How long a worker that starts waits for a storage's server: it may be being restarted just then."""

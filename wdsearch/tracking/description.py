@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wdsearch.cli.terminal import number, settings_of
 from wdsearch.groups import TIMESCALE
 from wdsearch.storage.results import StudyResult, TrialRecord, is_better
 from wdsearch.study.file import as_yaml
-from wdsearch.terminal import number, settings_of
 from wdsearch.trial.result import Result
 
 SHOWN = 5

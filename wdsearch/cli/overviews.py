@@ -10,13 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from wdsearch.cli.terminal import number
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.search.preview import Preview
 from wdsearch.study.catalog import first_sentence
 from wdsearch.study.cron import ScheduleConfig, next_fire, shown_time
 from wdsearch.study.scaffold import Scaffold
 from wdsearch.study.schema import Choice, Dimension, Source, StudyConfig
-from wdsearch.terminal import number
 
 # -- validate ------------------------------------------------------------------------------------------------------
 

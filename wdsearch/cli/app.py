@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from wdsearch.begin import BEGIN, Overrides, StudyFile
-from wdsearch.operate import OPERATE, RESULTS, HomeOption, StorageOption, Study, storage_commands
+from wdsearch.cli.begin import BEGIN, Overrides, StudyFile
+from wdsearch.cli.workers import OPERATE, RESULTS, HomeOption, StorageOption, Study, storage_commands
 
 
 class _Commands(TyperGroup):
@@ -83,8 +83,8 @@ def run(
         _clear_errors(),
         console.status("loading torch, lightning and optuna") if console.is_terminal else nullcontext(),
     ):
+        from wdsearch.cli.terminal import conclusion
         from wdsearch.search.run import run as search
-        from wdsearch.terminal import conclusion
     with _clear_errors(trains=True):
         shown: Any = "lines" if log else True
         result = search(file, overrides or [], home=home, storage=storage, tracker=tracker, progress=shown)
@@ -144,8 +144,8 @@ def explain(
 
     console = Console()
     with _clear_errors(), Console(stderr=True).status("loading torch") if console.is_terminal else nullcontext():
+        from wdsearch.cli.explanation import explained
         from wdsearch.search.explain import explain as tested
-        from wdsearch.told import explained
     with _clear_errors():
         found = tested(study, home=home, storage=storage, seeds=seeds, progress=not as_json)
         if as_json:
@@ -220,7 +220,7 @@ def status(
 ) -> None:
     """How far a study is: trials, workers, the best so far, what has yet to reach MLflow."""
     with _clear_errors():
-        from wdsearch.fleet import show_status, status_record
+        from wdsearch.cli.status import show_status, status_record
         from wdsearch.storage.home import Home
 
         place = Home(home)
@@ -301,7 +301,7 @@ def _print(found: dict[str, Any], form: Format) -> None:
     else:
         from rich.console import Console
 
-        from wdsearch.terminal import recommendation_table
+        from wdsearch.cli.terminal import recommendation_table
 
         Console().print(recommendation_table(found))
 
@@ -337,7 +337,3 @@ app.add_typer(storage_commands, name="storage", rich_help_panel=PANELS["workers"
 def main() -> None:
     """Entry point of the command `wdsearch`."""
     app(prog_name="wdsearch")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wdsearch.completion import study_files, table_files
+from wdsearch.cli.completion import study_files, table_files
 
 StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", autocompletion=study_files)]
 Overrides = Annotated[
@@ -26,7 +26,7 @@ def init(
 ) -> None:
     """Begin a study: a study file with comments, on a data set of ours or a table of yours."""
     with _waiting("writing the study"):
-        from wdsearch.overviews import scaffold_overview
+        from wdsearch.cli.overviews import scaffold_overview
         from wdsearch.study.scaffold import begin_study
 
         begun = scaffold_overview(begin_study(folder, csv, target))
@@ -50,7 +50,7 @@ def validate(
             from wdsearch.launch.workers import options_of
 
             options_of(config.schedule.on, config.schedule.options)
-        from wdsearch.overviews import parameter_overview, study_overview
+        from wdsearch.cli.overviews import parameter_overview, study_overview
         from wdsearch.search.preview import preview
 
         found = preview(config)
@@ -63,8 +63,8 @@ def validate(
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """What can be named: regularizers, models, data sets, samplers, pruners, and the engines of workers."""
     with _waiting("looking into the tables"):
+        from wdsearch.cli.overviews import catalog_overview
         from wdsearch.launch.workers import engines
-        from wdsearch.overviews import catalog_overview
         from wdsearch.study.catalog import catalog
 
         found = catalog() | {"engines": engines()}

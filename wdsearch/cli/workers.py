@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wdsearch.completion import study_files, study_names
+from wdsearch.cli.completion import study_files, study_names
 
 Study = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=study_names)]
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the studies.", show_default=".wdsearch")]
@@ -28,8 +28,8 @@ def work(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     """One more worker of a study that was begun: any number, on any machines, share its budget exactly."""
     from rich.console import Console
 
+    from wdsearch.cli.terminal import conclusion
     from wdsearch.search.work import work as join
-    from wdsearch.terminal import conclusion
 
     result = join(study, home=home, storage=storage, progress="lines")
     Console().print(*conclusion(result), sep="\n", soft_wrap=True)
@@ -53,7 +53,7 @@ def launch(
     storage: StorageOption = None,
 ) -> None:
     """Start workers of a study on an engine, and come back; `wdsearch list` shows the engines' options."""
-    from wdsearch.fleet import started
+    from wdsearch.cli.status import started
     from wdsearch.launch.workers import launch as start
     from wdsearch.study.file import assignments
 
@@ -78,7 +78,7 @@ def stop(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     """End a study's launched workers in order: nothing is lost, and `launch` goes on."""
     from rich.console import Console
 
-    from wdsearch.fleet import stopped
+    from wdsearch.cli.status import stopped
     from wdsearch.launch.workers import stop as end
     from wdsearch.storage.home import Home
 
@@ -207,7 +207,7 @@ def trend(
 
         typer.echo(json.dumps(found.as_dict(), indent=2, allow_nan=False))
     else:
-        from wdsearch.told import trend_lines
+        from wdsearch.cli.explanation import trend_lines
 
         _show(trend_lines(found))
     if found.verdict == MOVED:

@@ -12,38 +12,39 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # several tests run at once, and 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background ignore it, and what they start
 
 import pytest
-import shapes
 from beartype.claw import beartype_package
 from jaxtyping import install_import_hook
+from support import shapes
 
 # every annotated function is checked at each call; an int passes for a float
 beartype_package("wdsearch", conf=shapes.CONF)
 # shapes of tensors too, where there are any; and where annotations are texts, which may name nothing
-PACKAGE = Path(__file__).parent.parent / "wdsearch"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "wdsearch"
 shaped = [path for path in PACKAGE.rglob("*.py") if re.search("from jaxtyping|from __future__", path.read_text())]
 modules = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in shaped]
-install_import_hook(modules, "shapes.checked")
+install_import_hook(modules, "support.shapes.checked")
 
 LONGEST = (
-    "work",
-    "storage",
-    "cli",
-    "page",
-    "tracking",
-    "conclusion",
-    "own_data",
-    "launching",
-    "slurm",
-    "ray",
-    "begin",
-    "explain",
+    "search/test_worker",
+    "storage/test_home",
+    "cli/test_app",
+    "tracking/test_mlflow_view",
+    "tracking/test_tracker",
+    "search/test_conclude",
+    "datasets/test_user_data",
+    "launch/test_workers",
+    "launch/test_slurm",
+    "launch/test_ray",
+    "cli/test_begin",
+    "search/test_explain",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first: otherwise one of them ends alone."""
-    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    order = {TESTS / f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,7 +67,7 @@ def _home(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _no_conclusions() -> Iterator[None]:
     """Report, plots, model and trials' pictures take seconds: they are made where a test is about them (`concluded`)."""
-    from shortened import conclude_nothing
+    from support.shortened import conclude_nothing
 
     with pytest.MonkeyPatch.context() as patch:
         conclude_nothing(patch.setattr)
@@ -91,7 +92,7 @@ def _delivered_here(empty_store: Path) -> Iterator[None]:
 
     Where a test is about the process that does it, `_delivered_beside`.
     """
-    from shortened import EMPTY_STORE, deliver_here
+    from support.shortened import EMPTY_STORE, deliver_here
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(EMPTY_STORE, str(empty_store))
@@ -101,7 +102,7 @@ def _delivered_here(empty_store: Path) -> Iterator[None]:
 
 @pytest.fixture
 def _delivered_beside() -> Iterator[None]:
-    from shortened import delivered_beside
+    from support.shortened import delivered_beside
 
     with delivered_beside():
         yield

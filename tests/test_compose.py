@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stack import ROOT, SECRETS, TRIALS, Stack, docker, no_engine, wait
+from support.stack import ROOT, SECRETS, TRIALS, Stack, docker, no_engine, wait
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, Any] = yaml.safe_load(TEXT)["services"]

@@ -8,11 +8,11 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from cli.test_begin import called
 from mlflow import MlflowClient
-from test_begin import called
-from test_config import faults, yaml_free
+from study.test_load import faults, yaml_free
+from support.training import Ends, largest_difference, quiet_trainer, train_alone, train_fused
 from torch import nn
-from training import Ends, largest_difference, quiet_trainer, train_alone, train_fused
 
 import wdsearch
 from wdsearch.datasets import DATASETS

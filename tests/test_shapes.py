@@ -1,9 +1,9 @@
 """The checks of tensors' shapes in these tests: there, and no longer than they have to be."""
 
 import pytest
-import shapes
 import torch
 from jaxtyping import TypeCheckError
+from support import shapes
 
 from wdsearch.trial.diagnostics import mean_correlation
 

@@ -23,9 +23,9 @@ from unittest.mock import patch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import optuna
-import postgres
 import rich
 from rich.table import Table
+from support import postgres
 
 EPOCHS, FLOATS = 16, 8
 REPORTS = (4, 8, 12)

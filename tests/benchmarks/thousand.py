@@ -20,8 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import rich
-from fabricated import fabricate
 from playwright.sync_api import sync_playwright
+from support.fabricated import fabricate
 
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult

@@ -29,8 +29,8 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from processes import start
-from shortened import copy_store
+from support.processes import start
+from support.shortened import copy_store
 
 STUDY = {
     "study": "endured",

@@ -20,9 +20,9 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import postgres
 from endure import STUDY, Server, Tally, examine, judge
-from processes import start
+from support import postgres
+from support.processes import start
 
 from wdsearch.search.run import begin
 from wdsearch.storage.home import Home

@@ -30,7 +30,7 @@ import psutil
 import sqlalchemy as sql
 from endure import Server
 from mlflow import MlflowClient
-from postgres import Postgres
+from support.postgres import Postgres
 
 from wdsearch.launch.workers import launch, launched, logs, stop
 from wdsearch.search.worker import trials_by_slot

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
-from processes import CONTEXT
+from support.processes import CONTEXT
 
 from wdsearch.launch import scheduler as schedule
 from wdsearch.launch.study_folder import Entry, scheduled

@@ -1,0 +1,184 @@
+"""A user's own LightningModule: searched by its constructor's arguments, trained by a Trainer of its own, gap included."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from search.test_run import told
+from support.zoo import ZooData
+from torch import nn
+from torch.nn import functional as F
+
+import wdsearch
+from wdsearch.noise import derive_seed
+from wdsearch.population.user_module import NotLoggedError
+from wdsearch.study.load import StudyFileError, load_study
+from wdsearch.trial.result import Result
+
+STUDY: dict[str, Any] = {
+    "study": "solo",
+    "space": {
+        "lr": {"low": 1e-3, "high": 1e-1, "log": True},
+        "weight_decay": {"low": 0.01, "high": 3.0, "log": True, "off": True},
+        "hidden": {"choices": [4, 16]},
+    },
+    "budget": {"trials": 5, "epochs": 4},
+    "search": {"batch": 1, "pruner": "none"},
+    "trainer": {"accelerator": "cpu"},
+}
+
+
+class Own(L.LightningModule):
+    """As from a tutorial: dropout from torch, an optimizer of its own, batches in an order of its own."""
+
+    def __init__(self, lr: float = 0.01, weight_decay: float = 0.0, hidden: int = 8) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(40, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(hidden, 3),
+        )
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = F.cross_entropy(self.network(batch[0]), batch[1])
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        outputs = self.network(batch[0])
+        self.log("val_loss", F.cross_entropy(outputs, batch[1]))
+        self.log("val_acc", (outputs.argmax(1) == batch[1]).float().mean(), sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+
+
+def searched(home: Path, **changes: Any) -> wdsearch.StudyResult:
+    return wdsearch.run(STUDY | {"data": ZooData(), "model": Own} | changes, home=home, progress=False)
+
+
+def trained_alone(result: Result, data: ZooData, **options: Any) -> tuple[Own, L.Trainer]:
+    """By plain Lightning, with the seeds of a study whose seed is 0."""
+    torch.manual_seed(derive_seed(0, "weights"))
+    module = Own(lr=result.lr, weight_decay=result.strengths["weight_decay"], **result.model)
+    L.seed_everything(derive_seed(0, "solo") % 2**32, verbose=False)
+    trainer = L.Trainer(
+        max_epochs=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **{"accelerator": "cpu"} | options,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return module, trainer
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> wdsearch.StudyResult:
+    return searched(tmp_path_factory.mktemp("done"))
+
+
+def test_each_trial_is_what_plain_lightning_gives(done: wdsearch.StudyResult) -> None:
+    assert done.counts["complete"] == 5
+    for trial in done.trials:
+        result, data = trial.result, ZooData()
+        module, trainer = trained_alone(result, data)
+        assert result.metrics["val_loss"] == float(trainer.callback_metrics["val_loss"])
+        assert result.metrics["train_loss"] == pytest.approx(_loss(module, data.train_eval_dataloader()), rel=1e-6)
+        assert result.metrics["gap"] == pytest.approx(result.metrics["val_loss"] - result.metrics["train_loss"])
+        assert result.metrics["gap_acc"] == pytest.approx(result.metrics["train_acc"] - result.metrics["val_acc"])
+    weights = torch.load(done.weights)
+    best = next(trial for trial in done.trials if trial.number == weights["trial"])
+    module = Own(hidden=best.result.model["hidden"])
+    module.load_state_dict(weights["state_dict"])
+    assert _loss(module, ZooData().val_dataloader()) == pytest.approx(best.result.metrics["val_loss"], rel=1e-6)
+
+
+def _loss(module: Own, loader: Any) -> float:
+    module.eval()
+    with torch.no_grad():
+        (batch,) = loader
+        return float(F.cross_entropy(module.network(batch[0]), batch[1]))
+
+
+def test_a_study_repeats_itself_whoever_trains_beside(done: wdsearch.StudyResult, tmp_path: Path) -> None:
+    torch.rand(3)
+    assert told(searched(tmp_path)) == told(done)
+
+
+def test_the_baseline_is_unregularized(done: wdsearch.StudyResult) -> None:
+    assert done.baseline is not None
+    assert done.baseline.strengths == {"weight_decay": 0.0}
+    assert done.baseline.model == {"hidden": 8}
+
+
+def test_hopeless_trials_are_pruned(tmp_path: Path) -> None:
+    pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 1}
+    search = {"batch": 2, "pruner": pruner, "sampler": "random"}
+    study = searched(tmp_path, search=search, budget={"trials": 8, "epochs": 6})
+    assert study.counts["pruned"] > 0
+    assert study.counts["complete"] + study.counts["pruned"] == 8
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.slow
+def test_several_devices_and_options_of_the_trainer_reach_it(tmp_path: Path) -> None:
+    """Two processes with gloo; pruning reaches both, or they would wait for each other for ever."""
+    trainer = {"accelerator": "cpu", "devices": 2, "options": {"accumulate_grad_batches": 2}}
+    pruner = {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 1}
+    search = {"batch": 2, "pruner": pruner, "sampler": "random"}
+    study = searched(tmp_path, trainer=trainer, search=search, budget={"trials": 2, "epochs": 4})
+    assert study.counts["complete"] + study.counts["pruned"] == 2
+    assert study.best is not None
+    alone = trained_alone(study.best.result, ZooData(), devices=2, strategy="ddp_spawn", accumulate_grad_batches=2)[1]
+    for name in ("val_loss", "val_acc"):
+        assert study.best.result.metrics[name] == float(alone.callback_metrics[name]), name
+
+
+def test_its_arguments_are_recommended(done: wdsearch.StudyResult) -> None:
+    found = wdsearch.recommendation(done)
+    assert done.best is not None
+    result = done.best.result
+    assert found["init_args"] == {"lr": result.lr} | result.strengths | result.model
+    assert found["gap"] == result.metrics["gap"]
+    assert found["init_seed"] == derive_seed(0, "weights")
+
+
+def test_trials_come_one_at_a_time_unless_the_study_says_otherwise() -> None:
+    given = {**STUDY, "data": ZooData(), "model": Own, "search": {"pruner": "none"}}
+    assert load_study(given).batch == 1
+    assert load_study(given | {"search": {"batch": 3}}).batch == 3
+    assert load_study(given | {"model": "mlp", "space": {"dropout": {"low": 0.0, "high": 0.5}}}).batch == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"space": {"dropout": {"low": 0.0, "high": 0.5}}}, "dropout is not an argument of Own"),
+        ({"space": {"weight_decay": {"timescale": [0.1, 1]}}}, "which an own LightningModule keeps to itself"),
+        ({"trainer": {"options": {"max_epochs": 3}}}, "trainer.options.max_epochs: wdsearch sets it itself"),
+        ({"trainer": {"options": {"acumulate_grad_batches": 3}}}, "did you mean accumulate_grad_batches"),
+        ({"model": "mlp", "trainer": {"devices": 2}}, "a population trains on one device"),
+    ],
+    ids=["argument", "timescale", "set", "unknown", "devices"],
+)
+def test_what_cannot_be_is_said(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError, match=said):
+        searched(tmp_path, **changes)
+
+
+def test_an_objective_that_is_not_logged_is_named_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(NotLoggedError, match=r"names val_f1, .* logs gap, gap_acc, .*val_acc, val_loss"):
+        searched(tmp_path, objective={"maximize": "val_f1"})
+
+
+def test_what_the_module_raises_is_told(tmp_path: Path) -> None:
+    class Broken(Own):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            raise ValueError("no such column")
+
+    with pytest.raises(ValueError, match="no such column"):
+        searched(tmp_path, model=Broken)

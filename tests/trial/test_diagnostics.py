@@ -1,0 +1,236 @@
+"""What is said of a trial's weights, updates and gradients, beside NumPy, SciPy and plain Lightning."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from support.training import INF, Ends, quiet_trainer, train_fused
+from torch import nn
+
+from wdsearch.datasets import DATASETS
+from wdsearch.models import MODELS
+from wdsearch.population.population import Population
+from wdsearch.population.step_statistics import EVERY
+from wdsearch.trial.diagnostics import scale_invariant_share, weight_measures
+from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe
+from wdsearch.trial.result import Diagnosis
+
+EPOCHS = 4
+RECIPES = {"adamw": Recipe("adamw", schedule="cosine"), "sgd": Recipe("sgd", schedule="cosine")}
+TRIALS: Mapping[int, dict[str, float]] = {
+    0: {"weight_decay": 0.0, "l1": 0.0, "gradient_clip": INF},
+    1: {"weight_decay": 3.0, "l1": 1e-3, "gradient_clip": 0.1},
+    2: {"weight_decay": 0.5, "l1": 0.0, "gradient_clip": 1.0},
+}
+
+
+def data() -> Any:
+    return DATASETS["digits"](batch_size=64, seed=3)
+
+
+def trial(number: int, recipe: Recipe = RECIPES["adamw"], lr: float = 2e-3) -> RegularizedModule:
+    torch.manual_seed(0)
+    return RegularizedModule(MODELS["mlp"](64, 10, hidden=(24, 16)), TRIALS[number], lr, recipe, seed=3)
+
+
+class Diagnoses(Ends):
+    """Keeps each trial's diagnosis when it ends."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.found: dict[int, Diagnosis] = {}
+
+    def on_train_epoch_end(self, trainer: L.Trainer, population: L.LightningModule) -> None:
+        assert isinstance(population, Population)
+        ending = [n for n, e in population.trial_epochs.items() if e.end or self.prune.get(n) == e.age]
+        self.found |= {number: population.diagnosis(number) for number in ending}
+        super().on_train_epoch_end(trainer, population)
+
+
+class Straight(L.Callback):
+    """The same quantities of a trial that plain Lightning trains, step by step and without any care for speed."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+        self.sizes: list[dict[str, float]] = []
+        self.angles: list[dict[str, float]] = []
+        self._before: dict[str, np.ndarray] = {}
+
+    def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        entries = np.concatenate([p.grad.numpy().ravel() for p in module.parameters() if p.grad is not None])
+        self.norms.append(float(np.linalg.norm(entries)))
+        assert isinstance(module, RegularizedModule)
+        self._before = {name: module.get_parameter(name).detach().numpy().copy().ravel() for name in module.decayed}
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        after = {name: module.get_parameter(name).detach().numpy().ravel() for name in self._before}
+        pairs = {name: (self._before[name], after[name]) for name in after}
+        self.sizes.append({name: float(np.linalg.norm(b - a) / np.linalg.norm(a)) for name, (a, b) in pairs.items()})
+        cosines = {name: a @ b / np.linalg.norm(a) / np.linalg.norm(b) for name, (a, b) in pairs.items()}
+        self.angles.append({name: math.acos(min(1.0, cosine)) for name, cosine in cosines.items()})
+
+
+def alone(number: int, recipe: Recipe) -> tuple[RegularizedModule, Straight]:
+    module, straight = trial(number, recipe), Straight()
+    quiet_trainer(EPOCHS, callbacks=[straight]).fit(module, datamodule=data())
+    return module, straight
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "looped"])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_updates_and_gradients_are_those_of_the_trial_alone(recipe: Recipe, fuse: bool) -> None:
+    ends = Diagnoses()
+    train_fused({number: trial(number, recipe) for number in TRIALS}, data(), EPOCHS, ends, fuse=fuse)
+    for number in TRIALS:
+        module, straight = alone(number, recipe)
+        found = ends.found[number]
+        assert found.whole["gradient_norm_max"] == pytest.approx(max(straight.norms), rel=1e-6)
+        assert found.whole["gradient_norm_999"] == pytest.approx(np.quantile(straight.norms, 0.999), rel=1e-6)
+        measured = [step for step in range(len(straight.norms)) if (step + 1) % EVERY == EVERY // 2]
+        late = measured[len(measured) // 2 :]
+        for name in module.decayed:
+            layer = found.layers[name.removeprefix("network.")]
+            sizes, angles = ([one[step][name] for step in late] for one in (straight.sizes, straight.angles))
+            assert layer["relative_update"] == pytest.approx(np.mean(sizes), rel=1e-6), name
+            assert layer["rotation"] == pytest.approx(np.mean(angles), rel=1e-4), name
+        decay, steps = TRIALS[number]["weight_decay"], len(straight.norms)
+        factors = [recipe.factor(step, steps) for step in range(steps)]
+        assert found.whole["shrinkage"] == pytest.approx(1 - np.exp(-2e-3 * decay * sum(factors)), rel=1e-6)
+        if decay:
+            assert found.whole["timescale"] == pytest.approx(1 / (2e-3 * decay * sum(factors)), rel=1e-6)
+            beta = recipe.betas[0] if recipe.optimizer == "adamw" else recipe.momentum
+            rates = np.array([2e-3 * factors[step] for step in late])
+            predicted = np.sqrt(2 * rates * decay).mean() * math.sqrt((1 - beta) / (1 + beta))
+            assert found.whole["predicted_rotation"] == pytest.approx(predicted, rel=1e-6)
+        else:
+            assert "predicted_rotation" not in found.whole
+
+
+def test_weights_and_units_are_measured_as_numpy_and_scipy_do() -> None:
+    ends = Diagnoses()
+    train_fused({number: trial(number) for number in TRIALS}, data(), EPOCHS, ends)
+    rows = data()
+    rows.setup()
+    inputs = next(iter(rows.val_dataloader()))[0].double()
+    for number, found in ends.found.items():
+        module = trial(number).double()
+        module.load_state_dict(ends.states[number])
+        hidden, entries = inputs.numpy(), []
+        for name, layer in found.layers.items():
+            weight = module.network.get_parameter(name).detach().numpy()
+            bias = module.network.get_parameter(name.replace("weight", "bias")).detach().numpy()
+            values = np.linalg.svd(weight, compute_uv=False)
+            outputs = hidden @ weight.T + bias
+            units = weight / np.linalg.norm(weight, axis=1, keepdims=True)
+            cosines, correlations = np.abs(units @ units.T), np.abs(np.corrcoef(outputs.T))
+            others = ~np.eye(len(weight), dtype=bool)
+            expected = {
+                "norm": np.linalg.norm(weight),
+                "spectral_norm": values[0],
+                "condition": values[0] / values[-1],
+                "stable_rank": np.linalg.norm(weight) ** 2 / values[0] ** 2,
+                "std": weight.std(),
+                "kurtosis": scipy.stats.kurtosis(weight.ravel()),
+                "zeros": np.mean(weight == 0),
+                "tiny": np.mean(np.abs(weight) < 1e-3),
+                "weight_correlation": cosines[others].mean(),
+                "activation_correlation": correlations[others].mean(),
+                "effective_rate": 2e-3 / np.linalg.norm(weight) ** 2,
+            }
+            for quantity, value in expected.items():
+                assert layer[quantity] == pytest.approx(value, rel=1e-6), (number, name, quantity)
+            hidden = np.maximum(outputs, 0)
+            entries.append(weight.ravel())
+        together = np.concatenate(entries)
+        assert found.whole["norm"] == pytest.approx(np.linalg.norm(together), rel=1e-6)
+        assert found.whole["zeros"] == pytest.approx(np.mean(together == 0), rel=1e-6)
+        counts, _ = np.histogram(together, bins=60, range=(-abs(together).max(), abs(together).max()))
+        assert found.histogram["counts"] == counts.tolist()
+        assert sum(found.histogram["counts"]) == len(together)
+    assert ends.found[1].whole["zeros"] > 0.05, "l1 made zeros"
+    assert ends.found[0].whole["zeros"] == 0
+
+
+def test_neighbours_and_places_change_no_bit_of_a_diagnosis() -> None:
+    trials = {number: trial(number) for number in TRIALS}
+    together, sliced, lone = Diagnoses(), Diagnoses(), Diagnoses()
+    train_fused(trials, data(), EPOCHS, together, precision="32-true")
+    train_fused({number: trial(number) for number in TRIALS}, data(), EPOCHS, sliced, places=1, precision="32-true")
+    train_fused({1: trial(1)}, data(), EPOCHS, lone, precision="32-true")
+    assert together.found == sliced.found
+    assert lone.found[1] == together.found[1]
+
+
+def test_a_pruned_trial_is_diagnosed_as_it_leaves_and_a_diverged_one_as_far_as_it_can_be() -> None:
+    ends = Diagnoses(prune={2: 2})
+    trials = {0: trial(0), 1: trial(1, lr=1e30), 2: trial(2)}
+    train_fused(trials, data(), EPOCHS, ends, precision="32-true")
+    assert ends.epochs[1][-1].end == "diverged"
+    assert all(math.isfinite(value) for value in ends.found[1].whole.values())
+    steps = len(data_with_setup().train_dataloader()) * EPOCHS
+    done = sum(RECIPES["adamw"].factor(step, steps) for step in range(steps // 2))
+    assert ends.found[2].whole["shrinkage"] == pytest.approx(1 - math.exp(-2e-3 * 0.5 * done), rel=1e-6)
+
+
+def data_with_setup() -> Any:
+    made = data()
+    made.setup()
+    return made
+
+
+def test_trends_come_ten_times_in_a_training() -> None:
+    ends = train_fused({number: trial(number) for number in TRIALS}, data(), 20)
+    for epochs in ends.epochs.values():
+        measured = [epoch.age for epoch in epochs if epoch.trends]
+        assert measured == list(range(2, 21, 2))
+        names = {"weights/norm", "gradients/largest", "updates/relative", "updates/rotation"}
+        assert all(set(epoch.trends) == names for epoch in epochs if epoch.trends)
+    decayed, free = ends.epochs[2][-1].trends["weights/norm"], ends.epochs[0][-1].trends["weights/norm"]
+    assert decayed < free
+
+
+def test_a_weight_of_zeros_or_of_one_unit_is_no_error() -> None:
+    zeros = weight_measures(torch.zeros(4, 3))
+    assert zeros["zeros"] == 1.0
+    assert zeros["norm"] == 0.0
+    assert math.isnan(zeros["stable_rank"])
+    assert math.isnan(weight_measures(torch.ones(1, 3))["weight_correlation"])
+    assert weight_measures(torch.full((2, 2), math.nan)) == {}
+    kernel = torch.randn(8, 3, 5, 5)
+    assert weight_measures(kernel)["spectral_norm"] == pytest.approx(
+        float(torch.linalg.matrix_norm(kernel.double().flatten(1), 2)), rel=1e-9
+    )
+
+
+def test_the_spectrum_of_a_huge_weight_is_the_largest_singular_value_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wdsearch.trial.diagnostics.LARGEST_SPECTRUM", 16)
+    torch.manual_seed(0)
+    weight = torch.randn(40, 30) + 0.5
+    found = weight_measures(weight)
+    assert found["spectral_norm"] == pytest.approx(float(torch.linalg.matrix_norm(weight.double(), 2)), rel=1e-6)
+    assert math.isnan(found["condition"])
+
+
+@pytest.mark.parametrize(
+    ("network", "share"),
+    [
+        (nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)), 48 / 64),
+        (nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2)), 48 / 64),
+        (nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)), 0.0),
+        (nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 2), nn.BatchNorm1d(2)), 1.0),
+    ],
+    ids=["batch norm", "layer norm", "none", "all"],
+)
+def test_the_share_of_weights_before_norm_layers(network: nn.Module, share: float) -> None:
+    torch.manual_seed(0)
+    module = RegularizedModule(network)
+    batch = (torch.randn(64, 6), torch.randint(2, (64,)))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    assert scale_invariant_share(module, batch) == pytest.approx(share)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

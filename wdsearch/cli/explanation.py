@@ -10,7 +10,7 @@ from rich.table import Table
 
 from wdsearch.analysis.outcomes import Claim, Explanation
 from wdsearch.analysis.trend import Trend
-from wdsearch.report.figures import shown
+from wdsearch.messages import shown_number
 from wdsearch.report.sentences import effect_and_interval
 from wdsearch.report.study_charts import strength_text
 from wdsearch.report.sweep_charts import date, range_text, verdict_sentences
@@ -72,7 +72,9 @@ def trend_lines(found: Trend) -> list[Any]:
     for sweep in found.sweeps:
         strength = "–" if sweep.strength is None else strength_text(sweep.key, sweep.strength, WORDS)
         strength += "" if sweep.key == found.key else f" ({sweep.key})"
-        numbers = ["–" if one is None else shown(one) for one in (sweep.lr, sweep.gap, sweep.value, sweep.baseline)]
+        numbers = [
+            "–" if one is None else shown_number(one) for one in (sweep.lr, sweep.gap, sweep.value, sweep.baseline)
+        ]
         where = range_text(sweep.key, sweep.range, WORDS)
         done = str(sweep.spent) if sweep.finished else f"{sweep.spent}/{sweep.budget}"
         table.add_row(date(sweep), done, numbers[0], strength, where, *numbers[1:])

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from wdsearch.cli.terminal import number
+from wdsearch.messages import counted, shown_time
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.search.preview import Preview
 from wdsearch.study.catalog import first_sentence
-from wdsearch.study.cron import ScheduleConfig, next_fire, shown_time
+from wdsearch.study.cron import ScheduleConfig, next_fire
 from wdsearch.study.scaffold import Scaffold
 from wdsearch.study.schema import Choice, Dimension, Source, StudyConfig
 
@@ -82,12 +83,6 @@ def _data(found: Preview) -> str:
     if found.outputs is not None:
         sizes.append(counted(found.outputs, "class" if found.task.name == "classification" else "target"))
     return f"{_name(found.config.data)}: {'; '.join(sizes)}; {counted(found.batches, 'batch')} an epoch"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and what it is of: 1 batch, 2 batches."""
-    plural = f"{noun}es" if noun in ("class", "batch") else f"{noun}s"
-    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def _name(source: Any) -> str:

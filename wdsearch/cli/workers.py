@@ -143,7 +143,7 @@ def schedule(
     place, now = Home(home), time.time()
     entries = scheduled(source) if once or coming or form else []
     if coming:
-        from wdsearch.study.cron import shown_time
+        from wdsearch.messages import shown_time
 
         for instant, family in sorted((entry.next(now), entry.family) for entry in entries):
             typer.echo(f"{shown_time(instant)} {family}")

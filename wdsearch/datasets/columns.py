@@ -14,7 +14,7 @@ import psutil
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 
 from wdsearch.errors import DataError
-from wdsearch.study.file import nearest
+from wdsearch.messages import nearest
 
 FEWEST_ROWS, FEWEST_OF_A_CLASS, MOST_CLASSES, MOST_CATEGORIES = 20, 5, 20, 50
 EMPTY, CONSTANT, NUMBERING, DATES = "it is empty", "it has one value", "it numbers the rows", "it holds dates"

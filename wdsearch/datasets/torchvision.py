@@ -68,7 +68,7 @@ class TorchvisionData(StreamDataModule):
 
     def _made(self) -> dict[str, Any]:
         """torchvision's data sets of the parts that it has."""
-        from wdsearch.study.file import nearest
+        from wdsearch.messages import nearest
 
         datasets = _torchvision()
         known = [name for name in datasets.__all__ if "root" in inspect.signature(getattr(datasets, name)).parameters]

@@ -16,10 +16,10 @@ from typing import Any
 from wdsearch.launch.engines import Order
 from wdsearch.launch.study_folder import Entry
 from wdsearch.launch.workers import LOGINS, TRACKING, EngineError, options_of
+from wdsearch.messages import nearest, shown_time, shown_value
 from wdsearch.storage.database import has_password
 from wdsearch.storage.home import HOME, STORAGE, Home
-from wdsearch.study.cron import DAYS, fields, next_fire, shown_time
-from wdsearch.study.file import nearest, shown
+from wdsearch.study.cron import DAYS, fields, next_fire
 
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12))
 
@@ -55,7 +55,7 @@ def emit(
 ) -> str:
     """The schedules in one of the `FORMS`; `options` go to that of Kubernetes. Raises EngineError."""
     if form not in FORMS:
-        raise EngineError(f"there is no form {shown(form)}{nearest(form, FORMS)}")
+        raise EngineError(f"there is no form {shown_value(form)}{nearest(form, FORMS)}")
     jobs = [_job(form, entry, home, storage, options) for entry in entries]
     return ("---\n" if form == "cronjob" else "\n").join(FORMS[form](job, now) for job in jobs)
 

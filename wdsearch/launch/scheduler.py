@@ -15,10 +15,11 @@ from sqlalchemy.exc import DBAPIError
 
 from wdsearch.launch.engines import LaunchError
 from wdsearch.launch.study_folder import Entry, Timetables
+from wdsearch.messages import shown_time
 from wdsearch.search.interruption import asked_to_end
 from wdsearch.storage.database import is_away
 from wdsearch.storage.schedule_claims import CLAIMED, FAILED, LAUNCHED, MISSED, OPEN, QUEUED, SKIPPED, Fire, Fires
-from wdsearch.study.cron import dated, shown_time
+from wdsearch.study.cron import dated
 from wdsearch.study.load import StudyConfig
 
 LEASE_S, BEAT_S = 60.0, 10.0

@@ -8,16 +8,16 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from wdsearch.analysis.trend import is_finished, sweeps_of
-from wdsearch.cli.overviews import counted
 from wdsearch.launch.engines import LaunchError
 from wdsearch.launch.workers import EngineError, engine_of, launch, launched
+from wdsearch.messages import counted, shown_time
 from wdsearch.search.run import begin
 from wdsearch.search.status import study_status
 from wdsearch.storage.home import Home, StudyNotFoundError
 from wdsearch.storage.launches import launches_of
 from wdsearch.storage.results import best_trial, load_result
 from wdsearch.storage.schedule_claims import Fire
-from wdsearch.study.cron import FAMILY, FIRED, WARM, shown_time
+from wdsearch.study.cron import FAMILY, FIRED, WARM
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import distributions
 

@@ -25,13 +25,13 @@ from wdsearch.launch.engines import (
     LaunchError,
     Order,
 )
+from wdsearch.messages import nearest, shown_value
 from wdsearch.storage.database import backend, shown_url
 from wdsearch.storage.home import HOME, STORAGE, Home
 from wdsearch.storage.launches import Launch, forget, launches_of, note_jobs, record
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import load_result
 from wdsearch.study.annotations import annotation_of
-from wdsearch.study.file import nearest, shown
 from wdsearch.study.load import StudyConfig, load_study
 
 TRACKING = "MLFLOW_TRACKING_URI"
@@ -209,7 +209,7 @@ def logs(study: str, home: Home, storage: str | None = None) -> dict[str, str]:
 def engine_of(name: str) -> Launcher[Any]:
     """An engine by its name; raises EngineError."""
     if name not in LAUNCHERS:
-        raise EngineError(f"there is no engine {shown(name)}{nearest(name, LAUNCHERS)}")
+        raise EngineError(f"there is no engine {shown_value(name)}{nearest(name, LAUNCHERS)}")
     return LAUNCHERS[name]
 
 
@@ -225,9 +225,9 @@ def options_of(name: str, given: Mapping[str, Any]) -> LauncherOptions:
             if item["type"] == "missing":
                 faults.append(f"{name} needs the option {key}: -o {key}=...")
             elif item["type"] == "extra_forbidden":
-                faults.append(f"{name} has no option {shown(key)}{nearest(key, kind.model_fields)}")
+                faults.append(f"{name} has no option {shown_value(key)}{nearest(key, kind.model_fields)}")
             else:
-                faults.append(f"{key} is {shown(item['input'])}: {item['msg']}")
+                faults.append(f"{key} is {shown_value(item['input'])}: {item['msg']}")
         raise EngineError("\n".join(faults)) from None
 
 

@@ -122,11 +122,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def shown(count: int) -> str:
-    """Bytes as a person reads them."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from wdsearch.messages import shown_number
+
 COMPLETE, PRUNED, BASELINE, BEST, CHOSEN, OTHER = "#1f5fa8", "#b9c4d0", "#c1440e", "#d98200", "#1b7f4d", "#7a5195"
 COLORS = (COMPLETE, BASELINE, CHOSEN, OTHER, BEST, "#4c8fa8")
 """For series that have no colour of their own, in this order."""
@@ -122,12 +124,7 @@ class Scale:
         """A value as it is shown to whom points at it."""
         if self.axis.names:
             return self.axis.names[round(value)] if 0 <= round(value) < len(self.axis.names) else ""
-        return self.axis.off_label if self.axis.off is not None and value == self.axis.off else shown(value)
-
-
-def shown(value: float) -> str:
-    """A number as a person reads it."""
-    return "∞" if value == math.inf else f"{value:.4g}"
+        return self.axis.off_label if self.axis.off is not None and value == self.axis.off else shown_number(value)
 
 
 def scale(axis: Axis, values: Iterable[float], tight: bool = True) -> Scale:

@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 
 from wdsearch.analysis.outcomes import Explanation, Outcome
 from wdsearch.groups import split_key
-from wdsearch.report.figures import BARS, COMPLETE, Axis, Figure, Heat, Panel, Series, shown
+from wdsearch.messages import shown_number
+from wdsearch.report.figures import BARS, COMPLETE, Axis, Figure, Heat, Panel, Series
 from wdsearch.report.study_charts import loss_of, strength_axis, strength_text
 from wdsearch.report.texts import Texts
 from wdsearch.storage.results import StudyResult, main_key, searched_keys
@@ -76,7 +77,7 @@ def interaction_chart(result: StudyResult, explanation: Explanation | None, word
         return None
     x, y = (tuple(trial.result.strengths[one] for trial in complete) for one in (key, other))
     values = tuple(trial.result.metrics[loss] for trial in complete)
-    labels = tuple(f"{words('label.trial', number=t.number, epochs=t.result.epochs)}<br>{loss} {shown(v)}"
+    labels = tuple(f"{words('label.trial', number=t.number, epochs=t.result.epochs)}<br>{loss} {shown_number(v)}"
                    for t, v in zip(complete, values, strict=True))  # fmt: skip
     series = Series("", x, y, labels=labels, shade=_without_extremes(values))
     panel = Panel(strength_axis(other, y, words), (series,))

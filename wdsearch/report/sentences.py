@@ -7,8 +7,8 @@ from typing import Any
 from wdsearch.analysis.advice import Flag
 from wdsearch.analysis.outcomes import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation
 from wdsearch.cli.terminal import settings_of
+from wdsearch.messages import shown_number
 from wdsearch.regularizers import neutral, regularizer_of
-from wdsearch.report.figures import shown
 from wdsearch.report.study_charts import chosen_strength, strength_text
 from wdsearch.report.texts import Texts
 from wdsearch.storage.results import StudyResult, explained_trial, main_key
@@ -24,8 +24,15 @@ def answer(result: StudyResult, explanation: Explanation | None, words: Texts) -
         return [words("answer.none", study=result.study)]
     goal, found = result.goals[0], result.best.result
     count = sum(result.counts[name] for name in ("complete", "pruned", "diverged"))
-    first = words("answer.best", count=count, number=result.best.number, settings=_settings(result, words),
-                  goal=words.metric(goal), value=shown(result.best.values[0]), gap=_gap_of(found, goal, words))  # fmt: skip
+    first = words(
+        "answer.best",
+        count=count,
+        number=result.best.number,
+        settings=_settings(result, words),
+        goal=words.metric(goal),
+        value=shown_number(result.best.values[0]),
+        gap=_gap_of(found, goal, words),
+    )
     sentences = [first, _against_baseline(result, goal, words), _trust(result, explanation, words)]
     if len(result.pareto) > 1:
         sentences.append(words("answer.pareto", numbers=words("list.join").join(map(str, result.pareto))))
@@ -44,7 +51,7 @@ def _settings(result: StudyResult, words: Texts) -> str:
 def _setting(key: str, value: Any, words: Texts) -> str:
     if regularizer_of(key) and value == neutral(key):
         return words("answer.setting_off", key=key)
-    return words("answer.setting", key=key, value=shown(value) if isinstance(value, float) else value)
+    return words("answer.setting", key=key, value=shown_number(value) if isinstance(value, float) else value)
 
 
 def settings_shown(result: StudyResult, found: Result) -> dict[str, Any]:
@@ -58,7 +65,7 @@ def settings_shown(result: StudyResult, found: Result) -> dict[str, Any]:
 
 def _gap_of(found: Result, goal: str, words: Texts) -> str:
     shows = "gap" in found.metrics and goal != "gap"
-    return words("answer.gap", gap=shown(found.metrics["gap"])) if shows else ""
+    return words("answer.gap", gap=shown_number(found.metrics["gap"])) if shows else ""
 
 
 def _against_baseline(result: StudyResult, goal: str, words: Texts) -> str:
@@ -66,9 +73,9 @@ def _against_baseline(result: StudyResult, goal: str, words: Texts) -> str:
         return words("answer.no_baseline")
     if goal not in result.baseline.metrics:
         return words("answer.baseline_same", goal=words.metric(goal))
-    value = shown(result.baseline.metrics[goal])
+    value = shown_number(result.baseline.metrics[goal])
     settings, gap = settings_shown(result, result.baseline), _gap_of(result.baseline, goal, words)
-    rate = words("answer.rate", lr=shown(settings["lr"])) if "lr" in settings else ""
+    rate = words("answer.rate", lr=shown_number(settings["lr"])) if "lr" in settings else ""
     return words("answer.baseline", rate=rate, goal=words.metric(goal), value=value, gap=gap)
 
 
@@ -122,13 +129,13 @@ def _shown_setting(key: str, value: Any, words: Texts) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return strength_text(key, value, words) if regularizer_of(key) else shown(value)
+        return strength_text(key, value, words) if regularizer_of(key) else shown_number(value)
     return str(value)
 
 
 def value_text(value: float) -> str:
     """A number; `–` for none."""
-    return shown(value) if math.isfinite(value) else "–"
+    return shown_number(value) if math.isfinite(value) else "–"
 
 
 def signed(value: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from wdsearch.analysis.one_standard_error import OneStandardError, one_standard_error
 from wdsearch.analysis.outcomes import ARM, Explanation, Outcome
 from wdsearch.groups import split_key
+from wdsearch.messages import shown_number
 from wdsearch.regularizers import neutral
 from wdsearch.report.figures import (
     BASELINE,
@@ -23,7 +24,6 @@ from wdsearch.report.figures import (
     Line,
     Panel,
     Series,
-    shown,
 )
 from wdsearch.report.texts import Texts
 from wdsearch.storage.results import DECAYS, StudyResult, TrialRecord, main_key
@@ -105,7 +105,7 @@ def value_axis(title: str, words: Texts, log: bool = False) -> Axis:
 
 def strength_text(key: str, value: float, words: Texts) -> str:
     """A strength's value, or that it is off."""
-    return words("axis.off") if value == neutral(key) else shown(value)
+    return words("axis.off") if value == neutral(key) else shown_number(value)
 
 
 def _is_wide(values: Iterable[float]) -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from wdsearch.analysis.strength_range import NEIGHBOURS, SEEDS, Range
 from wdsearch.analysis.trend import Sweep, Trend
-from wdsearch.report.figures import BASELINE, BEST, CHOSEN, COMPLETE, LINE, Axis, Figure, Panel, Series, shown
+from wdsearch.messages import shown_number
+from wdsearch.report.figures import BASELINE, BEST, CHOSEN, COMPLETE, LINE, Axis, Figure, Panel, Series
 from wdsearch.report.study_charts import strength_axis, strength_text, value_axis
 from wdsearch.report.texts import Texts
 
@@ -77,6 +78,6 @@ def verdict_sentences(found: Trend, words: Texts) -> list[str]:
     sentences = [words(f"trend.{found.verdict}", key=found.key, **texts)]
     if found.compared[0].data != found.compared[1].data:
         sentences.append(words("trend.data"))
-    noises = {sweep.range.source: shown(sweep.range.noise) for sweep in found.compared if sweep.range}
+    noises = {sweep.range.source: shown_number(sweep.range.noise) for sweep in found.compared if sweep.range}
     known = [source for source in (SEEDS, NEIGHBOURS) if source in noises]
     return sentences + [words(f"trend.noise.{source}", noise=noises[source]) for source in known]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wdsearch.errors import StoppedError
-from wdsearch.population.memory import shown
+from wdsearch.messages import shown_bytes
 from wdsearch.report.plots import plot_gap
 from wdsearch.search.best_model import has_best_weights, keep_weights
 from wdsearch.search.replicate import Watch, configuration_of, trained_again
@@ -40,7 +40,7 @@ def conclude(
         with _noted("the best model", note):
             _model(result, factory, tracker, note, watch)
     number = str(result.best.number) if result.best else "none"
-    memory = {f"memory.{name}": shown(count) for name, count in result.memory.items()}
+    memory = {f"memory.{name}": shown_bytes(count) for name, count in result.memory.items()}
     tags = {"best.trial": number, "training": result.training, "mlflow.note.content": study_description(result)}
     tracker.end_study(metrics, tags | memory, step)
 

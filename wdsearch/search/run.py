@@ -15,7 +15,8 @@ import torch
 
 from wdsearch.cli.terminal import SearchProgress
 from wdsearch.datasets.examine import AUGMENTED, examine
-from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory, shown
+from wdsearch.messages import shown_bytes
+from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory
 from wdsearch.population.population import Population
 from wdsearch.population.user_module import Soloists
 from wdsearch.search.conclude import conclude
@@ -305,7 +306,7 @@ def _places(loop: SearchLoop) -> int:
     free, need = available(loop.device), found.total(trials, wanted)
     places = found.places(trials, wanted, free)
     if places < wanted:
-        text = f"{trials} trials in training, {wanted} in a call, need about {shown(need)}; {shown(free)} are free"
+        text = f"{trials} trials in training, {wanted} in a call, need about {shown_bytes(need)}; {shown_bytes(free)} are free"
         loop.progress.note(f"{text}: {places} in a call instead")
         loop.study.set_user_attr(TRAINING, factory.training(places))
     loop.memory = Memory(found.total(trials, places), loop.device)

@@ -9,8 +9,8 @@ import lightning as L
 
 from wdsearch.datasets import DATASETS
 from wdsearch.errors import DataError
+from wdsearch.messages import shown_value
 from wdsearch.study.check import check
-from wdsearch.study.file import shown
 from wdsearch.study.import_path import import_path
 from wdsearch.study.schema import Source, StudyConfig, TrainerConfig
 from wdsearch.study.sources import builder_of, from_study, is_solo, parameters_of
@@ -59,7 +59,7 @@ def built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[s
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise BuildError(f"{key}: {name}({given}) cannot be built: {text_of(error)}") from error
     if not isinstance(made, wanted):
-        raise BuildError(f"{key}: {name} gives {shown(made)}; it must be a {wanted.__module__}.{wanted.__name__}")
+        raise BuildError(f"{key}: {name} gives {shown_value(made)}; it must be a {wanted.__module__}.{wanted.__name__}")
     return made
 
 

@@ -8,11 +8,12 @@ import lightning as L
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
+from wdsearch.messages import nearest, shown_path, shown_value
 from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler, options_of
 from wdsearch.study.annotations import allowed, fits
 from wdsearch.study.check_space import check_space
 from wdsearch.study.cron import LONGEST_FAMILY
-from wdsearch.study.file import Location, as_written, nearest, shown
+from wdsearch.study.file import Location
 from wdsearch.study.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig, StudyConfig, TrainerConfig
 from wdsearch.study.sources import Faults, attribute_of_data, check_data, check_model, is_solo
 from wdsearch.tasks import LOSSES, METRICS
@@ -76,7 +77,7 @@ def _objective(objective: ObjectiveConfig, metric: str | None, task: str | None)
     known = ["val_loss", "train_loss", "gap", *(f"{side}_{m}" for side in ("val", "train", "gap") for m in metrics)]
     for place, name in _named(objective):
         if name not in known:
-            yield place, f"{as_written(place[:2])} names {shown(name)}{nearest(name, known)}"
+            yield place, f"{shown_path(place[:2])} names {shown_value(name)}{nearest(name, known)}"
     if {"minimize", "maximize"} & objective.model_fields_set and not [*objective.minimize, *objective.maximize]:
         yield ("objective",), "objective has no goal; name one, as in minimize: val_loss"
     if len(set(objective.goals)) < len(objective.goals):
@@ -84,9 +85,9 @@ def _objective(objective: ObjectiveConfig, metric: str | None, task: str | None)
     for name, limit in objective.constraints.items():
         place = ("objective", "constraints", name)
         if limit.max is None and limit.min is None:
-            yield place, f"{as_written(place)} needs max or min, as in {{max: 0.1}}"
+            yield place, f"{shown_path(place)} needs max or min, as in {{max: 0.1}}"
         elif limit.max is not None and limit.min is not None and limit.max < limit.min:
-            yield place, f"{as_written(place)} allows at most {limit.max:g} and at least {limit.min:g}: nothing at all"
+            yield place, f"{shown_path(place)} allows at most {limit.max:g} and at least {limit.min:g}: nothing at all"
 
 
 def _trainer(trainer: TrainerConfig, solo: bool) -> Faults:
@@ -122,11 +123,14 @@ def _search(search: SearchConfig, objective: ObjectiveConfig | None) -> Faults:
     if isinstance(sampler, Choice):
         yield from _chosen("sampler", sampler, SAMPLERS)
     elif sampler is not None and not isinstance(sampler, BaseSampler):
-        yield ("search", "sampler"), f"search.sampler is {shown(sampler)}; allowed is a name or a sampler of Optuna's"
+        yield (
+            ("search", "sampler"),
+            f"search.sampler is {shown_value(sampler)}; allowed is a name or a sampler of Optuna's",
+        )
     if isinstance(pruner, Choice):
         yield from _chosen("pruner", pruner, PRUNERS)
     elif pruner is not None and not isinstance(pruner, BasePruner):
-        yield ("search", "pruner"), f"search.pruner is {shown(pruner)}; allowed is a name or a pruner of Optuna's"
+        yield ("search", "pruner"), f"search.pruner is {shown_value(pruner)}; allowed is a name or a pruner of Optuna's"
     none = pruner is None or (isinstance(pruner, Choice) and pruner.name == "none")
     if objective and len(objective.goals) > 1 and not none:
         yield ("search", "pruner"), "search.pruner: with several goals nothing can be pruned; leave it out or say none"
@@ -134,7 +138,7 @@ def _search(search: SearchConfig, objective: ObjectiveConfig | None) -> Faults:
 
 def _chosen(key: str, choice: Choice, table: Mapping[str, Any]) -> Faults:
     if choice.name not in table:
-        yield ("search", key, "name"), f"search.{key} is {shown(choice.name)}{nearest(choice.name, table)}"
+        yield ("search", key, "name"), f"search.{key} is {shown_value(choice.name)}{nearest(choice.name, table)}"
         return
     faults = [*_options(key, choice, options_of(table[choice.name]))]
     yield from faults
@@ -156,4 +160,4 @@ def _options(key: str, choice: Choice, known: Mapping[str, Any]) -> Faults:
         elif name not in known:
             yield place, f"{given} is not an option of {choice.name}{nearest(name, known)}"
         elif not fits(value, known[name]):
-            yield place, f"{given} is {shown(value)}; allowed is {allowed(known[name])}"
+            yield place, f"{given} is {shown_value(value)}; allowed is {allowed(known[name])}"

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from wdsearch.messages import nearest, shown_path, shown_value
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.study.file import Location, as_written, nearest, shown
+from wdsearch.study.file import Location
 from wdsearch.study.schema import Dimension, Entry, Group, Source
 from wdsearch.study.sources import Faults, arguments_of, builder_of, is_solo, misfit, refused
 from wdsearch.study.space import encoded, is_integer
@@ -45,7 +46,7 @@ FORMS: tuple[set[str], ...] = ({"value"}, {"low", "high"}, {"choices"}, {"timesc
 
 def _form(path: Location, dimension: Dimension) -> Faults:
     """Whether a dimension is one of: a fixed value, low and high, choices, timescale, groups."""
-    where, given = as_written(path), _given(dimension)
+    where, given = shown_path(path), _given(dimension)
     if len([form for form in FORMS if form & given]) != 1:
         regularizer, within = REGULARIZERS.get(str(path[1])), len(path) > 2
         also = ["timescale"] if path[1] == "weight_decay" else []
@@ -72,7 +73,7 @@ def _given(dimension: Dimension) -> set[str]:
 
 
 def _range(path: Location, dimension: Dimension) -> Faults:
-    where, low, high = as_written(path), dimension.low, dimension.high
+    where, low, high = shown_path(path), dimension.low, dimension.high
     if low is None or high is None:
         yield path, f"{where} has only one of low and high; give both"
         return
@@ -92,7 +93,7 @@ def _range(path: Location, dimension: Dimension) -> Faults:
 
 
 def _step(path: Location, low: float, high: float, dimension: Dimension) -> Faults:
-    given = f"{as_written(path)}.step is {dimension.step:g}"
+    given = f"{shown_path(path)}.step is {dimension.step:g}"
     with localcontext(prec=1000):  # exact for all that a float can hold
         step, start, end = (Decimal(str(number)) for number in (dimension.step, low, high))
         steps = (end - start) // step
@@ -120,14 +121,14 @@ def _repeated(path: Location, dimension: Dimension) -> Faults:
     choices = [encoded(choice) for choice in dimension.choices or ()]
     for index, choice in enumerate(choices):
         if choice in choices[:index]:
-            yield (*path, "choices"), f"{as_written(path)}.choices holds {shown(choice)} twice"
+            yield (*path, "choices"), f"{shown_path(path)}.choices holds {shown_value(choice)} twice"
 
 
 # -- what each kind of key means -----------------------------------------------------------------------------------
 
 
 def _groups(path: Location, groups: Sequence[Group], solo: bool, task: str | None) -> Faults:
-    where, regularizer = as_written(path), REGULARIZERS.get(str(path[1]))
+    where, regularizer = shown_path(path), REGULARIZERS.get(str(path[1]))
     if solo:
         yield (*path, "groups"), f"{where}.groups: an own LightningModule decides itself what a strength acts on"
         return
@@ -140,11 +141,11 @@ def _groups(path: Location, groups: Sequence[Group], solo: bool, task: str | Non
         yield from _form(place, group)
         yield from _strength(place, regularizer, group, task)
         if group.label in [other.label for other in groups[:index]]:
-            yield place, f"{as_written(place)} is called {group.label}, as one before it; give it another name: ..."
+            yield place, f"{shown_path(place)} is called {group.label}, as one before it; give it another name: ..."
 
 
 def _strength(path: Location, regularizer: Regularizer, dimension: Dimension, task: str | None) -> Faults:
-    where = as_written(path)
+    where = shown_path(path)
     if task is not None and task not in regularizer.tasks:
         yield path, f"{where} works for {' and '.join(regularizer.tasks)}; this study's task is {task}"
     if dimension.timescale is not None and regularizer.key != "weight_decay":
@@ -158,7 +159,7 @@ def _strength(path: Location, regularizer: Regularizer, dimension: Dimension, ta
 def _outside(path: Location, regularizer: Regularizer, dimension: Dimension) -> Faults:
     name = {"dropout": "a dropout rate"}.get(regularizer.key, regularizer.key)
     for place, value in _values(path, dimension):
-        number, given = _number(value), f"{as_written(place)} is {shown(value)}"
+        number, given = _number(value), f"{shown_path(place)} is {shown_value(value)}"
         if number not in regularizer.domain:
             yield place, f"{given}; {name} lies in {regularizer.domain}"
         elif regularizer.integer and number != math.inf and number % 1:
@@ -177,7 +178,7 @@ def _number(value: Any) -> float:
 
 def _rate(path: Location, dimension: Dimension) -> Faults:
     faults = [
-        (place, f"{as_written(place)} is {shown(value)}; a learning rate lies in (0, ∞)")
+        (place, f"{shown_path(place)} is {shown_value(value)}; a learning rate lies in (0, ∞)")
         for place, value in _values(path, dimension)
         if not 0 < _number(value) < math.inf
     ]
@@ -188,13 +189,16 @@ def _rate(path: Location, dimension: Dimension) -> Faults:
 def _only_of_regularizers(path: Location, dimension: Dimension) -> Faults:
     for word in ("off", "timescale"):
         if getattr(dimension, word):
-            yield (*path, word), f"{as_written(path)}.{word}: only a regularizer has it; give low and high or choices"
+            yield (*path, word), f"{shown_path(path)}.{word}: only a regularizer has it; give low and high or choices"
 
 
 def _argument(path: Location, dimension: Dimension, model: Any) -> Faults:
     yield from _only_of_regularizers(path, dimension)
     faults = [
-        (place, f"{as_written(place)} is {shown(value)}; allowed are finite numbers, text, true, false, lists of them")
+        (
+            place,
+            f"{shown_path(place)} is {shown_value(value)}; allowed are finite numbers, text, true, false, lists of them",
+        )
         for place, value in _values(path, dimension)
         if not _can_be_stored(value)
     ]
@@ -208,7 +212,7 @@ def _own_argument(path: Location, dimension: Dimension, model: Any, task: str | 
     key = str(path[1])
     if dimension.timescale is not None:
         text = "a timescale needs to know the steps and the schedule, which an own LightningModule keeps to itself"
-        yield (*path, "timescale"), f"{as_written(path)}.timescale: {text}; give low and high"
+        yield (*path, "timescale"), f"{shown_path(path)}.timescale: {text}; give low and high"
     elif key in REGULARIZERS:
         yield from _strength(path, REGULARIZERS[key], dimension, task)
         yield from _unfit(path, dimension, model)
@@ -229,7 +233,7 @@ def _can_be_stored(value: Any) -> bool:
 
 def _unfit(path: Location, dimension: Dimension, model: Any) -> Faults:
     """Whether the network's builder has this argument; ours also whether it takes the values."""
-    name, where = str(path[1]).removeprefix("model."), as_written(path)
+    name, where = str(path[1]).removeprefix("model."), shown_path(path)
     if isinstance(model, nn.Module):
         yield path, f"{where}: the model is an object already built; give its class_path, or a function that builds it"
     builder = builder_of(model)
@@ -241,7 +245,7 @@ def _unfit(path: Location, dimension: Dimension, model: Any) -> Faults:
         yield path, f"{where}: {name or repr(name)} is not an argument of {called}{nearest(name, known)}"
         return
     for place, value in _values(path, dimension) if refused(model, {}) is None else ():
-        given = f"{as_written(place)} is {shown(value)}"
+        given = f"{shown_path(place)} is {shown_value(value)}"
         if wanted := misfit(builder, name, value) if _is_ours(model) else None:
             yield place, f"{given}; allowed is {wanted}"
         elif refusal := refused(model, {name: value}):

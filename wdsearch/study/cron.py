@@ -151,11 +151,6 @@ def _tzinfo(zone: str) -> Any:
     return UTC if zone == "UTC" else ZoneInfo(zone)
 
 
-def shown_time(instant: float) -> str:
-    """An instant as a person and a program read it: 2026-11-26T02:00:00Z."""
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def dated(family: str, instant: float) -> str:
     """The name of a family's sweep: FAMILY.20261126T0200Z."""
     return f"{family}.{datetime.fromtimestamp(instant, UTC):%Y%m%dT%H%MZ}"

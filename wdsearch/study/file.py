@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from wdsearch.messages import printable, shown_path, shown_value
+
 Location = tuple[str | int, ...]
 MOST_VALUES, DEEPEST, LARGEST_BYTES, LONGEST_NUMBER = 5_000, 20, 200_000, 1_000
-MOST_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,9 @@ class StudySource:
         for depth, key in enumerate(keys[:-1]):
             below = level.setdefault(key, {})
             if not isinstance(below, dict):
-                given = f"{'.'.join(keys[: depth + 1])} is {shown(below)}, which holds no keys; set all of it at once"
+                given = (
+                    f"{'.'.join(keys[: depth + 1])} is {shown_value(below)}, which holds no keys; set all of it at once"
+                )
                 raise StudyFileError([Fault(where, None, given)])
             level = below
         return level
@@ -194,11 +197,13 @@ class _Reader:
         try:
             value = self.loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):  # what PyYAML raises at `!!bool maybe`, `!!int ""`
-            return self._fault(node, f"{shown(node.value)} is no {kind}")
+            return self._fault(node, f"{shown_value(node.value)} is no {kind}")
         if value is not None and not isinstance(value, bool | int | float | str):
-            return self._fault(node, f"{shown(node.value)} is a {kind}; allowed are text, numbers, true and false")
+            return self._fault(
+                node, f"{shown_value(node.value)} is a {kind}; allowed are text, numbers, true and false"
+            )
         if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-            return self._fault(node, f"{shown(value)} holds half a character")
+            return self._fault(node, f"{shown_value(value)} holds half a character")
         return value
 
     def _list(self, node: yaml.Node, path: Location) -> list[Any]:
@@ -223,7 +228,7 @@ class _Reader:
                 self._fault(key, "a key is a word, not a list or a mapping")
             elif key.value in own:
                 first = own[key.value][0].start_mark.line + 1
-                self._fault(key, f"{as_written((*path, key.value))} is given twice, first in line {first}")
+                self._fault(key, f"{shown_path((*path, key.value))} is given twice, first in line {first}")
             else:
                 own[key.value] = key, value
         for key, value in list(own.values()):
@@ -256,39 +261,6 @@ def assignments(texts: Sequence[str], flag: str) -> dict[str, Any]:
             raise StudyFileError([Fault(f"{flag} {text}", None, "this is not NAME=VALUE, as in partition=gpu")])
         found[name.strip()] = _parsed(value, f"{flag} {text}")[0]
     return found
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X? Known: ...`, for a word that is not known."""
-    words = sorted(known)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    more = f" and {len(words) - MOST_SHOWN} more" if len(words) > MOST_SHOWN else ""
-    return (f"; did you mean {close[0]}? " if close else "; ") + f"known: {', '.join(words[:MOST_SHOWN])}{more}"
-
-
-def as_written(path: Sequence[str | int]) -> str:
-    """A location as a person writes it: `space.dropout.high`, `objective.minimize[0]`."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{_short(key)}" for key in path).lstrip(".")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def shown(value: Any) -> str:
-    """A given value, shortened and on one line."""
-    if value is None or isinstance(value, bool):
-        return {None: "empty", True: "true", False: "false"}[value]
-    try:
-        text = repr(value)
-    except Exception:  # an own object's may fail, and so does that of a number of too many digits
-        text = f"<{type(value).__name__}>"
-    return _short(text)
-
-
-def printable(text: str) -> str:
-    """Text on one line that cannot steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _read(path: Path) -> str:

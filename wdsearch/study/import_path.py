@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wdsearch.study.file import nearest, shown
+from wdsearch.messages import nearest, shown_value
 
 _folders: set[str] = set()
 """Folders of studies whose modules were loaded."""
@@ -28,7 +28,7 @@ def why_not(path: str, folder: Path | None = None) -> str:
         if not hasattr(loaded, name):
             own = [key for key, value in vars(loaded).items() if callable(value) and not key.startswith("_")]
             return f"the module {module} has no {name}{nearest(name, own)}"
-        return f"it is no class but {shown(getattr(loaded, name))}"
+        return f"it is no class but {shown_value(getattr(loaded, name))}"
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             beside = f"beside the study file ({folder}) and " if folder else ""

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from wdsearch.study.file import Fault, Location, StudyFileError, StudySource, as_written, nearest, shown
+from wdsearch.messages import nearest, shown_path, shown_value
+from wdsearch.study.file import Fault, Location, StudyFileError, StudySource
 from wdsearch.study.schema import SECTIONS, Entry, Group, Limit, Source, StudyConfig
 
 __all__ = ["StudyConfig", "StudyFileError", "load_study"]
@@ -66,7 +67,7 @@ def _content(value: Any) -> Any:
 def _validated(given: StudySource) -> tuple[dict[str, Any], list[Fault]]:
     """Each section by itself, so that a fault in one hides none in another."""
     faults = [
-        given.fault((key,), f"{as_written((key,))} is not a known key{nearest(key, StudyConfig.model_fields)}")
+        given.fault((key,), f"{shown_path((key,))} is not a known key{nearest(key, StudyConfig.model_fields)}")
         for key in given.content
         if key not in StudyConfig.model_fields
     ]
@@ -148,7 +149,7 @@ def _faults(given: StudySource, name: str, error: ValidationError) -> list[Fault
         if item["type"] in ("extra_forbidden", "missing"):
             faults.append(given.fault(location, _unknown_or_missing(location, item["type"])))
         else:
-            problem = f"{as_written(location)} is {shown(item['input'])}"
+            problem = f"{shown_path(location)} is {shown_value(item['input'])}"
             wrong.setdefault((location, problem), []).append(_allowed(location, item))
     for (location, problem), allowed in wrong.items():
         verb = "are" if allowed[0].startswith("letters") else "is"
@@ -157,11 +158,11 @@ def _faults(given: StudySource, name: str, error: ValidationError) -> list[Fault
 
 
 def _unknown_or_missing(location: Location, kind: str) -> str:
-    path, last = as_written(location), location[-1]
+    path, last = shown_path(location), location[-1]
     if kind == "extra_forbidden":
         return f"{path} is not a known key{nearest(str(last), _known_beside(location))}"
     if isinstance(last, int):  # all our tuples are pairs
-        return f"{path} is missing; {as_written(location[:-1])} takes two values"
+        return f"{path} is missing; {shown_path(location[:-1])} takes two values"
     return f"{path} is missing; add `{last}: ...`"
 
 

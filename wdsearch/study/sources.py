@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from wdsearch.datasets import DATASETS
+from wdsearch.messages import nearest, shown_value
 from wdsearch.models import MODELS
 from wdsearch.study.annotations import allowed, annotation_of, fits
-from wdsearch.study.file import Location, nearest, shown
+from wdsearch.study.file import Location
 from wdsearch.study.import_path import import_path, why_not
 from wdsearch.study.schema import DataConfig, Source
 from wdsearch.tasks import LOSSES, METRICS
@@ -154,7 +155,7 @@ def check_data(data: Any) -> Faults:
                 f"data.split_seed: {data.class_path} takes no argument split_seed; leave it out",
             )
     elif not isinstance(data, L.LightningDataModule):
-        yield ("data",), f"data is {shown(data)}; allowed is a name, a class_path or a LightningDataModule object"
+        yield ("data",), f"data is {shown_value(data)}; allowed is a name, a class_path or a LightningDataModule object"
     tables: dict[str, Iterable[str]] = {"task": LOSSES, "metric": METRICS}
     for name, known in tables.items():
         own = attribute_of_data(data, name)
@@ -171,14 +172,17 @@ def check_model(model: Any) -> Faults:
         if refusal:
             yield ("model", "init_args"), f"model.init_args: {model.name} refuses them: {refusal}"
     elif not callable(model):
-        yield ("model",), f"model is {shown(model)}; allowed is a name, a class_path, an nn.Module or what builds one"
+        yield (
+            ("model",),
+            f"model is {shown_value(model)}; allowed is a name, a class_path, an nn.Module or what builds one",
+        )
 
 
 def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
     if (source.name is None) == (source.class_path is None):
         yield (key,), f"{key} takes either `name` (known: {', '.join(sorted(table))}) or `class_path` with `init_args`"
     elif source.name is not None and source.name not in table:
-        yield (key, "name"), f"{key}.name is {shown(source.name)}{nearest(source.name, table)}"
+        yield (key, "name"), f"{key}.name is {shown_value(source.name)}{nearest(source.name, table)}"
     elif (made := _made(source, table)) is None:
         reason = why_not(str(source.class_path), source.folder)
         yield (key, "class_path"), f"{key}.class_path is {source.class_path}; {reason}"
@@ -189,4 +193,4 @@ def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
             yield (key, "init_args", name), text
         for name, value in source.init_args.items() if source.name else ():
             if wanted := misfit(made, name, value):
-                yield (key, "init_args", name), f"{key}.init_args.{name} is {shown(value)}; allowed is {wanted}"
+                yield (key, "init_args", name), f"{key}.init_args.{name} is {shown_value(value)}; allowed is {wanted}"

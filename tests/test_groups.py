@@ -16,10 +16,11 @@ from torch import nn
 
 import wdsearch
 from wdsearch.datasets import DATASETS
+from wdsearch.errors import BuildError
 from wdsearch.groups import assigned, group_name
 from wdsearch.models import MODELS
 from wdsearch.search.preview import preview
-from wdsearch.study.build import BuildError, build_recipe
+from wdsearch.study.build import build_recipe
 from wdsearch.study.load import StudyFileError, load_study
 from wdsearch.study.space import baseline, configuration, distributions
 from wdsearch.trial.module import RegularizedModule

@@ -1,132 +1,123 @@
-"""Imports only point up the list of layers; two files import mlflow, one reads YAML."""
+"""The law of the tree: imports only point up the list of layers, and what is dangerous or heavy has one home."""
 
 import ast
-from collections.abc import Sequence
+import re
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "types errors tracking.cpu_share noise storage.provenance study.annotations cli.completion trial.batches population.module_attributes groups study.fields report.figures report.texts analysis.one_standard_error",
-    "study.cron",
-    "report.to_html report.to_image",
-    "study.file",
-    "datasets.columns",
-    "tasks trial.dropout trial.loaders datasets.examine",
-    "regularizers",
-    "trial.recipe models datasets",
-    "study.schema study.import_path",
-    "strategies.pruners",
-    "storage.optuna_tables",
-    "strategies.samplers study.sources",
-    "study.catalog",
-    "study.json_schema",
-    "study.scaffold",
-    "study.space",
-    "study.check_space",
-    "study.check",
-    "study.load",
-    "trial.module",
-    "optimizers.stacked population.memory population.step_statistics trial.result",
-    "trial.diagnostics",
-    "population.cohort",
-    "population.fused population.looped population.checkpoint",
-    "population.population population.fusibility",
-    "study.build",
-    "trial.parameters",
-    "study.factory",
-    "search.preview analysis.outcomes search.replicate",
-    "analysis.bootstrap analysis.design analysis.strength_range",
-    "analysis.evidence",
-    "analysis.verdicts",
-    "analysis.claims",
-    "population.user_module",
-    "storage.slots",
-    "storage.leases storage.launches storage.schedule_claims tracking.spool",
-    "tracking.mlflow_view",
-    "storage.database",
-    "storage.home storage.patience",
-    "storage.check",
-    "storage.results",
-    "search.status analysis.advice report.study_charts analysis.trend",
-    "report.importance_charts report.claim_charts report.sweep_charts search.best_model",
-    "search.export",
-    "tracking.tracker report.plots",
-    "tracking.mlflow_store",
-    "cli.terminal tracking.mlflow_server",
-    "cli.overviews tracking.description report.sentences",
-    "report.page",
-    "report.optuna_page report.write",
-    "search.conclude",
-    "tracking.mlflow_client",
-    "tracking.delivery",
-    "search.worker",
-    "search.loop",
-    "search.interruption",
-    "storage.restore",
-    "search.run",
-    "search.work search.explain",
-    "launch.engines",
-    "launch.workers",
-    "cli.status",
-    "launch.sweeps launch.study_folder",
-    "launch.scheduler",
-    "launch.emit",
-    "cli.explanation",
-    "cli.begin cli.workers",
-    "cli.app",
+    "messages errors types noise files groups",
+    "tasks",
+    "regularizers optimizers models strategies",
+    "trial",
+    "population datasets",
+    "study",
+    "storage",
+    "analysis",
+    "report",
+    "tracking",
+    "search",
+    "launch",
+    "cli",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
-FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if "import" in path.read_text()]
+FILES = sorted(PACKAGE.rglob("*.py"))
+TABLES = {"regularizers", "optimizers", "models", "datasets", "launch/engines"}
+"""Packages whose `__init__.py` is a table of their entries, and so imports them."""
+HOMES = {
+    "mlflow": {"tracking/mlflow_client.py", "tracking/mlflow_store.py"},
+    "yaml": {"study/file.py"},
+    "rich": {"cli/", "search/progress.py", "datasets/_progress.py", "search/conclude.py", "search/loop.py"},
+    "plotly": {"report/to_html.py"},
+    "optuna.storages._": {"storage/optuna_tables.py"},
+}
 
 
 def imports(path: Path) -> set[str]:
     """Full names of the modules that a file imports, wherever in it."""
-    found = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            folder = PACKAGE.parent / node.module.replace(".", "/")
-            modules = [alias.name for alias in node.names if (folder / f"{alias.name}.py").exists()]
-            found |= {f"{node.module}.{module}" for module in modules} or {node.module}
-    return found
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def own_modules(path: Path) -> set[Path]:
+    """Files of the package that a file imports; of `from folder import module` the module alone."""
+    names = {name for name in imports(path) if name.startswith("wdsearch.")}
+    modules = {name: PACKAGE.parent / f"{name.replace('.', '/')}.py" for name in names}
+    packages = {name: PACKAGE.parent / name.replace(".", "/") / "__init__.py" for name in names}
+    files = {file for file in modules.values() if file.exists()}
+    tables = {name for name, file in packages.items() if file.exists() and inside(file.parent) in TABLES}
+    return files | {
+        packages[name]
+        for name in tables
+        if not any(module.startswith(f"{name}.") and modules[module].exists() for module in modules)
+    }
 
 
 def layer(path: Path) -> str:
-    return named(path.relative_to(PACKAGE).with_suffix("").parts)
+    """A file's folder in the package; the name of a flat file."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def named(parts: Sequence[str]) -> str:
-    """The entry of the list for a module: its own, else its package's."""
-    own = ".".join(parts[:2])
-    return own if own in RANK else parts[0]
+def inside(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=str)
+@pytest.mark.parametrize("path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=inside)
 def test_imports_only_point_up(path: Path) -> None:
-    own = layer(path)
-    assert own in RANK, f"{own} is not in the list of layers"
-    for name in imports(path):
-        package, *rest = name.split(".")
-        if package == "wdsearch" and rest and (other := named(rest)) != own:
-            assert RANK[other] < RANK[own] or own.startswith("cli.app"), f"{own} imports {name}"
+    for other in own_modules(path) - {PACKAGE / "__init__.py"}:
+        assert layer(other) == layer(path) or RANK[layer(other)] < RANK[layer(path)], f"it imports {inside(other)}"
 
 
-def test_two_files_import_mlflow_and_one_reads_yaml() -> None:
-    users = {
-        module: {layer(p) for p in FILES if any(n.split(".")[0] == module for n in imports(p))}
-        for module in ("mlflow", "yaml")
-    }
-    assert users["mlflow"] == {"tracking.mlflow_client", "tracking.mlflow_store"}
-    assert users["yaml"] <= {"study.file", "cli.app"}, "cli only writes it"
+def test_no_two_files_import_each_other_in_a_circle() -> None:
+    unsorted = {path: own_modules(path) - {path, PACKAGE / "__init__.py"} for path in FILES}
+    del unsorted[PACKAGE / "__init__.py"]
+    while free := [path for path, others in unsorted.items() if not others & unsorted.keys()]:
+        for path in free:
+            del unsorted[path]
+    assert not unsorted, f"in circles, or above one: {sorted(map(inside, unsorted))}"
 
 
-def test_files_and_functions_stay_small() -> None:
+@pytest.mark.parametrize("module", HOMES)
+def test_what_is_heavy_or_may_change_is_imported_at_home_only(module: str) -> None:
+    for path in FILES:
+        own = any(inside(path).startswith(home) for home in HOMES[module])
+        named = any(
+            name.startswith(module) if module.endswith("_") else name.split(".")[0] == module for name in imports(path)
+        )
+        assert own or not named, f"{inside(path)} imports {module}"
+
+
+def test_only_optimizers_and_population_name_the_trial_axis() -> None:
+    for path in FILES:
+        if layer(path) not in ("optimizers", "population"):
+            shapes = re.findall(r'\[[\w.]+, f?"([^"]*)"\]', path.read_text())
+            assert not any(re.search(r"\bK\b", shape) for shape in shapes), inside(path)
+
+
+def test_a_package_imports_nothing_but_its_table() -> None:
+    for path in PACKAGE.rglob("*/__init__.py"):
+        text, package = path.read_text(), inside(path.parent)
+        assert ast.get_docstring(ast.parse(text)), f"{package} has no promise"
+        top = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not top or package in TABLES | {"report/texts"}, package
+
+
+def test_folders_files_and_functions_stay_small() -> None:
+    assert len([entry for entry in PACKAGE.iterdir() if entry.name != "__pycache__"]) <= 24
+    assert len(LAYERS) <= 15
+    for folder in {path.parent for path in FILES}:
+        assert len(list(folder.glob("*.py"))) <= 20, folder
     for path in FILES:
         text = path.read_text()
         assert text.count("\n") <= 350, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno is not None
                 assert node.end_lineno - node.lineno < 45, f"{path}: {node.name}"

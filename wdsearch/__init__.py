@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wdsearch.datasets import ArrayDataModule, Arrays, ArraysData, ImageFolder, TableData
     from wdsearch.population.population import Population
     from wdsearch.regularizers import REGULARIZERS
-    from wdsearch.report.plots import plot_gap
+    from wdsearch.report.gap_plot import plot_gap
     from wdsearch.search.explain import explain
     from wdsearch.search.run import run
     from wdsearch.storage.results import StudyResult, load_result, recommendation
@@ -41,7 +41,7 @@ _HOMES = {
     "TableData": "datasets",
     "RegularizedModule": "trial.module",
     "explain": "search.explain",
-    "plot_gap": "report.plots",
+    "plot_gap": "report.gap_plot",
     "Population": "population.population",
     "Recipe": "trial.recipe",
     "REGULARIZERS": "regularizers",

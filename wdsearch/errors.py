@@ -7,3 +7,7 @@ class DataError(Exception):
 
 class StoppedError(Exception):
     """Somebody asked this process to end (Ctrl-C, SIGTERM)."""
+
+
+class BuildError(Exception):
+    """Data or a network that cannot be built as the study says."""

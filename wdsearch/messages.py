@@ -61,3 +61,10 @@ def counted(count: int, noun: str) -> str:
 def shown_time(instant: float) -> str:
     """An instant as a person and a program read it: 2026-11-26T02:00:00Z."""
     return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shown_setting(value: Any) -> str:
+    """A number as a person reads it."""
+    if isinstance(value, float):
+        return "∞" if value == float("inf") else f"{value:.4g}"
+    return str(value)

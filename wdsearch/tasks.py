@@ -41,7 +41,7 @@ def _class_sums(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " 
     return {"hits": (one_hot * hit.unsqueeze(-1)).sum(0), "members": one_hot.sum(0)}
 
 
-def _balanced_accuracy(sums: Sums) -> Float[Tensor, "*K"]:
+def _balanced_accuracy(sums: Sums) -> Float[Tensor, "*trials"]:
     """Mean recall over the classes that occur, as `sklearn.metrics.balanced_accuracy_score`."""
     present = sums["members"] > 0
     recall = sums["hits"] / sums["members"].clamp(min=1)
@@ -55,7 +55,7 @@ def _square_sums(outputs: Float[Tensor, "batch ..."], targets: Float[Tensor, "ba
     return {"residual": residual, "sum": targets.sum(0), "squares": targets.square().sum(0), "rows": ones}
 
 
-def _r2(sums: Sums) -> Float[Tensor, "*K"]:
+def _r2(sums: Sums) -> Float[Tensor, "*trials"]:
     """Mean over targets of 1 − residual / total sum of squares, as `sklearn.metrics.r2_score`."""
     total = sums["squares"] - sums["sum"].square() / sums["rows"]
     return (1.0 - sums["residual"] / total).mean(-1)
@@ -150,8 +150,8 @@ def total(sums: Iterable[Sums]) -> Sums:
     return result
 
 
-def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Float[Tensor, "*K"]]:
-    """`loss/train`, `loss/val`, `loss/gap` and the same for the metric, from sums of one trial or of K."""
+def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Float[Tensor, "*trials"]]:
+    """`loss/train`, `loss/val`, `loss/gap` and the same for the metric, from sums of one trial or of several."""
     metric = task.metric
     sign = -1.0 if metric.larger_is_better else 1.0
     return {
@@ -164,6 +164,8 @@ def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Floa
     }
 
 
-def generalization_gap(train: Float[Tensor, "*K"], validation: Float[Tensor, "*K"]) -> Float[Tensor, "*K"]:
+def generalization_gap(
+    train: Float[Tensor, "*trials"], validation: Float[Tensor, "*trials"]
+) -> Float[Tensor, "*trials"]:
     """Validation minus training loss per trial; both in eval mode, without penalties, on the same weights."""
     return validation - train

@@ -9,10 +9,10 @@ Scalar = Float[Tensor, ""]
 """A 0-d tensor: a number of one trial that a population stacks."""
 
 Params = dict[str, Shaped[Tensor, "..."]]
-"""Parameters of one trial's network by name; in a population each has the trial axis K in front."""
+"""Parameters of one trial's network by name; a population stacks them along a trial axis in front."""
 
 Strengths = dict[str, Float[Tensor, "..."]]
-"""Sampled value of each regularizer by key, 0-d in a trial, (K,) in a population."""
+"""Sampled value of each regularizer by key, 0-d in a trial; a population stacks them."""
 
 
 class Interval(NamedTuple):

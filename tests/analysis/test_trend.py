@@ -24,9 +24,9 @@ from wdsearch.analysis.trend import MOVED, STEADY, UNDETERMINED, trend
 from wdsearch.cli.app import app
 from wdsearch.report.texts import Texts
 from wdsearch.report.write import write_report
-from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
-from wdsearch.storage.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
-from wdsearch.study.cron import FAMILY, FIRED
+from wdsearch.storage.attributes import BASELINE, CONFIG, EXPLANATION, FAMILY, FIRED, GOALS, METRIC, RESULT
+from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.results import StudyResult, load_result, winner
 
 SPACE = {
     "weight_decay": FloatDistribution(1e-3, 10.0, log=True),

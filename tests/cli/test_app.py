@@ -88,7 +88,7 @@ def test_status_says_how_the_study_stands_and_loads_neither_torch_nor_mlflow(fol
     found = json.loads(wdsearch("status", "tiny", "--json", folder=folder).stdout)
     assert (found["state"], found["spent"], found["budget"], found["workers"]) == ("done", 4, 4, [])
     assert found["best"]["values"] == [found["best"]["metrics"]["val_loss"]]
-    code = "import sys, wdsearch.search.status, wdsearch.cli.terminal; print({'torch', 'mlflow', 'lightning'} & set(sys.modules))"
+    code = "import sys, wdsearch.search.status, wdsearch.cli.tables; print({'torch', 'mlflow', 'lightning'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 

@@ -25,7 +25,8 @@ from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.search.preview import preview
 from wdsearch.storage.home import Home
-from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler
+from wdsearch.strategies.pruners import PRUNERS, make_pruner
+from wdsearch.strategies.samplers import SAMPLERS, make_sampler
 from wdsearch.study.build import build_data
 from wdsearch.study.catalog import catalog
 from wdsearch.study.file import StudySource

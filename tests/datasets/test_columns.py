@@ -18,8 +18,8 @@ from support.training import largest_difference, train_alone, train_fused
 import wdsearch
 from wdsearch.datasets import TableData
 from wdsearch.datasets.columns import columns_of, read_frame, target_of
-from wdsearch.errors import DataError
-from wdsearch.study.build import BuildError, build_data
+from wdsearch.errors import BuildError, DataError
+from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.file import StudyFileError
 from wdsearch.study.load import load_study

@@ -9,8 +9,7 @@ import wdsearch
 from wdsearch.datasets import DATASETS
 from wdsearch.datasets._base import ArrayDataModule, Arrays
 from wdsearch.datasets.examine import _digests, examine
-from wdsearch.errors import DataError
-from wdsearch.study.build import BuildError
+from wdsearch.errors import BuildError, DataError
 
 
 class Own(ArrayDataModule):

@@ -15,8 +15,8 @@ from support.samples import digit_images, mnist_folder
 
 import wdsearch
 from wdsearch.datasets import DATASETS, ArraysData, ImageFolder
-from wdsearch.errors import DataError
-from wdsearch.study.build import BuildError, build_data, describe_data
+from wdsearch.errors import BuildError, DataError
+from wdsearch.study.build import build_data, describe_data
 from wdsearch.study.load import load_study
 
 PARTS = ("train", "validation", "test")

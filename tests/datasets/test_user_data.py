@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset, default_collate
 
 import wdsearch
-from wdsearch.study.build import BuildError
+from wdsearch.errors import BuildError
 from wdsearch.trial.loaders import batches_of, train_eval_loader
 
 STUDY: dict[str, Any] = {

@@ -34,8 +34,9 @@ from support.postgres import Postgres
 
 from wdsearch.launch.workers import launch, launched, logs, stop
 from wdsearch.search.worker import trials_by_slot
+from wdsearch.storage.attributes import ERROR
 from wdsearch.storage.home import Home
-from wdsearch.storage.results import ERROR, load_result
+from wdsearch.storage.results import load_result
 from wdsearch.study.load import load_study
 
 SMALL = {

@@ -12,7 +12,7 @@ from launch.test_engines import SECRET, order
 from wdsearch.launch.engines import LAUNCHERS, EngineError, LaunchError
 from wdsearch.launch.engines._manifest import check_manifest, cron_faults, quantity
 from wdsearch.launch.engines.kubernetes import KubernetesOptions, cron_study, cronjob, job, manifest_text
-from wdsearch.storage.home import identity
+from wdsearch.storage.studies import identity
 from wdsearch.study.file import as_yaml
 from wdsearch.study.load import load_study
 

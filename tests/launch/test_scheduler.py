@@ -39,20 +39,20 @@ from wdsearch.launch.study_folder import ScheduleError, scheduled
 from wdsearch.launch.sweeps import Sweeps as Sweeper
 from wdsearch.launch.sweeps import sweep_of, winners
 from wdsearch.launch.workers import launched, stop
+from wdsearch.search.ask import ask, build_pruner
 from wdsearch.search.status import study_status
 from wdsearch.storage import home as storage_module
-from wdsearch.storage.home import CONFIG, Home, StudyChangedError, identity, open_study
+from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, SLOT, WARM
+from wdsearch.storage.home import Home
 from wdsearch.storage.results import load_result, spent
 from wdsearch.storage.schedule_claims import CLAIMED, FAILED, LAUNCHED, MISSED, QUEUED, SKIPPED, Fire, Fires
-from wdsearch.strategies.samplers import SAMPLERS, SLOT, ask, build_pruner
+from wdsearch.storage.studies import StudyChangedError, identity, open_study
+from wdsearch.strategies.samplers import SAMPLERS
 from wdsearch.study.cron import (
     ALIASES,
     DAYS,
-    FAMILY,
-    FIRED,
     MONTHS,
     MOST_FIRES,
-    WARM,
     ScheduleConfig,
     dated,
     fires,

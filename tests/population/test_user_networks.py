@@ -9,7 +9,7 @@ from support.zoo import Recurrent, Residual, ZooData
 from torch import nn
 
 import wdsearch
-from wdsearch.study.build import BuildError
+from wdsearch.errors import BuildError
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.types import Scalar
 

@@ -16,18 +16,20 @@ from support import fabricated
 from support.fabricated import SPACE, TrialState, fabricate
 
 from wdsearch.analysis.advice import Flag
-from wdsearch.analysis.outcomes import Claim, Curve
+from wdsearch.analysis.importance import importances
+from wdsearch.analysis.outcomes import Claim, Curve, explanation_of
 from wdsearch.report import to_image as pictures
 from wdsearch.report.claim_charts import claim_chart
-from wdsearch.report.importance_charts import importances, interaction_chart
+from wdsearch.report.importance_charts import interaction_chart
 from wdsearch.report.optuna_page import write_optuna_page
 from wdsearch.report.sentences import answer, comparison, effect, flag_text
 from wdsearch.report.study_charts import chosen_strength, gap_chart, path_chart
 from wdsearch.report.texts import Texts
-from wdsearch.report.write import report, write_report
+from wdsearch.report.write import write_report
 from wdsearch.storage.home import Home
-from wdsearch.storage.results import StudyResult, explanation_of
+from wdsearch.storage.results import StudyResult
 from wdsearch.tracking.delivery import deliver
+from wdsearch.tracking.report import report
 from wdsearch.tracking.tracker import Tracker
 
 LARGEST = 6_000_000

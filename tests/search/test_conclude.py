@@ -17,7 +17,7 @@ import wdsearch
 from wdsearch.report import optuna_page
 from wdsearch.report import write as reports
 from wdsearch.search import conclude as conclusion
-from wdsearch.search.export import ExportError, export_best
+from wdsearch.search.best_model import ExportError, export_best
 from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import load_study

@@ -23,9 +23,11 @@ from wdsearch.analysis.outcomes import Claim, Explanation, explanation_from
 from wdsearch.search import explain as explaining
 from wdsearch.search.explain import ExplainError
 from wdsearch.search.replicate import replicate
-from wdsearch.storage.home import Home, StudyChangedError, StudyNotFoundError
+from wdsearch.storage.attributes import EXPLANATION
+from wdsearch.storage.home import Home, StudyNotFoundError
 from wdsearch.storage.restore import NotStoredError
-from wdsearch.storage.results import EXPLANATION, load_result
+from wdsearch.storage.results import load_result
+from wdsearch.storage.studies import StudyChangedError
 from wdsearch.study.build import build_data
 
 STUDY = {

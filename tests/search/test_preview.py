@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from wdsearch.cli.overviews import study_overview
 from wdsearch.datasets import DATASETS
+from wdsearch.errors import BuildError
 from wdsearch.search.preview import Preview, preview
-from wdsearch.study.build import BuildError
 from wdsearch.study.file import StudyFileError
 from wdsearch.study.load import load_study
 from wdsearch.trial.recipe import Recipe

@@ -27,10 +27,11 @@ from support.zoo import Counting, Recurrent, ZooData
 import wdsearch
 from wdsearch.search.run import begin
 from wdsearch.search.worker import Work
+from wdsearch.storage.attributes import CONCLUDED, RESULT
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import MOST_TAKEOVERS, Leases
 from wdsearch.storage.optuna_tables import set_attribute
-from wdsearch.storage.results import CONCLUDED, RESULT, StudyResult, load_result, spent
+from wdsearch.storage.results import StudyResult, load_result, spent
 from wdsearch.study.load import load_study
 from wdsearch.trial.result import Result
 

@@ -19,8 +19,9 @@ import wdsearch
 import wdsearch.storage.database
 from wdsearch.search.run import begin
 from wdsearch.storage.database import is_away
-from wdsearch.storage.home import Home, StorageError, StudyChangedError
+from wdsearch.storage.home import Home, StorageError
 from wdsearch.storage.results import load_result
+from wdsearch.storage.studies import StudyChangedError
 from wdsearch.study.load import load_study
 
 SMALL = STUDY | {"budget": {"trials": 4, "epochs": 2}}

@@ -10,8 +10,9 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
-from wdsearch.strategies.pruners import HalvingPruner, HyperbandPruner
-from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, ask, build_pruner, build_sampler
+from wdsearch.search.ask import ask, build_pruner, build_sampler
+from wdsearch.strategies.pruners import PRUNERS, HalvingPruner, HyperbandPruner
+from wdsearch.strategies.samplers import SAMPLERS
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import configuration, distributions
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from wdsearch.strategies.samplers import build_pruner
+from wdsearch.search.ask import build_pruner
 from wdsearch.study.file import LARGEST_BYTES, MOST_VALUES, StudyFileError, StudySource
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline, distributions

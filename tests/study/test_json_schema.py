@@ -13,7 +13,8 @@ from study.test_load import GOOD, STUDIES, yaml_free
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.strategies.samplers import PRUNERS, SAMPLERS
+from wdsearch.strategies.pruners import PRUNERS
+from wdsearch.strategies.samplers import SAMPLERS
 from wdsearch.study.file import StudyFileError, StudySource
 from wdsearch.study.json_schema import study_schema
 from wdsearch.study.load import load_study

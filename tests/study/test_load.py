@@ -16,7 +16,7 @@ from optuna.samplers import RandomSampler
 from torch import nn
 
 from wdsearch.datasets import DATASETS
-from wdsearch.strategies.samplers import build_pruner
+from wdsearch.search.ask import build_pruner
 from wdsearch.study.file import StudyFileError
 from wdsearch.study.load import load_study
 from wdsearch.study.space import baseline, configuration, distributions

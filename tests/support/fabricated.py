@@ -11,8 +11,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from wdsearch.analysis.outcomes import SUPPORTED, UNDETERMINED, Claim, Curve, Explanation, Outcome
-from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home
-from wdsearch.storage.results import BASELINE, EXPLANATION, RESULT, StudyResult, load_result, winner
+from wdsearch.storage.attributes import BASELINE, CONFIG, EXPLANATION, GOALS, METRIC, RESULT
+from wdsearch.storage.home import Home
+from wdsearch.storage.results import StudyResult, load_result, winner
 
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-3, 1e-1, log=True),

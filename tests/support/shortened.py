@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from wdsearch.report.plots import TrialPicture
+from wdsearch.report.trial_picture import TrialPicture
 from wdsearch.search import conclude as conclusion
 from wdsearch.tracking import mlflow_client as courier
 from wdsearch.tracking.delivery import deliver

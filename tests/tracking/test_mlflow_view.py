@@ -28,13 +28,14 @@ from support.shortened import concluded
 
 import wdsearch
 from wdsearch.report.texts import Texts
-from wdsearch.report.write import report, write_report
+from wdsearch.report.write import write_report
 from wdsearch.storage.home import Home
 from wdsearch.study.load import load_study
 from wdsearch.tracking import mlflow_client as courier
 from wdsearch.tracking.delivery import deliver
 from wdsearch.tracking.mlflow_server import ui_command
 from wdsearch.tracking.mlflow_view import LOSSES, saved_views
+from wdsearch.tracking.report import report
 from wdsearch.tracking.spool import VIEW
 from wdsearch.tracking.tracker import Tracker
 

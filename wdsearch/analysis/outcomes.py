@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from wdsearch.storage.attributes import EXPLANATION
+from wdsearch.storage.results import StudyResult
 from wdsearch.trial.result import DIVERGED, Metrics
 
 ARM = "weight_decay"
@@ -126,3 +128,16 @@ def plain(value: Any) -> Any:
 
 def _numbers(stored: Mapping[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in stored.items()}
+
+
+def explained_trial(result: StudyResult) -> int | None:
+    """The number of the trial that was explained, if any was; another one may have won since."""
+    stored = result.optuna_study.user_attrs.get(EXPLANATION)
+    return stored.get("trial") if stored else None
+
+
+def explanation_of(result: StudyResult) -> Explanation | None:
+    """What λ did around the best trial, if that was looked at."""
+    if result.best is None or explained_trial(result) != result.best.number:
+        return None
+    return explanation_from(result.optuna_study.user_attrs[EXPLANATION])

@@ -11,11 +11,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from wdsearch.analysis.one_standard_error import Losses
-from wdsearch.analysis.outcomes import plain
+from wdsearch.analysis.outcomes import explanation_of, plain
 from wdsearch.analysis.strength_range import Range, Trial, plausible
-from wdsearch.storage.home import CONFIG, IDENTITY, Home, StudyNotFoundError
-from wdsearch.storage.results import RESULT, StudyResult, explanation_of, is_feasible, load_result, main_key, spent
-from wdsearch.study.cron import FAMILY, FIRED
+from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, IDENTITY, RESULT
+from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.results import StudyResult, is_feasible, load_result, main_key, spent
 
 MOVED, STEADY, UNDETERMINED = "moved", "steady", "undetermined"
 

@@ -83,7 +83,7 @@ def run(
         _clear_errors(),
         console.status("loading torch, lightning and optuna") if console.is_terminal else nullcontext(),
     ):
-        from wdsearch.cli.terminal import conclusion
+        from wdsearch.cli.tables import conclusion
         from wdsearch.search.run import run as search
     with _clear_errors(trains=True):
         shown: Any = "lines" if log else True
@@ -121,7 +121,7 @@ def plot(
 ) -> None:
     """Draw gap and validation loss against a strength."""
     with _clear_errors():
-        from wdsearch.report.plots import plot_gap
+        from wdsearch.report.gap_plot import plot_gap
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result
 
@@ -194,8 +194,8 @@ def report(
 ) -> None:
     """Write one HTML file on what a study found and what λ did, and show it in MLflow."""
     with _clear_errors():
-        from wdsearch.report.write import report as write
         from wdsearch.storage.home import Home
+        from wdsearch.tracking.report import report as write
 
         written, delivery = write(study, Home(home), storage, language, output)
         for note in written.notes:
@@ -295,13 +295,13 @@ def _print(found: dict[str, Any], form: Format) -> None:
 
         typer.echo(json.dumps(found, indent=2))
     elif form is Format.yaml:
-        import yaml
+        from wdsearch.study.file import as_yaml
 
-        typer.echo(yaml.safe_dump(found, sort_keys=False).rstrip())
+        typer.echo(as_yaml(found, flow=False).rstrip())
     else:
         from rich.console import Console
 
-        from wdsearch.cli.terminal import recommendation_table
+        from wdsearch.cli.tables import recommendation_table
 
         Console().print(recommendation_table(found))
 

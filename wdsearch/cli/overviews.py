@@ -10,8 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from wdsearch.cli.terminal import number
-from wdsearch.messages import counted, shown_time
+from wdsearch.messages import counted, shown_setting, shown_time
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.search.preview import Preview
 from wdsearch.study.catalog import first_sentence
@@ -139,7 +138,7 @@ def _range(dimension: Dimension) -> str:
 
 
 def _value(value: Any) -> str:
-    return number(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return shown_setting(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _scale(dimension: Dimension) -> str:

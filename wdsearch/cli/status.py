@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 
-from wdsearch.cli.terminal import status_table
+from wdsearch.cli.tables import status_table
 from wdsearch.launch.workers import LaunchStatus, Started, launched
 from wdsearch.search.status import StudyStatus, study_status
 from wdsearch.storage.home import Home

@@ -28,7 +28,7 @@ def work(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     """One more worker of a study that was begun: any number, on any machines, share its budget exactly."""
     from rich.console import Console
 
-    from wdsearch.cli.terminal import conclusion
+    from wdsearch.cli.tables import conclusion
     from wdsearch.search.work import work as join
 
     result = join(study, home=home, storage=storage, progress="lines")

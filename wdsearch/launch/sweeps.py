@@ -13,11 +13,11 @@ from wdsearch.launch.workers import EngineError, engine_of, launch, launched
 from wdsearch.messages import counted, shown_time
 from wdsearch.search.run import begin
 from wdsearch.search.status import study_status
+from wdsearch.storage.attributes import FAMILY, FIRED, WARM
 from wdsearch.storage.home import Home, StudyNotFoundError
 from wdsearch.storage.launches import launches_of
 from wdsearch.storage.results import best_trial, load_result
 from wdsearch.storage.schedule_claims import Fire
-from wdsearch.study.cron import FAMILY, FIRED, WARM
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import distributions
 

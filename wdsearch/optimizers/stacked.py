@@ -8,8 +8,6 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from wdsearch.trial.recipe import Recipe, adam_step_size, sgd_step_size
-
 
 class PopulationOptimizer(torch.optim.Optimizer):
     """What both optimizers share: K rates, K decays, and trials that leave.
@@ -89,8 +87,10 @@ class PopulationAdamW(PopulationOptimizer):
     in one pass over memory; rates and decays of the trials are applied to it afterwards.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], recipe: Recipe) -> None:
-        super().__init__(groups, rates, betas=recipe.betas, eps=recipe.eps)
+    def __init__(
+        self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], betas: tuple[float, float], eps: float
+    ) -> None:
+        super().__init__(groups, rates, betas=betas, eps=eps)
 
     def _directions(
         self, group: dict[str, Any], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
@@ -126,8 +126,10 @@ class PopulationAdamW(PopulationOptimizer):
 class PopulationSGD(PopulationOptimizer):
     """SGD with momentum and Nesterov's form as torch defines them, with decoupled decay (SGDW, 1711.05101, algorithm 1)."""
 
-    def __init__(self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], recipe: Recipe) -> None:
-        super().__init__(groups, rates, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    def __init__(
+        self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], momentum: float, nesterov: bool
+    ) -> None:
+        super().__init__(groups, rates, momentum=momentum, nesterov=nesterov)
 
     def _directions(
         self, group: dict[str, Any], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
@@ -185,3 +187,25 @@ def stack_rows(value: Shaped[Tensor, "K *shape"], rows: Int[Tensor, " rows"]) ->
 def _along_trials(values: Float[Tensor, " K"], like: Float[Tensor, "K ..."]) -> Float[Tensor, "K ..."]:
     """(K,) values shaped to broadcast along the trial axis of `like`, in its type and on its device."""
     return values.to(like).view(-1, *(1,) * (like.ndim - 1))
+
+
+def adam_step_size(
+    exp_avg_sq: Float[Tensor, "*shape"], step: float, lr: float | Float[Tensor, "..."], beta2: float, eps: float
+) -> Float[Tensor, "*shape"]:
+    """η/(√v̂+ε): what Adam multiplies a constant gradient by, elementwise (ProxGEN, Yun et al. 2021, eq. 4)."""
+    return lr / ((exp_avg_sq / (1.0 - beta2**step)).sqrt_().add_(eps))
+
+
+def sgd_step_size(lr: float | Float[Tensor, "..."], momentum: float) -> float | Float[Tensor, "..."]:
+    """η/(1−μ): what SGD, with Nesterov's momentum too, multiplies a constant gradient by in the long run."""
+    return lr / (1.0 - momentum)
+
+
+def torch_step_size(
+    optimizer: torch.optim.Optimizer, group: dict, parameter: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"] | float:
+    """The step size of one parameter after a step of torch's own AdamW or SGD."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return sgd_step_size(group["lr"], group["momentum"])
+    state = optimizer.state[parameter]
+    return adam_step_size(state["exp_avg_sq"], float(state["step"]), group["lr"], group["betas"][1], group["eps"])

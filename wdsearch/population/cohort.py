@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from wdsearch.population.step_statistics import Steps
 from wdsearch.tasks import Sums, Task, losses_and_gaps
 from wdsearch.trial.batches import Batch
-from wdsearch.trial.diagnostics import Span, diagnose
+from wdsearch.trial.diagnostics import Span, Steps, diagnose
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.result import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis
 from wdsearch.types import Params

@@ -14,9 +14,10 @@ from torch.func import stack_module_state, vmap
 
 from wdsearch.optimizers.stacked import OPTIMIZERS, empty_stack, stack_rows
 from wdsearch.population.cohort import Cohort, Saved
-from wdsearch.population.step_statistics import Steps, Watch
+from wdsearch.population.step_statistics import Watch
 from wdsearch.tasks import Sums, widened
 from wdsearch.trial.batches import Batch
+from wdsearch.trial.diagnostics import Steps
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import NORMS
 from wdsearch.types import Params
@@ -80,7 +81,10 @@ class FusedCohort(Cohort):
         self.buffers |= {name: params[name].detach() for name in params if name not in trained}  # frozen ones
         groups = [group for group in self._groups(modules) if group["params"]]
         rates = torch.stack([module.rates.as_dict()["lr"] for module in modules])
-        self.optimizer = OPTIMIZERS[recipe.optimizer](groups, rates, recipe)
+        options = ("betas", "eps") if recipe.optimizer == "adamw" else ("momentum", "nesterov")
+        self.optimizer = OPTIMIZERS[recipe.optimizer](
+            groups, rates, **{name: getattr(recipe, name) for name in options}
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.factor(step, steps))
         self.best_state: Params = {}
         self.watch = Watch(self.template.decayed)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from wdsearch.population.cohort import Cohort, Saved
 from wdsearch.population.module_attributes import plain_attributes, restore_attributes
-from wdsearch.population.step_statistics import Steps, Watch
+from wdsearch.population.step_statistics import Watch
 from wdsearch.tasks import Sums
 from wdsearch.trial.batches import Batch
+from wdsearch.trial.diagnostics import Steps
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.types import Params
 

@@ -1,7 +1,6 @@
 """What the steps of K trials show while they train: gradient norms of every step, sizes of updates of one in sixteen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from wdsearch.trial.diagnostics import Steps
 from wdsearch.types import Params
 
 EVERY = 16
@@ -52,21 +52,6 @@ class Record:
         """Drop all trials but these rows."""
         if len(self):
             self.replace(self.table()[:, rows])
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What one trial's steps showed.
-
-    `gradient_norms` has the norm of the whole gradient, before it is clipped, of every step. Of the measured updates,
-    `sizes` ‖Δw‖/‖w‖ and `angles` between w before and after (radians) have a column for each watched weight, `factors` the
-    schedule's.
-    """
-
-    gradient_norms: Float[Tensor, " steps"]
-    sizes: Float[Tensor, "measured weights"]
-    angles: Float[Tensor, "measured weights"]
-    factors: Float[Tensor, " measured"]
 
 
 class Watch:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from wdsearch.report.importance_charts import FEWEST, importances
+from wdsearch.analysis.importance import FEWEST, importances
 from wdsearch.report.page import inline
 from wdsearch.report.texts import Texts
 from wdsearch.report.to_html import html_of, library

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from html import escape
 
 from wdsearch.analysis.advice import Flag
+from wdsearch.analysis.importance import best_share
 from wdsearch.analysis.outcomes import Claim, Explanation
 from wdsearch.analysis.trend import Trend
 from wdsearch.report.figures import Figure
-from wdsearch.report.importance_charts import best_share
 from wdsearch.report.sentences import answer, comparison, effect, finding, flag_text, value_text
 from wdsearch.report.sweep_charts import verdict_sentences
 from wdsearch.report.texts import Texts

@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wdsearch.analysis.advice import Flag
-from wdsearch.analysis.outcomes import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation
-from wdsearch.cli.terminal import settings_of
+from wdsearch.analysis.outcomes import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation, explained_trial
 from wdsearch.messages import shown_number
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.report.study_charts import chosen_strength, strength_text
 from wdsearch.report.texts import Texts
-from wdsearch.storage.results import StudyResult, explained_trial, main_key
+from wdsearch.storage.results import StudyResult, main_key, settings_of
 from wdsearch.trial.result import Result
 
 PERCENT = ("share", "weights", "runs")

@@ -10,7 +10,7 @@ from string import Template
 from typing import Any
 
 from wdsearch.analysis.advice import flags
-from wdsearch.analysis.outcomes import Explanation
+from wdsearch.analysis.outcomes import Explanation, explanation_of
 from wdsearch.analysis.trend import Trend, trend_in
 from wdsearch.report.claim_charts import claim_charts
 from wdsearch.report.figures import Figure
@@ -21,11 +21,10 @@ from wdsearch.report.sweep_charts import sweeps_chart
 from wdsearch.report.texts import Texts
 from wdsearch.report.to_html import library
 from wdsearch.report.to_image import chinese_font, draw
-from wdsearch.storage.home import TOKEN, Home
-from wdsearch.storage.provenance import VERSIONS, provenance
-from wdsearch.storage.results import StudyResult, explanation_of, load_result, spent
-from wdsearch.study.cron import FAMILY
-from wdsearch.tracking.tracker import Delivery, Tracker
+from wdsearch.storage.attributes import FAMILY, VERSIONS
+from wdsearch.storage.home import Home
+from wdsearch.storage.provenance import provenance
+from wdsearch.storage.results import StudyResult, spent
 
 FOLDER = "report"
 """Of the study's folder, and of the parent run's artifacts."""
@@ -40,33 +39,6 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
-def report(
-    study: str,
-    home: Home,
-    storage: str | None = None,
-    language: str = "en",
-    output: Path | None = None,
-) -> tuple[Report, Delivery | None]:
-    """Write a study's report and show it on its run in MLflow; `output` is a further copy of the page.
-
-    Raises StudyNotFoundError, and LanguageError for a language that there are no texts in. The delivery is None for a study
-    that has no run in MLflow, as one whose records were removed.
-    """
-    words = Texts(language)
-    result = load_result(study, home, storage)
-    written = write_report(result, words)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(written.page.read_bytes())
-    token = result.optuna_study.user_attrs.get(TOKEN, "")
-    tracker = Tracker.of_study(home.path, study, home.node(storage), token)
-    if tracker is None:
-        return written, None
-    log_report(tracker, written)
-    tracker.start_delivery()
-    return written, tracker.close()
-
-
 def write_report(result: StudyResult, words: Texts) -> Report:
     """A study's report in its folder, in a language: `report.html` in English, `report.zh.html` in Chinese."""
     explanation = explanation_of(result)
@@ -79,12 +51,6 @@ def write_report(result: StudyResult, words: Texts) -> Report:
     page.write_text(_page(content, words), encoding="utf-8")
     pictures, notes = _pictures(content, folder, suffix, words)
     return Report(page, pictures, notes)
-
-
-def log_report(tracker: Tracker, written: Report) -> None:
-    """Let MLflow show a report on the study's run."""
-    for path in (written.page, *written.pictures):
-        tracker.log_artifact(path, FOLDER)
 
 
 def _charts(
@@ -124,7 +90,7 @@ def _page(content: Content, words: Texts) -> str:
         version=version("wdsearch"),
         date=date.today().isoformat(),
     )
-    template = Template((files("wdsearch") / "templates" / "report.html").read_text(encoding="utf-8"))
+    template = Template((files("wdsearch.report") / "report.html").read_text(encoding="utf-8"))
     return template.substitute(
         language=words.language,
         title=words("page.title", study=result.study),

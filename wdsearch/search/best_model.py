@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wdsearch.storage.home import TOKEN
+from wdsearch.search.replicate import configuration_of
+from wdsearch.storage.attributes import TOKEN
 from wdsearch.storage.results import StudyResult
+from wdsearch.study.factory import TrialFactory
+from wdsearch.trial.module import RegularizedModule
 
 
 def kept_weights(path: Path) -> dict[str, Any]:
@@ -33,3 +37,46 @@ def has_best_weights(result: StudyResult) -> bool:
     kept = kept_weights(result.weights)
     own = result.best is not None and kept.get("trial") == result.best.number
     return own and kept["study"] == result.optuna_study.user_attrs[TOKEN]
+
+
+EXAMPLE_ROWS = 2
+"""torch.export takes a size of 1 for a constant."""
+
+
+class ExportError(Exception):
+    """A network that cannot be exported."""
+
+
+def export_best(factory: TrialFactory, result: StudyResult) -> Path:
+    """Write the best trial's network with its weights, in eval mode, for batches of any size; the file.
+
+    Its example inputs have the shapes of the data and are zeros, so that no data leave with a model.
+    Raises ExportError for a network that is not called with one tensor, and what torch.export raises for what it cannot trace.
+    """
+    network, inputs = _network(factory, result)
+    path = result.folder / "best.pt2"
+    with torch.no_grad():
+        sizes = ({0: torch.export.Dim.AUTO},)
+        torch.export.save(torch.export.export(network, inputs, dynamic_shapes=sizes), path)
+    return path
+
+
+def requirements() -> list[str]:
+    """What a model needs to be opened, pinned."""
+    return [f"torch=={version('torch').partition('+')[0]}"]
+
+
+def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
+    """The best trial's network with its weights, and inputs to call it with."""
+    if factory.solo:
+        raise ExportError("a LightningModule is called as its author likes")
+    if result.best is None or not has_best_weights(result):
+        raise ExportError("there are no weights of the best trial")
+    module = factory.module(configuration_of(result.best.result))
+    module.load_state_dict(kept_weights(result.weights)["state_dict"])
+    if type(module).forward is not RegularizedModule.forward:
+        raise ExportError(f"{type(module).__name__} has a forward of its own")
+    inputs, _ = module.split(next(iter(factory.data.val_dataloader())))
+    if len(inputs.args) != 1 or inputs.kwargs or not isinstance(inputs.args[0], torch.Tensor):
+        raise ExportError("it is not called with a single tensor")
+    return module.network.eval(), (torch.zeros_like(inputs.args[0][:EXAMPLE_ROWS]),)

@@ -9,13 +9,16 @@ from typing import Any
 
 from wdsearch.errors import StoppedError
 from wdsearch.messages import shown_bytes
-from wdsearch.report.plots import plot_gap
+from wdsearch.report.gap_plot import plot_gap
+from wdsearch.report.texts import Texts
+from wdsearch.report.write import FOLDER, write_report
 from wdsearch.search.best_model import has_best_weights, keep_weights
 from wdsearch.search.replicate import Watch, configuration_of, trained_again
-from wdsearch.storage.home import TOKEN
+from wdsearch.storage.attributes import TOKEN
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
 from wdsearch.tracking.description import study_description
+from wdsearch.tracking.report import log_report
 from wdsearch.tracking.tracker import Tracker
 
 
@@ -73,14 +76,11 @@ def _picture(result: StudyResult, tracker: Tracker) -> None:
 
 
 def _drawn(result: StudyResult) -> Path:
-    from wdsearch.report.write import FOLDER
 
     return result.folder / FOLDER / "gap.png"
 
 
 def _report(result: StudyResult, tracker: Tracker) -> None:
-    from wdsearch.report.texts import Texts
-    from wdsearch.report.write import log_report, write_report
 
     _drawn(result).unlink(missing_ok=True)  # of an earlier run, if this one's report fails
     log_report(tracker, write_report(result, Texts()))
@@ -88,7 +88,6 @@ def _report(result: StudyResult, tracker: Tracker) -> None:
 
 def _optunas_plots(result: StudyResult, tracker: Tracker) -> None:
     from wdsearch.report.optuna_page import write_optuna_page
-    from wdsearch.report.texts import Texts
 
     path = write_optuna_page(result, Texts())
     if path is not None:
@@ -113,7 +112,7 @@ def _get_weights(result: StudyResult, factory: TrialFactory, note: Callable[[str
 def _model(
     result: StudyResult, factory: TrialFactory, tracker: Tracker, note: Callable[[str], None], watch: Watch
 ) -> None:
-    from wdsearch.search.export import export_best, requirements
+    from wdsearch.search.best_model import export_best, requirements
 
     assert result.best is not None
     _get_weights(result, factory, note, watch)

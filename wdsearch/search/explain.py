@@ -15,14 +15,16 @@ from wdsearch.analysis.claims import claims_of
 from wdsearch.analysis.design import Axes, Design, Schedule, design
 from wdsearch.analysis.evidence import Evidence
 from wdsearch.analysis.outcomes import Explanation, Outcome
-from wdsearch.cli.terminal import SearchProgress
 from wdsearch.errors import StoppedError
 from wdsearch.search.interruption import stopping_by_signal
+from wdsearch.search.progress import SearchProgress
 from wdsearch.search.replicate import Replica, configuration_of, replicate
 from wdsearch.search.run import prepare, quiet_libraries
-from wdsearch.storage.home import TOKEN, Home, check_same, clear_storage_errors, identity
+from wdsearch.storage.attributes import EXPLANATION, TOKEN
+from wdsearch.storage.home import Home, clear_storage_errors
 from wdsearch.storage.restore import restored
-from wdsearch.storage.results import EXPLANATION, StudyResult, load_result, winner
+from wdsearch.storage.results import StudyResult, load_result, winner
+from wdsearch.storage.studies import check_same, identity
 from wdsearch.study.build import describe_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig

@@ -14,20 +14,20 @@ from typing import Any
 import lightning as L
 from rich.markup import escape
 
-from wdsearch.cli.terminal import SearchProgress, Snapshot
-from wdsearch.errors import StoppedError
+from wdsearch.errors import BuildError, StoppedError
 from wdsearch.population.checkpoint import write_checkpoint
 from wdsearch.population.cohort import TrialEpoch
 from wdsearch.population.memory import Memory, device_of
 from wdsearch.population.population import Training
 from wdsearch.search.best_model import keep_weights, kept_weights
+from wdsearch.search.progress import SearchProgress, Snapshot
 from wdsearch.search.worker import UNREGULARIZED, Work
-from wdsearch.storage.home import TOKEN, Home
+from wdsearch.storage.attributes import BASELINE, RESULT, TOKEN
+from wdsearch.storage.home import Home
 from wdsearch.storage.optuna_tables import report, set_attribute
 from wdsearch.storage.provenance import provenance
-from wdsearch.storage.results import BASELINE, RESULT, best_trial, counts, is_better, spent
+from wdsearch.storage.results import best_trial, counts, is_better, spent
 from wdsearch.strategies.pruners import HalvingPruner, rungs
-from wdsearch.study.build import BuildError
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.space import Configuration
 from wdsearch.tracking.description import trial_description

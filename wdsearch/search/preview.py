@@ -11,8 +11,8 @@ from typing import Any
 import lightning as L
 
 from wdsearch.datasets.examine import AUGMENTED, examine
+from wdsearch.search.ask import build_pruner
 from wdsearch.strategies.pruners import rungs
-from wdsearch.strategies.samplers import build_pruner
 from wdsearch.study.build import build_data, check_trainer
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig, load_study

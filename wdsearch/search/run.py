@@ -13,24 +13,25 @@ from typing import Any, Literal, TypeVar
 import optuna
 import torch
 
-from wdsearch.cli.terminal import SearchProgress
 from wdsearch.datasets.examine import AUGMENTED, examine
 from wdsearch.messages import shown_bytes
 from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory
 from wdsearch.population.population import Population
 from wdsearch.population.user_module import Soloists
+from wdsearch.search.ask import build_pruner
 from wdsearch.search.conclude import conclude
 from wdsearch.search.interruption import stopping_by_signal
 from wdsearch.search.loop import SearchLoop
+from wdsearch.search.progress import SearchProgress
 from wdsearch.search.worker import Work
+from wdsearch.storage.attributes import CONCLUDED, FAMILY, FIRED, INVARIANT, LINK, MEMORY, TOKEN, TRAINING, VERSIONS
 from wdsearch.storage.database import is_away
-from wdsearch.storage.home import TOKEN, Home, clear_storage_errors, open_study
+from wdsearch.storage.home import Home, clear_storage_errors
 from wdsearch.storage.leases import GRACE_S, Leases
-from wdsearch.storage.provenance import VERSIONS, provenance
-from wdsearch.storage.results import CONCLUDED, INVARIANT, LINK, MEMORY, TRAINING, StudyResult, load_result, spent
-from wdsearch.strategies.samplers import build_pruner
+from wdsearch.storage.provenance import provenance
+from wdsearch.storage.results import StudyResult, load_result, spent
+from wdsearch.storage.studies import open_study
 from wdsearch.study.build import build_data, check_trainer, population_trainer
-from wdsearch.study.cron import FAMILY, FIRED
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline

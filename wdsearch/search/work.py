@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from wdsearch.cli.terminal import SearchProgress
+from wdsearch.search.progress import SearchProgress
 from wdsearch.search.run import run
 from wdsearch.storage.home import Home
 from wdsearch.storage.patience import patiently

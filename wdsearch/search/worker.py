@@ -13,11 +13,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from wdsearch.population.checkpoint import Saved, read_checkpoint
 from wdsearch.population.memory import device_of
+from wdsearch.search.ask import ask
+from wdsearch.storage.attributes import BASELINE, ERROR, RESULT, SLOT
 from wdsearch.storage.leases import MOST_TAKEOVERS, Leases
 from wdsearch.storage.optuna_tables import End, finish, set_attribute
-from wdsearch.storage.results import BASELINE, ERROR, RESULT, Reading
+from wdsearch.storage.results import Reading
 from wdsearch.storage.slots import BASELINE_SLOT, Slot
-from wdsearch.strategies.samplers import SLOT, ask
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration, baseline, configuration, distributions
 from wdsearch.trial.result import Result, values, violations

@@ -4,14 +4,11 @@ import errno
 import os
 import platform
 import sqlite3
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -21,24 +18,15 @@ from wdsearch.storage.database import (
     NetworkFileSystemError,
     backend,
     causes,
-    forget_study,
     full_url,
     is_away,
     open_database,
     shown_url,
     sqlite_file,
 )
-from wdsearch.study.cron import FAMILY, FIRED, WARM
-from wdsearch.study.load import StudyConfig
-from wdsearch.study.schema import Source
 
 HOME = "WDSEARCH_HOME"
 STORAGE = "WDSEARCH_STORAGE"
-GOALS, CONFIG, METRIC, IDENTITY, FOLDER, TOKEN = "goals", "config", "metric", "identity", "folder", "token"
-BEGINNING_DS = 100
-"""Tenths of a second that one who creates a study is given."""
-FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"), ("schedule",))
-"""What may differ when a study goes on: how much is spent, how fast, and when; all below a path as well."""
 
 
 class StudyNotFoundError(Exception):
@@ -47,10 +35,6 @@ class StudyNotFoundError(Exception):
 
 class StorageError(Exception):
     """A storage that cannot be used: locked, read-only, full, out of reach, or of another version."""
-
-
-class StudyChangedError(Exception):
-    """A study file that is not the one which the study of its name was begun with."""
 
 
 class Home:
@@ -155,93 +139,3 @@ _HINTS = {
     'FATAL:  database "': "create that database, or correct the URL",
 }
 _OS_HINTS = {errno.ENOSPC: _FULL} | dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR), _NO_WRITE)
-
-
-def open_study(
-    config: StudyConfig,
-    home: Home,
-    storage: str | None,
-    pruner: BasePruner,
-    metric: str,
-    digest: str,
-    attributes: Mapping[str, Any] | None = None,
-) -> tuple[optuna.Study, Engine]:
-    """A study, begun or taken up again, and the engine of its storage; `digest` is that of its data.
-
-    `attributes` are set on a new one, before anybody else takes it for begun.
-    Raises StudyChangedError if the study of this name was begun with another file.
-    """
-    opened = home.open(storage)
-    try:
-        study = optuna.create_study(
-            storage=opened, study_name=config.study, directions=config.objective.directions, pruner=pruner
-        )
-    except optuna.exceptions.DuplicatedStudyError:
-        study = optuna.load_study(study_name=config.study, storage=opened, pruner=pruner)
-        is_new = _is_abandoned(study, config)
-    else:
-        forget_study(opened.engine, study._study_id)
-        is_new = True
-    if is_new:
-        news = {GOALS: config.objective.goals, METRIC: metric, CONFIG: config.dump(), **(attributes or {})}
-        news |= {TOKEN: os.urandom(4).hex()}  # tells it from a later study of this name
-        for name, value in news.items():
-            study.set_user_attr(name, value)
-        study.set_user_attr(IDENTITY, identity(config, digest))  # the last one: with it the study is begun
-    else:
-        check_same(study, identity(config, digest))
-        study.set_user_attr(CONFIG, config.dump())
-        if TOKEN not in study.user_attrs:  # begun by an earlier version
-            study.set_user_attr(TOKEN, os.urandom(4).hex())
-    study.set_user_attr(FOLDER, _folder(config))
-    return study, opened.engine
-
-
-def _folder(config: StudyConfig) -> str | None:
-    """Where the study's file lies, and own modules and tables are looked for; None if it does not come from a file."""
-    folders = [part.folder for part in (config.data, config.model) if isinstance(part, Source)]
-    return next((str(folder) for folder in folders if folder), None)
-
-
-def identity(config: StudyConfig, digest: str) -> dict[str, Any]:
-    """What makes a study this study: every key with its value, given or by default, but those that are `FREE`; its data."""
-    found = _leaves(config.dump(defaults=True))
-    fixed = {
-        ".".join(path): value for path, value in found.items() if not any(path[: len(free)] == free for free in FREE)
-    }
-    return fixed | {"data (digest)": digest}
-
-
-def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    if not isinstance(value, dict) or not value:
-        return {path: value}
-    return {place: leaf for key, item in value.items() for place, leaf in _leaves(item, (*path, key)).items()}
-
-
-def check_same(study: optuna.Study, now: dict[str, Any]) -> None:
-    """Raise StudyChangedError if a study was begun with another identity."""
-    begun = _identity_of(study)
-    changed = sorted(key for key in begun.keys() | now.keys() if begun.get(key) != now.get(key))
-    if changed:
-        lines = [f"  {key}: {begun.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in changed]
-        text = f"study {study.study_name!r} was begun with another file; since then changed:"
-        hint = "give the changed study its own name (study: ..., or --set study=NAME), or undo the change"
-        raise StudyChangedError("\n".join([text, *lines, hint]))
-
-
-def _is_abandoned(study: optuna.Study, config: StudyConfig) -> bool:
-    """Whether who created the study died before it was begun; a moment is left to one who has just created it."""
-    for _ in range(BEGINNING_DS):
-        if IDENTITY in study.user_attrs:
-            return False
-        time.sleep(0.1)
-    ours = set(study.user_attrs) <= {GOALS, METRIC, CONFIG, TOKEN, FAMILY, FIRED, WARM} and not study.get_trials(
-        deepcopy=False
-    )
-    return ours and [direction.name.lower() for direction in study.directions] == config.objective.directions
-
-
-def _identity_of(study: optuna.Study) -> dict[str, Any]:
-    if IDENTITY in study.user_attrs:
-        return dict(study.user_attrs[IDENTITY])
-    raise StudyChangedError(f"study {study.study_name!r} was not made by wdsearch; choose another name")

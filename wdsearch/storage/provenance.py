@@ -4,8 +4,6 @@ import subprocess
 from functools import cache
 from importlib.metadata import version
 
-VERSIONS = "versions"
-"""Attribute of a study: what it was trained with."""
 LIBRARIES = ("wdsearch", "optuna", "lightning", "torch", "mlflow")
 
 

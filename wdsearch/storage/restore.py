@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wdsearch.storage.home import FOLDER
+from wdsearch.storage.attributes import FOLDER
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.load import StudyConfig, load_study
 

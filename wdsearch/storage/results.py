@@ -10,13 +10,22 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from wdsearch.analysis.outcomes import Explanation, explanation_from
 from wdsearch.groups import group_key, group_name, split_key
-from wdsearch.storage.home import CONFIG, GOALS, METRIC, Home, StudyNotFoundError
+from wdsearch.storage.attributes import (
+    BASELINE,
+    CONCLUDED,
+    CONFIG,
+    GOALS,
+    INVARIANT,
+    LINK,
+    MEMORY,
+    METRIC,
+    RESULT,
+    TRAINING,
+)
+from wdsearch.storage.home import Home, StudyNotFoundError
 from wdsearch.trial.result import DIVERGED, Result
 
-RESULT, BASELINE, LINK, ERROR, MEMORY, TRAINING = "result", "baseline", "link", "error", "memory", "training"
-INVARIANT, EXPLANATION, CONCLUDED = "scale invariant", "explanation", "concluded"
 DECAYS = ("weight_decay", "l2", "l1")
 
 
@@ -161,19 +170,6 @@ def searched_keys(result: StudyResult) -> list[str]:
     return sorted(values, key=lambda key: len(values[key]) < 2)
 
 
-def explained_trial(result: StudyResult) -> int | None:
-    """The number of the trial that was explained, if any was; another one may have won since."""
-    stored = result.optuna_study.user_attrs.get(EXPLANATION)
-    return stored.get("trial") if stored else None
-
-
-def explanation_of(result: StudyResult) -> Explanation | None:
-    """What λ did around the best trial, if that was looked at."""
-    if result.best is None or explained_trial(result) != result.best.number:
-        return None
-    return explanation_from(result.optuna_study.user_attrs[EXPLANATION])
-
-
 def winner(result: StudyResult) -> TrialRecord:
     """The best trial; raises StudyNotFoundError while no trial is complete."""
     if result.best is None:
@@ -221,3 +217,9 @@ def _groups(space: Mapping[str, Any]) -> dict[str, str]:
         for key, groups in found.items()
         for group in groups
     }
+
+
+def settings_of(result: Result) -> dict[str, Any]:
+    """A trial's rate, strengths and searched arguments of the network, by key."""
+    model = {f"model.{key}": value for key, value in result.model.items()}
+    return {"lr": result.lr} | result.strengths | model

@@ -1,7 +1,8 @@
 """Pruners that judge a rung by what was reported at it, in whatever order they are asked."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
@@ -82,3 +83,20 @@ def rungs(pruner: BasePruner, epochs: int, number: int) -> list[int]:
 def _rungs(epochs: int, least: int) -> list[int]:
     halves = {round(epochs / 2**k) for k in range(1, 64)}
     return sorted(rung for rung in halves if max(1, least) <= rung < epochs)
+
+
+PRUNERS: dict[str, type[BasePruner]] = {
+    "none": NopPruner,
+    "median": MedianPruner,
+    "halving": HalvingPruner,
+    "hyperband": HyperbandPruner,
+}
+
+
+def make_pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePruner:
+    """A pruner by name. The median pruner by default judges every eighth of the training, from the second on."""
+    if name in ("halving", "hyperband"):
+        return PRUNERS[name](epochs, **options)  # type: ignore[call-arg]
+    eighth = max(1, epochs // 8)
+    defaults = {"n_warmup_steps": 2 * eighth, "interval_steps": eighth} if name == "median" else {}
+    return PRUNERS[name](**defaults | dict(options))

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 
 from wdsearch.datasets import DATASETS
-from wdsearch.errors import DataError
+from wdsearch.errors import BuildError, DataError
 from wdsearch.messages import shown_value
 from wdsearch.study.check import check
 from wdsearch.study.import_path import import_path
@@ -17,10 +17,6 @@ from wdsearch.study.sources import builder_of, from_study, is_solo, parameters_o
 from wdsearch.tasks import Task
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.recipe import Recipe
-
-
-class BuildError(Exception):
-    """Data or a network that cannot be built as the study says."""
 
 
 def build_data(config: StudyConfig) -> L.LightningDataModule:

@@ -10,7 +10,8 @@ from typing import Any
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, options_of
+from wdsearch.strategies.pruners import PRUNERS
+from wdsearch.strategies.samplers import SAMPLERS, options_of
 from wdsearch.study.annotations import allowed, annotation_of
 from wdsearch.study.sources import given_to, parameters_of
 

@@ -9,7 +9,8 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from wdsearch.messages import nearest, shown_path, shown_value
-from wdsearch.strategies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampler, options_of
+from wdsearch.strategies.pruners import PRUNERS, make_pruner
+from wdsearch.strategies.samplers import SAMPLERS, make_sampler, options_of
 from wdsearch.study.annotations import allowed, fits
 from wdsearch.study.check_space import check_space
 from wdsearch.study.cron import LONGEST_FAMILY

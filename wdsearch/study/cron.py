@@ -14,11 +14,6 @@ from pydantic_core import PydanticCustomError
 
 from wdsearch.study.fields import Count
 
-FAMILY, FIRED, WARM = "family", "fired", "warm"
-"""What a sweep's study says of it: whose it is, when it was due, and where it begins: `params`, and what they come `from`.
-
-Of a trial, `warm` is what its parameters come from.
-"""
 ALIASES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",

@@ -13,12 +13,13 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from wdsearch.errors import BuildError
 from wdsearch.groups import split_key
 from wdsearch.noise import derive_seed
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
 from wdsearch.population.memory import device_name, device_of
 from wdsearch.regularizers import regularizer_of, torch_equivalents
-from wdsearch.study.build import BuildError, build_recipe, build_task, built, check_hooks, describe_data, text_of
+from wdsearch.study.build import build_recipe, build_task, built, check_hooks, describe_data, text_of
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of
 from wdsearch.study.space import Configuration, baseline, check_timescales

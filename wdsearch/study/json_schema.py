@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.strategies.samplers import PRUNERS, SAMPLERS
+from wdsearch.strategies.pruners import PRUNERS
+from wdsearch.strategies.samplers import SAMPLERS
 from wdsearch.study.annotations import allowed, as_json_schema
 from wdsearch.study.catalog import Argument, arguments, options
 from wdsearch.study.schema import DataConfig, Dimension, Entry, Group, Source, StudyConfig

@@ -69,7 +69,7 @@ _ABOUT = {
 
 
 def _filled(template: str, **values: object) -> str:
-    return Template((files("wdsearch") / "templates" / template).read_text(encoding="utf-8")).substitute(values)
+    return Template((files("wdsearch.study") / "templates" / template).read_text(encoding="utf-8")).substitute(values)
 
 
 def _check_free(folder: Path, names: list[str]) -> None:

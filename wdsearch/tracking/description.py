@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wdsearch.cli.terminal import number, settings_of
 from wdsearch.groups import TIMESCALE
-from wdsearch.storage.results import StudyResult, TrialRecord, is_better
+from wdsearch.messages import shown_setting
+from wdsearch.storage.results import StudyResult, TrialRecord, is_better, settings_of
 from wdsearch.study.file import as_yaml
 from wdsearch.trial.result import Result
 
@@ -36,15 +36,15 @@ def _answer(result: StudyResult) -> str:
     if result.best is None:
         return f"No trial of **{result.study}** is complete yet."
     goal, value = result.goals[0], result.best.values[0]
-    text = f"Trial **{result.best.number}** is the best: {goal} **{number(value)}**"
+    text = f"Trial **{result.best.number}** is the best: {goal} **{shown_setting(value)}**"
     text += _gap(result.best.result)
     if result.baseline and goal in result.baseline.metrics:
-        text += f"; unregularized {number(result.baseline.metrics[goal])}{_gap(result.baseline)}"
+        text += f"; unregularized {shown_setting(result.baseline.metrics[goal])}{_gap(result.baseline)}"
     return f"{text}."
 
 
 def _gap(result: Result) -> str:
-    return f" at a gap of {number(result.metrics['gap'])}" if "gap" in result.metrics else ""
+    return f" at a gap of {shown_setting(result.metrics['gap'])}" if "gap" in result.metrics else ""
 
 
 def _table(result: StudyResult) -> str:
@@ -56,8 +56,8 @@ def _table(result: StudyResult) -> str:
     lines = [["", *names, *keys], ["---", *("---:" for _ in (*names, *keys))]]
     for label, one in rows:
         settings = settings_of(one)
-        lines.append([label, *(number(one.metrics.get(name, "")) for name in names)])
-        lines[-1] += [number(settings.get(key, "")) for key in keys]
+        lines.append([label, *(shown_setting(one.metrics.get(name, "")) for name in names)])
+        lines[-1] += [shown_setting(settings.get(key, "")) for key in keys]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

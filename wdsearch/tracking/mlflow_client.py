@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from wdsearch.report.plots import TrialPicture
+from wdsearch.report.trial_picture import TrialPicture
 from wdsearch.tracking.mlflow_store import VIEW_TAG, make_store, write_ahead
 from wdsearch.tracking.spool import LOST, MODEL, STUDY, Record, Spool, now_ms
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from wdsearch.population.step_statistics import Steps
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe, decayed_parameters
@@ -27,6 +27,21 @@ LARGEST_SPECTRUM = 2048
 MOST_ROWS = 4096
 """Most rows (or places of rows) over which units' activations are correlated."""
 DIGITS = 7
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What one trial's steps showed.
+
+    `gradient_norms` has the norm of the whole gradient, before it is clipped, of every step. Of the measured updates,
+    `sizes` ‖Δw‖/‖w‖ and `angles` between w before and after (radians) have a column for each watched weight, `factors` the
+    schedule's.
+    """
+
+    gradient_norms: Float[Tensor, " steps"]
+    sizes: Float[Tensor, "measured weights"]
+    angles: Float[Tensor, "measured weights"]
+    factors: Float[Tensor, " measured"]
 
 
 class Span(NamedTuple):

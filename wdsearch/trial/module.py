@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from wdsearch.groups import assigned, split_key
 from wdsearch.noise import NoiseStream, derive_seed, seed_torch
+from wdsearch.optimizers.stacked import torch_step_size
 from wdsearch.regularizers import REGULARIZERS, Regularizer, regularizer_of
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
 from wdsearch.trial.batches import Batch, Inputs, split_batch
 from wdsearch.trial.dropout import Dropout, replace_dropout
 from wdsearch.trial.loaders import train_eval_loader
-from wdsearch.trial.recipe import Recipe, decayed_parameters, torch_step_size
+from wdsearch.trial.recipe import Recipe, decayed_parameters
 from wdsearch.types import Params, Scalar, Strengths
 
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from wdsearch.errors import BuildError
 from wdsearch.groups import split_key
 from wdsearch.regularizers import regularizer_of
-from wdsearch.study.build import BuildError
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe, reasons
 

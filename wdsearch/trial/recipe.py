@@ -5,9 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrizations import _WeightNorm
 
 from wdsearch.groups import Patterns
@@ -98,25 +96,3 @@ def _is_magnitude(own: str, module: nn.Module) -> bool:
 def decayed_parameters(network: nn.Module, recipe: Recipe) -> list[str]:
     """Names of the parameters that decay, in the network's order; the network must be unstacked."""
     return [name for name, reason in reasons(network, recipe).items() if reason is None]
-
-
-def adam_step_size(
-    exp_avg_sq: Float[Tensor, "*shape"], step: float, lr: float | Float[Tensor, "..."], beta2: float, eps: float
-) -> Float[Tensor, "*shape"]:
-    """η/(√v̂+ε): what Adam multiplies a constant gradient by, elementwise (ProxGEN, Yun et al. 2021, eq. 4)."""
-    return lr / ((exp_avg_sq / (1.0 - beta2**step)).sqrt_().add_(eps))
-
-
-def sgd_step_size(lr: float | Float[Tensor, "..."], momentum: float) -> float | Float[Tensor, "..."]:
-    """η/(1−μ): what SGD, with Nesterov's momentum too, multiplies a constant gradient by in the long run."""
-    return lr / (1.0 - momentum)
-
-
-def torch_step_size(
-    optimizer: torch.optim.Optimizer, group: dict, parameter: Float[Tensor, "*shape"]
-) -> Float[Tensor, "*shape"] | float:
-    """The step size of one parameter after a step of torch's own AdamW or SGD."""
-    if isinstance(optimizer, torch.optim.SGD):
-        return sgd_step_size(group["lr"], group["momentum"])
-    state = optimizer.state[parameter]
-    return adam_step_size(state["exp_avg_sq"], float(state["step"]), group["lr"], group["betas"][1], group["eps"])

@@ -1,133 +1,19 @@
 """What a person sees in the terminal: a progress bar and tables."""
 
-import time
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from rich.columns import Columns
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from wdsearch.messages import shown_setting
 from wdsearch.search.status import StudyStatus
-from wdsearch.storage.results import StudyResult
+from wdsearch.storage.results import StudyResult, settings_of
 from wdsearch.tracking.tracker import PORT
 from wdsearch.trial.result import Result
-
-LINE_EVERY_S = 30.0
-"""How often a log is told how far a search is."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """How far a search is. `work` is the share of the budget done, counting trials in training by their age."""
-
-    budget: int
-    counts: dict[str, int]
-    work: float
-    goal: str
-    best: float | None
-    gap: float | None
-
-
-class _TimeLeft(ProgressColumn):
-    """Time left at the pace of the whole run so far; pruning makes it a guess."""
-
-    def render(self, task: Task) -> Text:
-        done, elapsed = task.fields.get("work", 0.0) - task.fields.get("start", 0.0), task.elapsed or 0.0
-        if done <= 0.02 or task.finished:
-            return Text("")
-        left = elapsed / done * (1.0 - task.fields["work"])
-        return Text(f"{int(left // 60)}:{int(left % 60):02d} left", style="cyan")
-
-
-class SearchProgress:
-    """A live bar of trials done, pruned, diverged, the best value with its gap, and the time left.
-
-    Silent without a terminal; but with `lines` it says there now and then how far it is, for a log.
-    """
-
-    def __init__(self, enabled: bool | Literal["lines"] = True) -> None:
-        self.console = Console(stderr=True)
-        self._lines = enabled == "lines" and not self.console.is_terminal
-        self._next_line = 0.0
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
-            _TimeLeft(),
-            console=self.console,
-            disable=not (enabled and self.console.is_terminal),
-            transient=True,
-        )
-        self.task = self.bar.add_task("starting", total=1.0, text="", work=0.0)
-
-    def __enter__(self) -> "SearchProgress":
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-
-    def say(self, description: str) -> None:
-        """Name the phase that goes on."""
-        if self._lines and description != self.bar.tasks[0].description:
-            self.note(description)
-        self.bar.update(self.task, description=description)
-
-    def note(self, text: str) -> None:
-        """A line that stays, above the bar; in a log with the time."""
-        when = time.strftime("%Y-%m-%d %H:%M:%S  ") if self._lines else ""
-        self.console.print(when + text, soft_wrap=True)
-
-    def update(self, snapshot: Snapshot) -> None:
-        """Show how far the search is."""
-        if "start" not in self.bar.tasks[0].fields:
-            self.bar.update(self.task, start=snapshot.work)
-        self.bar.update(
-            self.task, completed=snapshot.work, work=snapshot.work, description="searching", text=_line(snapshot)
-        )
-        if self._lines and time.monotonic() >= self._next_line:
-            self.note(_line(snapshot))
-            self._next_line = time.monotonic() + LINE_EVERY_S
-
-    def replicate(self, work: float, text: str) -> None:
-        """Show how far a set of trainings is, as a share of all."""
-        if "start" not in self.bar.tasks[0].fields:
-            self.bar.update(self.task, start=work)
-        self.bar.update(self.task, completed=work, work=work, description="training", text=text)
-
-    def delivering(self, left: int) -> None:
-        """Show what MLflow has yet to receive."""
-        self.bar.update(
-            self.task, completed=1.0, work=1.0, description="delivering to MLflow", text=f"{left} records left"
-        )
-
-
-def _line(snapshot: Snapshot) -> str:
-    counts = snapshot.counts
-    done = counts["complete"] + counts["pruned"] + counts["diverged"]
-    parts = [f"{done}/{snapshot.budget} trials", f"{counts['pruned']} pruned", f"{counts['diverged']} diverged"]
-    parts += [f"{counts['failed']} failed"] if counts["failed"] else []
-    if snapshot.best is not None:
-        gap = "" if snapshot.gap is None or snapshot.goal == "gap" else f" (gap {snapshot.gap:.3f})"
-        parts.append(f"best {snapshot.goal} {snapshot.best:.4f}{gap}")
-    return " · ".join(parts)
-
-
-def number(value: Any) -> str:
-    """A number as a person reads it."""
-    if isinstance(value, float):
-        return "∞" if value == float("inf") else f"{value:.4g}"
-    return str(value)
 
 
 def summary_table(result: StudyResult) -> Table:
@@ -229,18 +115,12 @@ def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tup
     sides = (best, baseline)
     settings = [(settings_of(side) if side else {}) for side in sides]
     keys = list(dict.fromkeys([*settings[0], *settings[1]]))
-    rows: list[tuple[str, ...]] = [(key, *(number(side.get(key, "")) for side in settings)) for key in keys]
+    rows: list[tuple[str, ...]] = [(key, *(shown_setting(side.get(key, "")) for side in settings)) for key in keys]
     names = ["train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}"]
     if not metric:  # what an own module logs
         names = list(dict.fromkeys(name for side in sides if side for name in side.metrics))
-    rows += [(name, *(number(side.metrics.get(name, "")) if side else "" for side in sides)) for name in names]
+    rows += [(name, *(shown_setting(side.metrics.get(name, "")) if side else "" for side in sides)) for name in names]
     return [*rows, ("epochs", *(str(side.epochs) if side else "" for side in sides))]
-
-
-def settings_of(result: Result) -> dict[str, Any]:
-    """A trial's rate, strengths and searched arguments of the network, by key."""
-    model = {f"model.{key}": value for key, value in result.model.items()}
-    return {"lr": result.lr} | result.strengths | model
 
 
 def recommendation_table(found: dict[str, Any]) -> Table:
@@ -252,17 +132,17 @@ def recommendation_table(found: dict[str, Any]) -> Table:
     table.add_column("in torch")
     if "init_args" in found:
         for key, value in found["init_args"].items():
-            table.add_row(key, number(value), "argument of the LightningModule")
+            table.add_row(key, shown_setting(value), "argument of the LightningModule")
         return table
     optimizer = found["optimizer"]
     kind = {"adamw": "AdamW", "sgd": "SGD"}[optimizer["name"]]
     table.add_row(
         "lr",
-        number(optimizer["lr"]),
+        shown_setting(optimizer["lr"]),
         f"torch.optim.{kind}(lr={optimizer['lr']:.6g}), schedule {optimizer.get('schedule', 'constant')}",
     )
     for key, value in found["strengths"].items():
-        table.add_row(key, number(value), found["torch"][key])
+        table.add_row(key, shown_setting(value), found["torch"][key])
     for key in found["off"]:
         table.add_row(key, "off", "")
     for key, value in found["model"].items():

@@ -1,0 +1,155 @@
+"""Asks Optuna for trials so that the same study asks the same again, after a restart too."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from wdsearch.storage.attributes import SLOT, WARM
+from wdsearch.storage.optuna_tables import create_trials
+from wdsearch.strategies.pruners import make_pruner
+from wdsearch.strategies.samplers import make_sampler
+from wdsearch.study.schema import Choice, StudyConfig
+
+
+def build_sampler(config: StudyConfig, slot: int = 0) -> BaseSampler:
+    """The study's sampler, seeded for the ask of one slot; an own object is taken as it is."""
+    chosen = config.search.sampler
+    if isinstance(chosen, BaseSampler):
+        return chosen
+    name, options = (chosen.name, chosen.options) if isinstance(chosen, Choice) else ("tpe", {})
+    return make_sampler(name, options, config.seed, slot)
+
+
+def build_pruner(config: StudyConfig) -> BasePruner:
+    """The study's pruner; with several goals none."""
+    chosen = config.search.pruner
+    if isinstance(chosen, BasePruner):
+        return chosen
+    default = "halving" if len(config.objective.goals) == 1 else "none"
+    name, options = (chosen.name, chosen.options) if isinstance(chosen, Choice) else (default, {})
+    return make_pruner(name, options, config.budget.epochs)
+
+
+def ask(
+    study: optuna.Study, config: StudyConfig, distributions: dict[str, BaseDistribution], slots: Sequence[int]
+) -> list[int]:
+    """Ask for a trial for each slot, whose number is the trial's attribute `slot`; the trials' ids.
+
+    The first slots of a study that was told where to begin take these parameters, whichever worker asks. The sampler is
+    asked in a copy of the study in memory and is new for each ask, and all trials enter the storage at once: a worker that
+    is killed in between and started again asks as if nothing had happened.
+    """
+    if not slots:
+        return []
+    shadow = _as_shown_so_far(study, build_sampler(config))
+    warm: dict[int, Any] = dict(enumerate(study.user_attrs.get(WARM, ())))
+    asked = []
+    for slot in slots:
+        begun = warm.get(slot)
+        trial = _asked_of(shadow, config, distributions, slot, begun["params"] if begun else None)
+        asked.append(_in_training(trial, {SLOT: slot} | ({WARM: begun["from"]} if begun else {})))
+    return create_trials(study, asked)
+
+
+def _asked_of(
+    study: optuna.Study,
+    config: StudyConfig,
+    distributions: dict[str, BaseDistribution],
+    slot: int,
+    params: Mapping[str, Any] | None,
+) -> FrozenTrial:
+    """What the sampler says, or `params`, now in training in the study as well."""
+    study.sampler = build_sampler(config, slot)
+    if params is None:
+        trial = study.ask(fixed_distributions=distributions)
+    else:
+        given = create_trial(state=TrialState.RUNNING, params=dict(params), distributions=distributions)
+        trial = Trial(study, create_trials(study, [given])[0])
+    if isinstance(study.sampler, GPSampler):
+        _lie(study, trial)
+    return study._storage.get_trial(trial._trial_id)
+
+
+def _as_shown_so_far(study: optuna.Study, sampler: BaseSampler) -> optuna.Study:
+    """A copy of the study in memory; for TPE and GP trials in training count by what they have reported.
+
+    Optuna's TPE takes every running trial for a bad one. Of a population, those that still train are the ones that
+    passed their rungs: it would keep away from the best. For the Gaussian process, which knows finished trials only,
+    what was reported stands for the value.
+    """
+    shadow = optuna.create_study(directions=study.directions)
+    gaussian, silent = isinstance(sampler, GPSampler), []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.RUNNING and not (_counts_by_reports(sampler) and trial.intermediate_values):
+            silent.append(trial)
+        elif trial.state in (TrialState.RUNNING, TrialState.PRUNED) and _counts_by_reports(sampler):
+            _enter(shadow, _as_reported(trial, finished=gaussian) if trial.intermediate_values else trial)
+        elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            _enter(shadow, trial)
+    for trial in silent:
+        number = _enter(shadow, _in_training(trial))
+        if gaussian:
+            _lie(shadow, Trial(shadow, number))
+    return shadow
+
+
+class _AsItIs:
+    """A trial that is not copied with all that is in it: of a thousand trials that takes half a second."""
+
+    def __init__(self, trial: FrozenTrial) -> None:
+        self.trial = trial
+
+    def __deepcopy__(self, memo: object) -> FrozenTrial:
+        return copy.copy(self.trial)
+
+
+def _enter(study: optuna.Study, trial: FrozenTrial) -> int:
+    """Take a trial into a study in memory, whose storage changes no trial in place; its id there."""
+    given: Any = _AsItIs(trial)
+    return study._storage.create_new_trial(study._study_id, template_trial=given)
+
+
+def _counts_by_reports(sampler: BaseSampler) -> bool:
+    return isinstance(sampler, TPESampler | GPSampler)
+
+
+def _as_reported(trial: FrozenTrial, finished: bool) -> FrozenTrial:
+    reported = trial.intermediate_values
+    return create_trial(
+        state=TrialState.COMPLETE if finished else TrialState.PRUNED,
+        value=reported[max(reported)] if finished else None,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values=reported,
+    )
+
+
+def _in_training(like: FrozenTrial, attributes: Mapping[str, Any] | None = None) -> FrozenTrial:
+    """A trial in training with the same parameters."""
+    return create_trial(
+        state=TrialState.RUNNING,
+        params=like.params,
+        distributions=like.distributions,
+        user_attrs=dict(attributes or {}),
+        system_attrs=like.system_attrs,
+    )
+
+
+def _lie(study: optuna.Study, trial: Trial) -> None:
+    """Tell the worst value seen for a trial in training, so that a Gaussian process keeps away from it.
+
+    The constant liar of Ginsbourger et al. 2010, section 4.3.
+    """
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if finished:
+        columns = list(zip(*(peer.values for peer in finished), strict=True))
+        minimize = (direction == optuna.study.StudyDirection.MINIMIZE for direction in study.directions)
+        study.tell(
+            trial, [max(column) if down else min(column) for column, down in zip(columns, minimize, strict=True)]
+        )

@@ -1,0 +1,29 @@
+"""Every key that is stored on a study or on a trial in Optuna's storage. Stored studies have them: none may change."""
+
+# a study, when it is begun
+GOALS = "goals"
+CONFIG = "config"
+METRIC = "metric"
+IDENTITY = "identity"
+FOLDER = "folder"
+TOKEN = "token"
+VERSIONS = "versions"
+
+# a study, while it is searched and when it is done
+BASELINE = "baseline"
+LINK = "link"
+MEMORY = "memory"
+TRAINING = "training"
+INVARIANT = "scale invariant"
+EXPLANATION = "explanation"
+CONCLUDED = "concluded"
+
+# a sweep's study: its family, the time at which it was due, and the parameters with which it begins (`params`, `from`)
+FAMILY = "family"
+FIRED = "fired"
+WARM = "warm"  # of a trial: what its parameters come from
+
+# a trial
+SLOT = "slot"
+RESULT = "result"
+ERROR = "error"

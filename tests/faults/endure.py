@@ -47,7 +47,7 @@ STUDY = {
     "trainer": {"accelerator": "cpu"},
     "seed": 1,
 }
-OFTEN = {"loop.CHECKPOINT_S": 2.0}
+OFTEN = {"search.loop.CHECKPOINT_S": 2.0}
 
 
 class Server:

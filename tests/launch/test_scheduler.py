@@ -41,7 +41,7 @@ from wdsearch.launch.sweeps import sweep_of, winners
 from wdsearch.launch.workers import launched, stop
 from wdsearch.search.ask import ask, build_pruner
 from wdsearch.search.status import study_status
-from wdsearch.storage import home as storage_module
+from wdsearch.storage import studies as storage_module
 from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, SLOT, WARM
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import load_result, spent

@@ -36,7 +36,7 @@ from wdsearch.study.load import load_study
 from wdsearch.trial.result import Result
 
 start = partial(start_process, report=False)
-EVERY_EPOCH, NEVER = {"loop.CHECKPOINT_S": 0.0}, {"loop.CHECKPOINT_S": 1e9}
+EVERY_EPOCH, NEVER = {"search.loop.CHECKPOINT_S": 0.0}, {"search.loop.CHECKPOINT_S": 1e9}
 
 
 def searched(home: Path, kills: Iterable[int] = (), study: dict | None = None, **options: object) -> StudyResult:
@@ -190,7 +190,10 @@ def test_two_workers_share_the_budget_and_a_stopped_one_loses_nothing(tmp_path: 
 def test_a_worker_taken_for_dead_ends_its_trials_beside_the_one_that_took_them(tmp_path: Path) -> None:
     """Two machines that see each other's beats alone, and one stands still for longer than the grace."""
     study = STUDY | {"budget": {"trials": 12, "epochs": 8}}
-    storage, constants = f"sqlite:///{tmp_path / 'shared.db'}", {"leases.GRACE_S": 2.0, "leases.BEAT_S": 0.2}
+    storage, constants = (
+        f"sqlite:///{tmp_path / 'shared.db'}",
+        {"storage.leases.GRACE_S": 2.0, "storage.leases.BEAT_S": 0.2},
+    )
     slow = start(study, tmp_path / "far", storage=storage, constants=constants)
     wait_for(lambda: finished(tmp_path / "near", storage=storage) >= 1)
     stop(slow, tmp_path / "shared.db")

@@ -77,7 +77,7 @@ def start(
 ) -> multiprocessing.process.BaseProcess:
     """Begin to run a study in a process of its own; it kills itself at its `kill_at`-th write to any storage, if not 0.
 
-    `constants` are set in wdsearch's modules: {"loop.CHECKPOINT_S": 2.0}. Without a `report` it ends seconds earlier: none is
+    `constants` are set in wdsearch's modules: {"search.loop.CHECKPOINT_S": 2.0}. Without a `report` it ends seconds earlier: none is
     made, nor any plots, nor a model in MLflow, which the process tells all at its end by itself. Of a study that is `begun` it
     is one more worker.
     """
@@ -128,10 +128,8 @@ def _kill_at(last: int) -> None:
     """Count writes; die before the odd and after the even ones."""
     from optuna.storages import RDBStorage
 
-    from wdsearch.search import loop
-    from wdsearch.search import worker as work
+    from wdsearch.search import ask, loop, worker
     from wdsearch.storage.leases import Leases
-    from wdsearch.strategies import samplers
     from wdsearch.tracking.spool import Spool
 
     left = [last]
@@ -150,9 +148,9 @@ def _kill_at(last: int) -> None:
 
     for owner, names in {
         RDBStorage: ("set_study_user_attr",),
-        samplers: ("create_trials",),
+        ask: ("create_trials",),
         loop: ("report", "set_attribute"),
-        work: ("finish",),
+        worker: ("finish",),
         Leases: ("claim", "claim_baseline", "settle"),
         Spool: ("append",),
     }.items():

@@ -77,7 +77,7 @@ def start(
 ) -> multiprocessing.process.BaseProcess:
     """Begin to run a study in a process of its own; it kills itself at its `kill_at`-th write to any storage, if not 0.
 
-    `constants` are set in wdsearch's modules: {"search.loop.CHECKPOINT_S": 2.0}. Without a `report` it ends seconds earlier: none is
+    `constants` are set in modules: {"search.loop.CHECKPOINT_S": 2.0}. Without a `report` it ends seconds earlier: none is
     made, nor any plots, nor a model in MLflow, which the process tells all at its end by itself. Of a study that is `begun` it
     is one more worker.
     """

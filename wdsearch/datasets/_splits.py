@@ -13,7 +13,7 @@ from wdsearch.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from wdsearch.datasets.columns import Table
+    from wdsearch.datasets.frames import Table
 
 WAYS = ("stratify", "group", "time")
 
@@ -25,7 +25,7 @@ def split_rows(
 
     Raises DataError.
     """
-    from wdsearch.datasets.columns import coded  # pandas takes half a second
+    from wdsearch.datasets.frames import coded  # pandas takes half a second
 
     _check(split, shares)
     for way, name in split.items():

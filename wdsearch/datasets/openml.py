@@ -11,7 +11,7 @@ from wdsearch.datasets.table import TableData
 from wdsearch.errors import DataError
 
 if TYPE_CHECKING:  # pandas takes half a second
-    from wdsearch.datasets.columns import Table
+    from wdsearch.datasets.frames import Table
 
 
 class OpenMLData(TableData):

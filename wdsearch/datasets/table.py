@@ -19,7 +19,7 @@ from wdsearch.errors import DataError
 if TYPE_CHECKING:  # pandas takes half a second
     import pandas as pd
 
-    from wdsearch.datasets.columns import Table
+    from wdsearch.datasets.frames import Table
 
 MISSING = "(missing)"
 """A category that is not there is a category as well."""
@@ -82,17 +82,17 @@ class TableData(ArrayDataModule):
         """Decide what the columns and the target are, split, encode, and keep in memory what fits; once."""
         if self.parts:
             return
-        from wdsearch.datasets import columns as tables
+        from wdsearch.datasets import frames
 
         table = self.table()
         self._check_names(table)
-        table = tables.rows_with_target(table, self.target)
-        asked = tables.target_of(table[self.target], self.asked)
+        table = frames.rows_with_target(table, self.target)
+        asked = frames.target_of(table[self.target], self.asked)
         self.task, self.metric, self.classes = asked.task, asked.metric, asked.classes
         unused = {self.target, *self.drop, *(self._split_columns if "stratify" not in self.split else ())}
-        self.columns = tables.columns_of(table, *self.named, without=unused)
+        self.columns = frames.columns_of(table, *self.named, without=unused)
         self._check_columns(table)
-        self.about = self._about(tables.summary(self.target, asked, self.columns, len(table)))
+        self.about = self._about(frames.summary(self.target, asked, self.columns, len(table)))
         targets = asked.encoded(table[self.target])
         stratify = targets if self.task == "classification" else None
         parts = split_rows(table, self.split, (self.validation, self.test), self.split_seed, stratify)
@@ -131,22 +131,22 @@ class TableData(ArrayDataModule):
 
     def table(self) -> Table:
         """All rows, read now or column by column."""
-        from wdsearch.datasets import columns as tables
+        from wdsearch.datasets import frames
 
         if not isinstance(self.path, Path):
             return self.path
-        with tables.readable(self.path):
-            whole = fits(tables.memory_size(self.path)) if self.in_memory is None else self.in_memory
+        with frames.readable(self.path):
+            whole = fits(frames.memory_size(self.path)) if self.in_memory is None else self.in_memory
             if whole:
-                return tables.read_frame(self.path, self.separator)
-            if tables.is_parquet(self.path):
+                return frames.read_frame(self.path, self.separator)
+            if frames.is_parquet(self.path):
                 return StoredTable(self.path)
-            separator = self.separator or tables.separator_of(self.path)
+            separator = self.separator or frames.separator_of(self.path)
             left_out = {*self.drop} - {self.target, *self._split_columns, *self.named[0], *self.named[1]}
-            return stored_csv(self.path, separator, left_out, self.scratch, tables.text_size(self.path))
+            return stored_csv(self.path, separator, left_out, self.scratch, frames.text_size(self.path))
 
     def _check_names(self, table: Table) -> None:
-        from wdsearch.datasets.columns import check_names
+        from wdsearch.datasets.frames import check_names
 
         check_names(table, [self.target], "target")
         for where, names in {"drop": self.drop, "numbers": self.named[0], "categories": self.named[1]}.items():
@@ -155,7 +155,7 @@ class TableData(ArrayDataModule):
 
     def _check_columns(self, table: Table) -> None:
         """Raise DataError for columns that somebody must decide about."""
-        from wdsearch.datasets.columns import DATES, NUMBERING, check_any
+        from wdsearch.datasets.frames import DATES, NUMBERING, check_any
 
         doubtful = self.columns.doubtful
         if doubtful:
@@ -187,7 +187,7 @@ class TableData(ArrayDataModule):
 
     def _entries(self, table: Table, train: np.ndarray) -> Iterator[Entry]:
         """Column after column."""
-        from wdsearch.datasets.columns import coded
+        from wdsearch.datasets.frames import coded
 
         for name in shown([*self.columns.numbers, *self.columns.categories], "preparing columns"):
             if name in self.columns.numbers:

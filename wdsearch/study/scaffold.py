@@ -98,20 +98,20 @@ def _written(folder: Path, texts: Mapping[str, str]) -> dict[Path, str]:
 
 def _of_table(path: Path, target: str | None, folder: Path) -> tuple[str, tuple[str, ...]]:
     """The study file for a table, and what to know about the table."""
-    from wdsearch import tables  # pandas takes half a second
+    from wdsearch.datasets import frames  # pandas takes half a second
 
     frame, note = _rows_of(path)
     if target is None:
         names = ", ".join(frame.columns)
         raise ScaffoldError(f"which column of {path} is to be predicted? --target COLUMN; it has: {names}")
-    tables.check_names(frame, [target], f"--target, {path}")
+    frames.check_names(frame, [target], f"--target, {path}")
     try:
-        frame = tables.rows_with_target(frame, target)
-        asked, columns = tables.target_of(frame[target]), tables.columns_of(frame, without=[target])
-        tables.check_any(columns, target)
+        frame = frames.rows_with_target(frame, target)
+        asked, columns = frames.target_of(frame[target]), frames.columns_of(frame, without=[target])
+        frames.check_any(columns, target)
     except DataError as error:
         raise DataError(f"{error}; {note}: if others differ, mix the rows") if note else error from None
-    summary = tables.summary(target, asked, columns, len(frame))
+    summary = frames.summary(target, asked, columns, len(frame))
     left_out = [f"left out: {name} ({why})" for name, why in [*columns.useless.items(), *columns.doubtful.items()]]
     text = _filled(
         "table_study.yaml",
@@ -129,12 +129,12 @@ def _of_table(path: Path, target: str | None, folder: Path) -> tuple[str, tuple[
 
 def _rows_of(path: Path) -> tuple[Any, str]:
     """The rows of a table that are looked at, and a note if these are not all: of a table larger than memory the first."""
-    from wdsearch.datasets import columns as tables
+    from wdsearch.datasets import frames
     from wdsearch.datasets._base import fits
 
-    with tables.readable(path):
-        whole = fits(tables.memory_size(path))
-    frame = tables.read_frame(path, rows=None if whole else LOOKED_AT)
+    with frames.readable(path):
+        whole = fits(frames.memory_size(path))
+    frame = frames.read_frame(path, rows=None if whole else LOOKED_AT)
     return frame, "" if whole else f"the table is large: only its first {len(frame):,} rows were looked at"
 
 

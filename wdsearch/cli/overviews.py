@@ -204,6 +204,7 @@ def catalog_overview(found: Mapping[str, list[dict[str, Any]]]) -> list[Renderab
     """All that a study file can name: what it is, and below it what it takes."""
     return [
         *_section("Regularizers", "space: {KEY: ...}", found["regularizers"], _strength),
+        *_section("Optimizers", "optimizer: {name: ..., OPTION: ...}", found["optimizers"], _arguments),
         *_section("Models", "model: {name: ..., init_args: {...}}", found["models"], _arguments),
         *_section("Data sets", "data: {name: ..., init_args: {...}}", found["data"], _arguments),
         *_section("Samplers", "search: {sampler: {name: ..., OPTION: ...}}", found["samplers"], _arguments),

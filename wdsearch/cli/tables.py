@@ -135,12 +135,8 @@ def recommendation_table(found: dict[str, Any]) -> Table:
             table.add_row(key, shown_setting(value), "argument of the LightningModule")
         return table
     optimizer = found["optimizer"]
-    kind = {"adamw": "AdamW", "sgd": "SGD"}[optimizer["name"]]
-    table.add_row(
-        "lr",
-        shown_setting(optimizer["lr"]),
-        f"torch.optim.{kind}(lr={optimizer['lr']:.6g}), schedule {optimizer.get('schedule', 'constant')}",
-    )
+    schedule = f"schedule {optimizer.get('schedule', 'constant')}"
+    table.add_row("lr", shown_setting(optimizer["lr"]), f"{found['torch']['lr']}, {schedule}")
     for key, value in found["strengths"].items():
         table.add_row(key, shown_setting(value), found["torch"][key])
     for key in found["off"]:

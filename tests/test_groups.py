@@ -126,8 +126,11 @@ class Plain(L.LightningModule):
     [
         (Recipe("adamw", groups=GROUPS), "weight_decay", torch.optim.AdamW, 1.0),
         (Recipe("sgd", groups=GROUPS), "l2", torch.optim.SGD, 2.0),  # torch's gradient of its weight_decay is λw
+        (Recipe("adam", groups=GROUPS), "l2", torch.optim.Adam, 2.0),
+        (Recipe("radam", groups=GROUPS), "l2", torch.optim.RAdam, 2.0),
+        (Recipe("adam", groups=GROUPS), "weight_decay", torch.optim.AdamW, 1.0),
     ],
-    ids=["adamw", "sgd"],
+    ids=["adamw", "sgd", "adam", "radam", "adam decoupled"],
 )
 def test_a_group_is_torchs_own_parameter_group(
     recipe: Recipe, key: str, optimizer: type[torch.optim.Optimizer], factor: float

@@ -22,6 +22,7 @@ from wdsearch.datasets import DATASETS
 from wdsearch.errors import DataError
 from wdsearch.launch.workers import engines
 from wdsearch.models import MODELS
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.search.preview import preview
 from wdsearch.storage.home import Home
@@ -232,6 +233,7 @@ def test_list_names_all_that_there_is_with_what_it_takes() -> None:
     assert found == json.loads(json.dumps(catalog()))
     tables = {
         "regularizers": REGULARIZERS,
+        "optimizers": OPTIMIZERS,
         "models": MODELS,
         "data": DATASETS,
         "samplers": SAMPLERS,

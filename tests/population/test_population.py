@@ -12,6 +12,7 @@ from support.training import INF, Ends, largest_difference, quiet_trainer, train
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.population import Population
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
@@ -30,8 +31,7 @@ STRENGTHS = {
     "early_stopping": [INF, INF, INF, INF, 1.0, INF, INF, 2.0, INF, INF],
 }
 RECIPES = {
-    "adamw": Recipe("adamw", schedule="cosine", warmup=0.1),
-    "sgd": Recipe("sgd", schedule="cosine", warmup=0.1),
+    **{key: Recipe(key, schedule="cosine", warmup=0.1) for key in OPTIMIZERS},
     "nesterov": Recipe("sgd", nesterov=True),
 }
 
@@ -183,7 +183,13 @@ def test_a_pruned_trial_frees_its_memory_and_changes_no_other() -> None:
 
 @pytest.mark.parametrize(
     ("name", "batch_norm", "activation"),
-    [("adamw", False, "relu"), ("adamw", True, "silu"), ("sgd", True, "gelu"), ("nesterov", False, "tanh")],
+    [
+        ("adamw", False, "relu"),
+        ("adamw", True, "silu"),
+        ("sgd", True, "gelu"),
+        ("nesterov", False, "tanh"),
+        ("radam", True, "relu"),
+    ],
 )
 def test_neighbours_change_no_bit(name: str, batch_norm: bool, activation: str) -> None:
     """Odd widths and batches leave vector registers half full and matrices anywhere in memory."""

@@ -11,6 +11,7 @@ from torch.func import vmap
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.noise import NoiseStream
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.regularizers import REGULARIZERS, Recommendation, Regularizer
 from wdsearch.tasks import Task
 from wdsearch.trial.module import RegularizedModule
@@ -18,7 +19,7 @@ from wdsearch.trial.recipe import Recipe
 
 EPOCHS = 8
 every_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
-every_optimizer = pytest.mark.parametrize("recipe", [Recipe("adamw"), Recipe("sgd")], ids=["adamw", "sgd"])
+every_optimizer = pytest.mark.parametrize("recipe", [Recipe(key) for key in OPTIMIZERS], ids=OPTIMIZERS)
 
 
 def data(regularizer: Regularizer):
@@ -102,8 +103,8 @@ def test_vmapped_equals_looped(regularizer: Regularizer) -> None:
 
 @every_regularizer
 def test_every_regularizer_says_what_to_pass_to_torch(regularizer: Regularizer) -> None:
-    for optimizer in ("adamw", "sgd"):
-        text = regularizer.torch(strong(regularizer), Recommendation(optimizer, clipped=True))
+    for optimizer in OPTIMIZERS.values():
+        text = regularizer.torch(strong(regularizer), Recommendation(optimizer.words, clipped=True))
         assert f"{strong(regularizer):.4g}"[:4] in text or f"{2 * strong(regularizer):.4g}"[:4] in text
     assert regularizer.neutral in regularizer.domain
     assert strong(regularizer) in regularizer.domain

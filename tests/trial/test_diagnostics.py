@@ -14,6 +14,7 @@ from torch import nn
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.population import Population
 from wdsearch.population.step_statistics import EVERY
 from wdsearch.trial.diagnostics import scale_invariant_share, weight_measures
@@ -22,7 +23,7 @@ from wdsearch.trial.recipe import Recipe
 from wdsearch.trial.result import Diagnosis
 
 EPOCHS = 4
-RECIPES = {"adamw": Recipe("adamw", schedule="cosine"), "sgd": Recipe("sgd", schedule="cosine")}
+RECIPES = {key: Recipe(key, schedule="cosine") for key in OPTIMIZERS}
 TRIALS: Mapping[int, dict[str, float]] = {
     0: {"weight_decay": 0.0, "l1": 0.0, "gradient_clip": INF},
     1: {"weight_decay": 3.0, "l1": 1e-3, "gradient_clip": 0.1},
@@ -104,7 +105,7 @@ def test_updates_and_gradients_are_those_of_the_trial_alone(recipe: Recipe, fuse
         assert found.whole["shrinkage"] == pytest.approx(1 - np.exp(-2e-3 * decay * sum(factors)), rel=1e-6)
         if decay:
             assert found.whole["timescale"] == pytest.approx(1 / (2e-3 * decay * sum(factors)), rel=1e-6)
-            beta = recipe.betas[0] if recipe.optimizer == "adamw" else recipe.momentum
+            beta = recipe.momentum if recipe.optimizer == "sgd" else recipe.betas[0]
             rates = np.array([2e-3 * factors[step] for step in late])
             predicted = np.sqrt(2 * rates * decay).mean() * math.sqrt((1 - beta) / (1 + beta))
             assert found.whole["predicted_rotation"] == pytest.approx(predicted, rel=1e-6)

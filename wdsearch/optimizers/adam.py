@@ -8,7 +8,7 @@ Adam takes exactly, as 2λ, and decoupled decay that asks for AdamW.
 import torch
 
 from wdsearch.optimizers._base import Optimizer
-from wdsearch.optimizers.adamw import OPTIONS, StackedAdamW, beta1, step_size
+from wdsearch.optimizers.adamw import OPTIONS, StackedAdamW, momentum, step_size
 from wdsearch.types import TorchWords
 
 adam = Optimizer(
@@ -19,7 +19,7 @@ adam = Optimizer(
     options=OPTIONS,
     own_decay=None,
     step_size=step_size,
-    momentum=beta1,
+    momentum=momentum,
     words=TorchWords(
         name="Adam",
         decoupled="torch.optim.AdamW(weight_decay={})",

@@ -67,8 +67,8 @@ def step_size(state: State, rate: float | Float[Tensor, "..."], options: Options
     return rate / ((state["exp_avg_sq"] / correction).sqrt_().add_(options["eps"]))
 
 
-def beta1(options: Options) -> float:
-    """Share of the first moment that stays."""
+def momentum(options: Options) -> float:
+    """β₁, the share of the first moment that stays."""
     return float(options["betas"][0])
 
 
@@ -80,7 +80,7 @@ adamw = Optimizer(
     options=OPTIONS,
     own_decay={},
     step_size=step_size,
-    momentum=beta1,
+    momentum=momentum,
     words=TorchWords(
         name="AdamW",
         decoupled="torch.optim.AdamW(weight_decay={})",

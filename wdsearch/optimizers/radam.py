@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wdsearch.optimizers._base import Optimizer, Options, State
-from wdsearch.optimizers.adamw import OPTIONS, StackedAdamW, beta1
+from wdsearch.optimizers.adamw import OPTIONS, StackedAdamW, momentum
 from wdsearch.types import TorchWords
 
 
@@ -61,7 +61,7 @@ radam = Optimizer(
     options=OPTIONS,
     own_decay={"decoupled_weight_decay": True},
     step_size=_step_size,
-    momentum=beta1,
+    momentum=momentum,
     words=TorchWords(
         name="RAdam",
         decoupled="torch.optim.RAdam(weight_decay={}, decoupled_weight_decay=True)",

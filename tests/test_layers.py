@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "messages errors types noise files groups",
+    "messages errors types noise files groups plugins",
     "tasks",
     "regularizers optimizers models strategies",
     "trial",

@@ -10,6 +10,7 @@ from wdsearch.datasets.mnist1d import MNIST1D
 from wdsearch.datasets.openml import OpenMLData
 from wdsearch.datasets.table import TableData
 from wdsearch.datasets.torchvision import TorchvisionData
+from wdsearch.plugins import extended
 
 DATASETS: dict[str, type[ArrayDataModule]] = {
     "mnist1d": MNIST1D,
@@ -21,5 +22,13 @@ DATASETS: dict[str, type[ArrayDataModule]] = {
     "torchvision": TorchvisionData,
     "openml": OpenMLData,
 }
+
+
+def _misfit(entry: object) -> str:
+    fits = isinstance(entry, type) and issubclass(entry, ArrayDataModule)
+    return "" if fits else f"{entry!r} is no subclass of wdsearch.ArrayDataModule"
+
+
+DATASETS |= extended(DATASETS, "datasets", _misfit)  # last, for their modules import this one
 
 __all__ = ["DATASETS", "ArrayDataModule", "Arrays", "ArraysData", "ImageFolder", "TableData"]

@@ -12,6 +12,7 @@ from wdsearch.models.mlp import mlp
 from wdsearch.models.residual_mlp import residual_mlp
 from wdsearch.models.resnet import resnet
 from wdsearch.models.transformer import transformer
+from wdsearch.plugins import extended
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
@@ -20,5 +21,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": resnet,
     "transformer": transformer,
 }
+
+
+def _misfit(entry: object) -> str:
+    return "" if callable(entry) else f"{entry!r} is no function that returns a network"
+
+
+MODELS |= extended(MODELS, "models", _misfit)  # last, for their modules may import this one
 
 __all__ = ["MODELS"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from wdsearch.groups import split_key
+from wdsearch.plugins import extended
 from wdsearch.regularizers._base import Recommendation, Regularizer
 from wdsearch.regularizers.dropout import dropout
 from wdsearch.regularizers.early_stopping import early_stopping
@@ -27,6 +28,11 @@ REGULARIZERS: dict[str, Regularizer] = {
     )
 }
 
+
+def _misfit(entry: object) -> str:
+    return "" if isinstance(entry, Regularizer) else f"{entry!r} is no wdsearch.regularizers.Regularizer"
+
+
 __all__ = ["REGULARIZERS", "Recommendation", "Regularizer", "neutral", "regularizer_of", "torch_equivalents"]
 
 
@@ -49,3 +55,6 @@ def torch_equivalents(strengths: Mapping[str, float], optimizer: str) -> dict[st
         setting = Recommendation(optimizer, clipped="gradient_clip" in acting, group=group)
         found[key] = REGULARIZERS[regularizer].torch(value, setting)
     return found
+
+
+REGULARIZERS |= extended(REGULARIZERS, "regularizers", _misfit)  # last, for their modules import this one

@@ -17,8 +17,16 @@ from wdsearch.launch.engines.kubernetes import Kubernetes
 from wdsearch.launch.engines.local import Local
 from wdsearch.launch.engines.ray import Ray
 from wdsearch.launch.engines.slurm import Slurm
+from wdsearch.plugins import extended
 
 LAUNCHERS: dict[str, Launcher[Any]] = {launcher.name: launcher for launcher in (Local(), Slurm(), Ray(), Kubernetes())}
+
+
+def _misfit(entry: object) -> str:
+    return "" if isinstance(entry, Launcher) else f"{entry!r} is no wdsearch.launch.engines.Launcher"
+
+
+LAUNCHERS |= extended(LAUNCHERS, "engines", _misfit)  # last, for their modules import this one
 
 __all__ = [
     "ENDED",

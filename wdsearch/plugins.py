@@ -3,12 +3,12 @@
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
+from itertools import chain
 from typing import TypeVar
 
 T = TypeVar("T")
 PREFIX = "wdsearch."
-GROUPS = ("regularizers", "optimizers", "models", "datasets", "engines", "trackers")
 
 
 def extended(table: Mapping[str, T], group: str, fits: Callable[[object], str]) -> dict[str, T]:
@@ -23,7 +23,7 @@ def extended(table: Mapping[str, T], group: str, fits: Callable[[object], str]) 
     that is taken is left out with a warning that names its package: it keeps nobody from using the others.
     """
     entries = dict(table)
-    for point in _entry_points(group):
+    for point in (one for one in _entry_points() if one.group == PREFIX + group):
         problem = "that name is taken" if point.name in entries else ""
         entry = None if problem else _loaded(point)
         problem = problem or (str(entry) if isinstance(entry, LookupError) else fits(entry))
@@ -38,13 +38,17 @@ def extended(table: Mapping[str, T], group: str, fits: Callable[[object], str]) 
 
 def plugin_versions() -> dict[str, str]:
     """The packages that add entries to any table, and their versions."""
-    points = [point for group in GROUPS for point in _entry_points(group)]
-    return {point.dist.name: point.dist.version for point in points if point.dist}
+    return {point.dist.name: point.dist.version for point in _entry_points() if point.dist}
 
 
 @cache
-def _entry_points(group: str) -> tuple[EntryPoint, ...]:
-    return tuple(sorted(entry_points(group=PREFIX + group), key=lambda point: point.name))
+def _entry_points() -> tuple[EntryPoint, ...]:
+    """Entry points of all our groups by name; of two of one name in a group the first on the path counts."""
+    points: dict[tuple[str, str], EntryPoint] = {}
+    for point in chain.from_iterable(distribution.entry_points for distribution in distributions()):
+        if point.group.startswith(PREFIX):
+            points.setdefault((point.group, point.name), point)
+    return tuple(points[key] for key in sorted(points))
 
 
 def _loaded(point: EntryPoint) -> object:

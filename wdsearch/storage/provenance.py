@@ -11,7 +11,7 @@ LIBRARIES = ("wdsearch", "optuna", "lightning", "torch", "mlflow")
 
 @cache
 def provenance() -> dict[str, str]:
-    """Tags `version.<library>`, of plugins too, and `git.commit` with `+` if there are changes, outside a repository without it."""
+    """Tags `version.<library>`, of plugins too, and `git.commit` (with `+` if there are changes) within a repository."""
     libraries = {name: version(name) for name in LIBRARIES} | plugin_versions()
     versions = {f"version.{name}": number for name, number in libraries.items()}
     call = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]

@@ -1,8 +1,8 @@
-"""Adds to our tables the entries that other installed packages offer by entry points."""
+"""Tables by name that other installed packages extend by entry points."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, distributions
 from itertools import chain
 from typing import TypeVar
@@ -11,29 +11,54 @@ T = TypeVar("T")
 PREFIX = "wdsearch."
 
 
-def extended(table: Mapping[str, T], group: str, fits: Callable[[object], str]) -> dict[str, T]:
-    """A table with the entries that installed packages add to it, after ours and in the order of their names.
+class Table(Mapping[str, T]):
+    """Our entries by name, followed by those that installed packages add in the group `wdsearch.<group>`.
 
     A package adds one in its pyproject.toml:
 
         [project.entry-points."wdsearch.models"]
         bottleneck = "their_package.networks:bottleneck"
 
-    `fits` says why an object cannot be an entry of this table, or nothing. What cannot be loaded, does not fit, or has a name
-    that is taken is left out with a warning that names its package: it keeps nobody from using the others.
+    `misfit(name, entry)` is the reason why an object cannot be that entry, empty if it can. An entry that cannot be
+    imported, does not fit or has a name that is taken is left out with a warning that names its package: the others can
+    still be used. Entry points are loaded when the table is first read, for their modules import ours.
     """
-    entries = dict(table)
-    for point in (one for one in _entry_points() if one.group == PREFIX + group):
-        problem = "that name is taken" if point.name in entries else ""
-        entry = None if problem else _loaded(point)
-        problem = problem or (str(entry) if isinstance(entry, LookupError) else fits(entry))
-        if problem:
-            package = point.dist.name if point.dist else point.value
-            text = f"{package} adds {point.name!r} to {PREFIX}{group}, which is left out: {problem}"
-            warnings.warn(text, stacklevel=2)
-        else:
-            entries[point.name] = entry  # type: ignore[assignment]
-    return entries
+
+    def __init__(self, group: str, entries: Mapping[str, T], misfit: Callable[[str, object], str]) -> None:
+        self.group, self._ours, self._misfit = group, dict(entries), misfit
+
+    @cached_property
+    def _entries(self) -> dict[str, T]:
+        entries = dict(self._ours)
+        for point in _entry_points(PREFIX + self.group):
+            try:
+                entries |= {point.name: self._loaded(point)}
+            except LookupError as problem:
+                package = point.dist.name if point.dist else point.value
+                text = f"{package} adds {point.name!r} to {point.group}, which is left out: {problem.args[0]}"
+                warnings.warn(text, stacklevel=3)
+        return entries
+
+    def _loaded(self, point: EntryPoint) -> T:
+        """The object of an entry point; raises LookupError with the reason if it can be no entry."""
+        if point.name in self._ours:
+            raise LookupError("that name is taken")
+        try:
+            entry: T = point.load()
+        except Exception as error:  # whatever a foreign module raises when it is imported
+            raise LookupError(f"{point.value} cannot be imported ({type(error).__name__}: {error})") from error
+        if problem := self._misfit(point.name, entry):
+            raise LookupError(problem)
+        return entry
+
+    def __getitem__(self, name: str) -> T:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 def plugin_versions() -> dict[str, str]:
@@ -42,18 +67,12 @@ def plugin_versions() -> dict[str, str]:
 
 
 @cache
-def _entry_points() -> tuple[EntryPoint, ...]:
-    """Entry points of all our groups by name; of two of one name in a group the first on the path counts."""
+def _entry_points(group: str = "") -> tuple[EntryPoint, ...]:
+    """The entry points of a group, or of all our groups, by name; of two of one name the first on the path counts."""
+    if group:
+        return tuple(point for point in _entry_points() if point.group == group)
     points: dict[tuple[str, str], EntryPoint] = {}
     for point in chain.from_iterable(distribution.entry_points for distribution in distributions()):
         if point.group.startswith(PREFIX):
             points.setdefault((point.group, point.name), point)
     return tuple(points[key] for key in sorted(points))
-
-
-def _loaded(point: EntryPoint) -> object:
-    """The object that an entry point names; a LookupError says why there is none."""
-    try:
-        return point.load()
-    except Exception as error:  # whatever a foreign module raises when it is imported
-        return LookupError(f"{point.value} cannot be imported ({type(error).__name__}: {error})")

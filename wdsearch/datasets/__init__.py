@@ -10,25 +10,28 @@ from wdsearch.datasets.mnist1d import MNIST1D
 from wdsearch.datasets.openml import OpenMLData
 from wdsearch.datasets.table import TableData
 from wdsearch.datasets.torchvision import TorchvisionData
-from wdsearch.plugins import extended
-
-DATASETS: dict[str, type[ArrayDataModule]] = {
-    "mnist1d": MNIST1D,
-    "digits": Digits,
-    "breast_cancer": BreastCancer,
-    "diabetes": Diabetes,
-    "table": TableData,
-    "images": ImageFolder,
-    "torchvision": TorchvisionData,
-    "openml": OpenMLData,
-}
+from wdsearch.plugins import Table
 
 
-def _misfit(entry: object) -> str:
+def _misfit(_: str, entry: object) -> str:
     fits = isinstance(entry, type) and issubclass(entry, ArrayDataModule)
     return "" if fits else f"{entry!r} is no subclass of wdsearch.ArrayDataModule"
 
 
-DATASETS |= extended(DATASETS, "datasets", _misfit)  # last, for their modules import this one
+DATASETS: Table[type[ArrayDataModule]] = Table(
+    "datasets",
+    {
+        "mnist1d": MNIST1D,
+        "digits": Digits,
+        "breast_cancer": BreastCancer,
+        "diabetes": Diabetes,
+        "table": TableData,
+        "images": ImageFolder,
+        "torchvision": TorchvisionData,
+        "openml": OpenMLData,
+    },
+    _misfit,
+)
+
 
 __all__ = ["DATASETS", "ArrayDataModule", "Arrays", "ArraysData", "ImageFolder", "TableData"]

@@ -12,21 +12,24 @@ from wdsearch.models.mlp import mlp
 from wdsearch.models.residual_mlp import residual_mlp
 from wdsearch.models.resnet import resnet
 from wdsearch.models.transformer import transformer
-from wdsearch.plugins import extended
-
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "residual_mlp": residual_mlp,
-    "convnet": convnet,
-    "resnet": resnet,
-    "transformer": transformer,
-}
+from wdsearch.plugins import Table
 
 
-def _misfit(entry: object) -> str:
+def _misfit(_: str, entry: object) -> str:
     return "" if callable(entry) else f"{entry!r} is no function that returns a network"
 
 
-MODELS |= extended(MODELS, "models", _misfit)  # last, for their modules may import this one
+MODELS: Table[Callable[..., nn.Module]] = Table(
+    "models",
+    {
+        "mlp": mlp,
+        "residual_mlp": residual_mlp,
+        "convnet": convnet,
+        "resnet": resnet,
+        "transformer": transformer,
+    },
+    _misfit,
+)
+
 
 __all__ = ["MODELS"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from wdsearch.groups import split_key
-from wdsearch.plugins import extended
+from wdsearch.plugins import Table
 from wdsearch.regularizers._base import Recommendation, Regularizer
 from wdsearch.regularizers.dropout import dropout
 from wdsearch.regularizers.early_stopping import early_stopping
@@ -14,24 +14,25 @@ from wdsearch.regularizers.l2 import l2
 from wdsearch.regularizers.label_smoothing import label_smoothing
 from wdsearch.regularizers.weight_decay import weight_decay
 
-REGULARIZERS: dict[str, Regularizer] = {
-    regularizer.key: regularizer
-    for regularizer in (
-        weight_decay,
-        l2,
-        l1,
-        dropout,
-        input_noise,
-        label_smoothing,
-        gradient_clip,
-        early_stopping,
-    )
-}
+_OURS = (
+    weight_decay,
+    l2,
+    l1,
+    dropout,
+    input_noise,
+    label_smoothing,
+    gradient_clip,
+    early_stopping,
+)
 
 
-def _misfit(entry: object) -> str:
-    return "" if isinstance(entry, Regularizer) else f"{entry!r} is no wdsearch.regularizers.Regularizer"
+def _misfit(name: str, entry: object) -> str:
+    if not isinstance(entry, Regularizer):
+        return f"{entry!r} is no wdsearch.regularizers.Regularizer"
+    return "" if entry.key == name else f"its key is {entry.key!r}"
 
+
+REGULARIZERS = Table("regularizers", {regularizer.key: regularizer for regularizer in _OURS}, _misfit)
 
 __all__ = ["REGULARIZERS", "Recommendation", "Regularizer", "neutral", "regularizer_of", "torch_equivalents"]
 
@@ -55,6 +56,3 @@ def torch_equivalents(strengths: Mapping[str, float], optimizer: str) -> dict[st
         setting = Recommendation(optimizer, clipped="gradient_clip" in acting, group=group)
         found[key] = REGULARIZERS[regularizer].torch(value, setting)
     return found
-
-
-REGULARIZERS |= extended(REGULARIZERS, "regularizers", _misfit)  # last, for their modules import this one

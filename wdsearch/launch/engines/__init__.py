@@ -17,16 +17,18 @@ from wdsearch.launch.engines.kubernetes import Kubernetes
 from wdsearch.launch.engines.local import Local
 from wdsearch.launch.engines.ray import Ray
 from wdsearch.launch.engines.slurm import Slurm
-from wdsearch.plugins import extended
-
-LAUNCHERS: dict[str, Launcher[Any]] = {launcher.name: launcher for launcher in (Local(), Slurm(), Ray(), Kubernetes())}
+from wdsearch.plugins import Table
 
 
-def _misfit(entry: object) -> str:
-    return "" if isinstance(entry, Launcher) else f"{entry!r} is no wdsearch.launch.engines.Launcher"
+def _misfit(name: str, entry: object) -> str:
+    if not isinstance(entry, Launcher):
+        return f"{entry!r} is no wdsearch.launch.engines.Launcher"
+    return "" if entry.name == name else f"its name is {entry.name!r}"
 
 
-LAUNCHERS |= extended(LAUNCHERS, "engines", _misfit)  # last, for their modules import this one
+LAUNCHERS: Table[Launcher[Any]] = Table(
+    "engines", {launcher.name: launcher for launcher in (Local(), Slurm(), Ray(), Kubernetes())}, _misfit
+)
 
 __all__ = [
     "ENDED",

@@ -160,7 +160,7 @@ def fused_steps(setting: Setting, trials: int, steps: int) -> Measured:
         strengths = {key: value for key, value in chosen.items() if key != "lr"}
         network = mlp(data.inputs, data.outputs, setting.widths[1:-1])
         modules[number] = RegularizedModule(network, strengths, chosen["lr"])
-    population, ticks = Population(data, setting.epochs, places=trials), _Epochs()
+    population, ticks = Population(data, setting.epochs, max_fused=trials), _Epochs()
     population.admit(modules)
     of_epoch = len(data.train_dataloader())
     epochs = -(-steps // of_epoch)

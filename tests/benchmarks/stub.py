@@ -17,7 +17,7 @@ from wdsearch.trial.result import FINISHED, Diagnosis
 class Stub:
     """What a search sees of a population; its losses are drawn by the trial's number and age."""
 
-    def __init__(self, data: Any, epochs: int, places: int, seed: int) -> None:
+    def __init__(self, data: Any, epochs: int, max_fused: int, seed: int) -> None:
         self.epochs = epochs
         self.ages: dict[int, int] = {}
         self.trial_epochs: dict[int, TrialEpoch] = {}

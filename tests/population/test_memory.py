@@ -81,11 +81,11 @@ def test_a_population_that_will_not_fit_is_shrunk_before_the_start(
     assert "9 trials in training, 9 in a call, need about" in " ".join(capsys.readouterr().err.split())
 
 
-def test_places_are_as_many_as_fit() -> None:
-    small = Footprint(per_trial=10 * 2**20, per_place=100 * 2**20)
-    assert small.places(trials=33, wanted=33, available=2**34) == 33
-    assert small.places(trials=33, wanted=33, available=2**30) == 5
-    assert small.places(trials=33, wanted=33, available=2**20) == 1
+def test_as_many_are_fused_as_fit() -> None:
+    small = Footprint(per_trial=10 * 2**20, per_fused=100 * 2**20)
+    assert small.max_fused(trials=33, wanted=33, available=2**34) == 33
+    assert small.max_fused(trials=33, wanted=33, available=2**30) == 5
+    assert small.max_fused(trials=33, wanted=33, available=2**20) == 1
     assert small.total(33, 5) - small.total(33, 4) == 100 * 2**20
 
 

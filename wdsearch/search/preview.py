@@ -69,7 +69,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
         alone = factory.why_alone(baseline(config).model)
-        training = factory.training(factory.places)
+        training = factory.training(factory.max_fused)
     batches = len(factory.data.train_dataloader())
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     return Preview(

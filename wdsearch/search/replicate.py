@@ -65,16 +65,16 @@ def replicate(
     Raises BuildError for a network that cannot be built.
     """
     factory = TrialFactory(*reseeded(config, data, seed))
-    places = _places(factory, configurations)
+    max_fused = _max_fused(factory, configurations)
     while True:
         try:
             return _trained(
-                factory, configurations, places, _Ends(configurations, config.budget.epochs, watch, measure)
+                factory, configurations, max_fused, _Ends(configurations, config.budget.epochs, watch, measure)
             )
         except Exception as error:
-            if places == 1 or not is_out_of_memory(error):
+            if max_fused == 1 or not is_out_of_memory(error):
                 raise
-        places = max(1, places // 2)
+        max_fused = max(1, max_fused // 2)
         gc.collect()  # Trainer and population refer to each other, and would keep their memory
 
 
@@ -106,22 +106,22 @@ def reseeded(config: StudyConfig, data: L.LightningDataModule, seed: int) -> tup
     return config.model_copy(update={"seed": fresh}), data
 
 
-def _places(factory: TrialFactory, configurations: Mapping[str, Configuration]) -> int:
+def _max_fused(factory: TrialFactory, configurations: Mapping[str, Configuration]) -> int:
     """How many trials share a call: all, or as many as the study allows or memory holds."""
     trainer, count = factory.config.trainer, len(configurations)
     wanted = count if trainer.population == "auto" else min(count, trainer.population)
     module = factory.module(next(iter(configurations.values())))
     batch = next(iter(factory.data.train_dataloader()))
     found = footprint(module, batch, stops_early="early_stopping" in factory.config.space)
-    return found.places(count, wanted, available(device_of(trainer.accelerator)))
+    return found.max_fused(count, wanted, available(device_of(trainer.accelerator)))
 
 
 def _trained(
-    factory: TrialFactory, configurations: Mapping[str, Configuration], places: int, ends: "_Ends"
+    factory: TrialFactory, configurations: Mapping[str, Configuration], max_fused: int, ends: "_Ends"
 ) -> dict[str, Replica]:
     """Every configuration, trained to its end in one population; those of one network with the same keys share a cohort."""
     config = factory.config
-    population = Population(factory.data, config.budget.epochs, places, config.seed)
+    population = Population(factory.data, config.budget.epochs, max_fused, config.seed)
     networks: dict[str, dict[int, Configuration]] = {}
     for number, settings in enumerate(configurations.values()):
         alike = repr((sorted(settings.model.items()), sorted(settings.strengths)))

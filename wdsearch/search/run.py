@@ -182,10 +182,10 @@ def _start_study(loop: SearchLoop) -> None:
 def _search(loop: SearchLoop) -> None:
     """Train until the study is complete."""
     _patiently(loop, partial(_start_study, loop))
-    places = _patiently(loop, partial(_places, loop))
+    max_fused = _patiently(loop, partial(_max_fused, loop))
     _patiently(loop, partial(_join, loop))
     while not _patiently(loop, loop.work.complete):
-        places = _patiently(loop, partial(_train_more, loop, places))
+        max_fused = _patiently(loop, partial(_train_more, loop, max_fused))
 
 
 def _join(loop: SearchLoop) -> None:
@@ -194,14 +194,14 @@ def _join(loop: SearchLoop) -> None:
         loop.work.resume()
 
 
-def _train_more(loop: SearchLoop, places: int) -> int:
-    """Train what there is for this worker, or wait a moment for others; how many places that took."""
+def _train_more(loop: SearchLoop, max_fused: int) -> int:
+    """Train what there is for this worker, or wait a moment for others; how many max_fused that took."""
     if loop.work.gather():
-        return _train(loop, places)
+        return _train(loop, max_fused)
     loop.progress.say("waiting for other workers' trials")
     time.sleep(1.0)
     loop.check_stopping()
-    return places
+    return max_fused
 
 
 def _patiently(loop: SearchLoop, act: Callable[[], T]) -> T:
@@ -258,24 +258,24 @@ def _deliver_leftovers(loop: SearchLoop) -> None:
                 deliver(path, give_up_after_s=10.0)
 
 
-def _train(loop: SearchLoop, places: int) -> int:
-    """Train what was gathered, `places` trials in a call; how many it was in the end, for memory may not suffice.
+def _train(loop: SearchLoop, max_fused: int) -> int:
+    """Train what was gathered, `max_fused` trials in a call; how many it was in the end, for memory may not suffice.
 
     What a population is cut off at is taken up as after a crash: how many share a call changes no number.
     """
     if loop.factory.solo:
         _train_alone(loop)
-        return places
+        return max_fused
     try:
-        population = Population(loop.factory.data, loop.config.budget.epochs, places, loop.config.seed)
+        population = Population(loop.factory.data, loop.config.budget.epochs, max_fused, loop.config.seed)
         population_trainer(loop.config.trainer, loop).fit(population)
         loop.study.set_user_attr(MEMORY, loop.memory.as_dict())
-        return places
+        return max_fused
     except Exception as error:
-        if places == 1 or not is_out_of_memory(error):
+        if max_fused == 1 or not is_out_of_memory(error):
             raise
-    fewer = max(1, places // 2)
-    loop.progress.note(f"out of memory with {places} trials in a call: going on with {fewer} (trainer.population)")
+    fewer = max(1, max_fused // 2)
+    loop.progress.note(f"out of memory with {max_fused} trials in a call: going on with {fewer} (trainer.population)")
     loop.study.set_user_attr(TRAINING, loop.factory.training(fewer))
     gc.collect()  # Trainer and population refer to each other, and would keep their memory
     loop.work = loop.work.again()
@@ -292,10 +292,10 @@ def _train_alone(loop: SearchLoop) -> None:
     Soloists(loop.factory.data, config.budget.epochs, trainer, config.seed, needed, set(goals.maximize)).fit(loop)
 
 
-def _places(loop: SearchLoop) -> int:
+def _max_fused(loop: SearchLoop) -> int:
     """How many trials share a call: as the study says, or all that train; fewer, and a line, where memory is short."""
     config, factory = loop.config, loop.factory
-    wanted = factory.places
+    wanted = factory.max_fused
     loop.study.set_user_attr(TRAINING, factory.training(wanted))
     loop.study.set_user_attr(INVARIANT, factory.scale_invariant_share())
     if factory.solo:
@@ -305,13 +305,13 @@ def _places(loop: SearchLoop) -> int:
     batch = next(iter(factory.data.train_dataloader()))
     found = footprint(module, batch, stops_early="early_stopping" in config.space)
     free, need = available(loop.device), found.total(trials, wanted)
-    places = found.places(trials, wanted, free)
-    if places < wanted:
+    max_fused = found.max_fused(trials, wanted, free)
+    if max_fused < wanted:
         text = f"{trials} trials in training, {wanted} in a call, need about {shown_bytes(need)}; {shown_bytes(free)} are free"
-        loop.progress.note(f"{text}: {places} in a call instead")
-        loop.study.set_user_attr(TRAINING, factory.training(places))
-    loop.memory = Memory(found.total(trials, places), loop.device)
-    return places
+        loop.progress.note(f"{text}: {max_fused} in a call instead")
+        loop.study.set_user_attr(TRAINING, factory.training(max_fused))
+    loop.memory = Memory(found.total(trials, max_fused), loop.device)
+    return max_fused
 
 
 def _left_behind(delivery: Delivery, study: str) -> str:

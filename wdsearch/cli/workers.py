@@ -29,7 +29,7 @@ def work(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     from rich.console import Console
 
     from wdsearch.cli.tables import conclusion
-    from wdsearch.search.work import work as join
+    from wdsearch.search.run import work as join
 
     result = join(study, home=home, storage=storage, progress="lines")
     Console().print(*conclusion(result), sep="\n", soft_wrap=True)

@@ -59,7 +59,7 @@ class StudyStatus:
             "goals": list(self.result.goals),
             "best": {"trial": best.number, "values": list(best.values), **_plain(best.result)} if best else None,
             "baseline": _plain(baseline) if baseline else None,
-            "workers": [asdict(worker) for worker in self.workers],
+            "workers": [_worker(worker) for worker in self.workers],
             "undelivered": self.undelivered,
             "delivering_elsewhere": self.elsewhere,
             "delivery_error": self.delivery_error,
@@ -97,6 +97,12 @@ def _waiting(home: Path, study: str) -> tuple[int, str | None, str | None]:
         left, error, lost = left + spool.left(under_way), error or spool.recall("error"), lost or spool.recall(LOST)
         spool.close()
     return left, error, lost
+
+
+def _worker(worker: Worker) -> dict[str, Any]:
+    """Fields of a worker; its machine and folder are its `place`, as in the storage."""
+    fields = asdict(worker)
+    return {"place" if name == "machine_id" else name: value for name, value in fields.items()}
 
 
 def _plain(result: Any) -> dict[str, Any]:

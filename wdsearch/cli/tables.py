@@ -77,7 +77,7 @@ def status_table(status: StudyStatus) -> Group:
     for worker in status.workers:
         life = "alive" if worker.alive else "gone; its trials go on with the next worker"
         lines.append(
-            f"worker {worker.name} at {worker.place.partition(':')[0]}: {life} (beat {worker.silent_s:.0f} s ago)"
+            f"worker {worker.name} at {worker.machine_id.partition(':')[0]}: {life} (beat {worker.silent_s:.0f} s ago)"
         )
     if result.best or result.baseline:
         lines.append(summary_table(result))

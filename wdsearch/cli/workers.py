@@ -29,7 +29,7 @@ def work(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     from rich.console import Console
 
     from wdsearch.cli.tables import conclusion
-    from wdsearch.search.work import work as join
+    from wdsearch.search.run import work as join
 
     result = join(study, home=home, storage=storage, progress="lines")
     Console().print(*conclusion(result), sep="\n", soft_wrap=True)
@@ -226,17 +226,18 @@ def check(
     home: HomeOption = None,
 ) -> None:
     """Say what a storage is, whether it can be used from here, and how many workers it carries."""
+    from wdsearch.cli.storage_check import storage_lines
     from wdsearch.storage.check import examine_storage
     from wdsearch.storage.home import Home
 
-    found = examine_storage(Home(home), url)
+    report = examine_storage(Home(home), url)
     if as_json:
         import json
 
-        typer.echo(json.dumps(found.as_dict(), indent=2))
+        typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        _show(found.lines)
-    if not found.usable:
+        _show(storage_lines(report))
+    if not report.usable:
         raise typer.Exit(1)
 
 

@@ -56,19 +56,19 @@ def _widen(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
 class FusedCohort(Cohort):
     """Trials of age 0, on `device`, that will train for `steps` steps, stacked.
 
-    `places` bounds how many trials one call holds; more are called in slices, with the same numbers.
+    `max_fused` bounds how many trials one call holds; more are called in slices, with the same numbers.
     """
 
     kind = "fused"
 
     def __init__(
-        self, trials: Mapping[int, RegularizedModule], steps: int, device: torch.device, places: int = 32
+        self, trials: Mapping[int, RegularizedModule], steps: int, device: torch.device, max_fused: int = 32
     ) -> None:
         modules = [module.to(device) for module in trials.values()]
         if len({tuple(sorted(module.regularizers)) for module in modules}) > 1:
             raise ValueError("trials of one cohort have strengths of the same keys; admit those with others apart")
         super().__init__(trials, modules[0].task, steps)
-        self.places, self.template, recipe = max(1, places), copy.deepcopy(modules[0]), modules[0].recipe
+        self.max_fused, self.template, recipe = max(1, max_fused), copy.deepcopy(modules[0]), modules[0].recipe
         for layer in self.template.modules():
             if isinstance(layer, NORMS):
                 layer.register_forward_pre_hook(_widen)
@@ -110,9 +110,9 @@ class FusedCohort(Cohort):
             self.template.train(mode)
 
     def slices(self) -> Iterator[slice]:
-        """Rows of the stack that share a call: as few and as equal slices as `places` allows."""
+        """Rows of the stack that share a call: as few and as equal slices as `max_fused` allows."""
         rows = len(self.numbers)
-        count = -(-rows // self.places)
+        count = -(-rows // self.max_fused)
         bounds = [rows * i // count for i in range(count + 1)]
         return (slice(first, last) for first, last in pairwise(bounds))
 

@@ -22,16 +22,16 @@ class Footprint:
     """Bytes of a trial in training (weights, gradients, moments, best copy), and of one in a call (activations)."""
 
     per_trial: int
-    per_place: int
+    per_fused: int
 
-    def total(self, trials: int, places: int) -> int:
-        """Bytes of so many trials in training, of which at most `places` share a call."""
-        return WORKSPACE + trials * self.per_trial + min(trials, places) * self.per_place
+    def total(self, trials: int, max_fused: int) -> int:
+        """Bytes of so many trials in training, of which at most `max_fused` share a call."""
+        return WORKSPACE + trials * self.per_trial + min(trials, max_fused) * self.per_fused
 
-    def places(self, trials: int, wanted: int, available: int) -> int:
-        """As many places, up to `wanted`, as fit beside all trials; at least one."""
+    def max_fused(self, trials: int, wanted: int, available: int) -> int:
+        """Most trials in a call, up to `wanted`, that fit beside all in training; at least one."""
         left = (1.0 - RESERVE) * available - WORKSPACE - trials * self.per_trial
-        return max(1, min(wanted, int(left / max(1, self.per_place))))
+        return max(1, min(wanted, int(left / max(1, self.per_fused))))
 
 
 class Memory:

@@ -66,14 +66,14 @@ class TrialFactory:
         return self._own_module(configuration) if self.solo else self.module(configuration)
 
     @property
-    def places(self) -> int:
+    def max_fused(self) -> int:
         """How many trials share a call if memory suffices: as the study says, or all that train, which is the fastest."""
         if self.solo or self.why_alone(baseline(self.config).model):
             return 1
         trials, most = self.config.most_training, self.config.trainer.population
         return trials if most == "auto" else min(trials, most)
 
-    def training(self, places: int) -> str:
+    def training(self, max_fused: int) -> str:
         """How trials are trained on this machine, in words: what each `auto` became."""
         trainer, alone = self.config.trainer, self.why_alone(baseline(self.config).model)
         device = device_name(trainer.accelerator)
@@ -82,7 +82,7 @@ class TrialFactory:
             count = torch.get_num_threads() if trainer.threads == "auto" else trainer.threads
             where += f" with {count} thread{'s' if count > 1 else ''}"
         bits = trainer.precision if isinstance(trainer.precision, str) else f"{trainer.precision} bits"
-        way = f"one trial after another, for {alone}" if alone else f"fused, up to {places} trials in a call"
+        way = f"one trial after another, for {alone}" if alone else f"fused, up to {max_fused} trials in a call"
         return f"on {where}, in {bits}; {way}"
 
     def checked_baseline(self) -> L.LightningModule:

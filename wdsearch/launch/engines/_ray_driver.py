@@ -9,7 +9,7 @@ from typing import Any
 def _work(study: str) -> None:
     """In a process of Ray's, in its main thread: Ctrl-C, as which Ray cancels a task, ends the worker in order."""
     from wdsearch.search.interruption import InterruptedStudyError
-    from wdsearch.search.work import work
+    from wdsearch.search.run import work
 
     try:
         work(study, progress="lines")

@@ -62,7 +62,7 @@ class SlurmWorker:
 
     def __call__(self) -> None:
         """Work until the study is done."""
-        from wdsearch.search.work import work
+        from wdsearch.search.run import work
 
         work(self.study, progress="lines")
 

@@ -8,9 +8,9 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from cli.test_begin import called
 from mlflow import MlflowClient
-from study.test_load import faults, yaml_free
+from support.commands import called
+from support.studies import faults, yaml_free
 from support.training import Ends, largest_difference, quiet_trainer, train_alone, train_fused
 from torch import nn
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes
 from sklearn.utils.class_weight import compute_class_weight
-from study.test_load import yaml_free
 from support.samples import cancer
+from support.studies import yaml_free
 from support.training import largest_difference, train_alone, train_fused
 
 import wdsearch

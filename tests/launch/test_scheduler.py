@@ -23,10 +23,10 @@ import pytest
 import sqlalchemy as sql
 from optuna.distributions import FloatDistribution
 from scheduling import BEGUN, disturbed
-from search.test_run import STUDY as SMALL_STUDY
 from sqlalchemy.exc import OperationalError
 from support import postgres
 from support.fabricated import SPACE, fabricate
+from support.studies import STUDY as SMALL_STUDY
 from typer.testing import CliRunner
 
 from wdsearch.analysis.trend import sweeps_of

@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from cli.test_app import FILE, wdsearch
-from models.test_models import SMALL, VARIANTS, data, trial
-from population import test_user_module as test_solo
-from population.test_fusibility import trial as of_the_zoo
-from population.test_population import BFLOAT16
-from search.test_run import STUDY, searched, told
-from search.test_worker import EVERY_EPOCH
-from search.test_worker import searched as killed
+from support import users_module as test_solo
+from support.commands import FILE, wdsearch
+from support.killed import EVERY_EPOCH
+from support.killed import searched as killed
+from support.networks import BFLOAT16, SMALL, VARIANTS, data, trial
+from support.studies import STUDY, searched, told
 from support.training import distance_from_alone, largest_difference, train_alone, train_fused
 from support.zoo import ZOO, Counting, ZooData
+from support.zoo_trials import trial as of_the_zoo
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS

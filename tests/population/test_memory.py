@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from search.test_run import searched, told
+from support.studies import searched, told
 
 import wdsearch.search.session
 from wdsearch.population.memory import Footprint, is_out_of_memory

@@ -8,7 +8,8 @@ from functools import cache
 import lightning as L
 import pytest
 import torch
-from support.training import INF, Ends, largest_difference, quiet_trainer, train_alone, train_fused
+from support.networks import BFLOAT16, RECIPES, STRENGTHS
+from support.training import Ends, largest_difference, quiet_trainer, train_alone, train_fused
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
@@ -17,23 +18,6 @@ from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 
 EPOCHS = 5
-BFLOAT16 = 2.0**-7
-"""Relative difference of losses in bfloat16: twice the rounding of a number to its 8 bits."""
-STRENGTHS = {
-    "weight_decay": [0.0, 0.1, 1.0, 3.0, 0.5, 0.0, 2.0, 0.1, 10.0, 0.3],
-    "l2": [0.0, 0.0, 1e-3, 1e-4, 0.0, 1e-2, 0.0, 1e-5, 1e-3, 0.0],
-    "l1": [0.0, 1e-4, 0.0, 1e-5, 1e-3, 0.0, 1e-4, 0.0, 0.0, 1e-6],
-    "dropout": [0.0, 0.1, 0.5, 0.3, 0.0, 0.7, 0.2, 0.0, 0.4, 0.1],
-    "input_noise": [0.1, 0.0, 0.3, 0.0, 0.0, 0.5, 0.1, 0.2, 0.0, 0.1],
-    "label_smoothing": [0.0, 0.1, 0.05, 0.0, 0.2, 0.0, 0.1, 0.0, 0.3, 0.0],
-    "gradient_clip": [1.0, INF, 0.5, INF, 0.1, INF, 2.0, INF, 1.0, 0.3],
-    "early_stopping": [INF, INF, INF, INF, 1.0, INF, INF, 2.0, INF, INF],
-}
-RECIPES = {
-    "adamw": Recipe("adamw", schedule="cosine", warmup=0.1),
-    "sgd": Recipe("sgd", schedule="cosine", warmup=0.1),
-    "nesterov": Recipe("sgd", nesterov=True),
-}
 
 
 def data():

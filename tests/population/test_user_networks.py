@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from search.test_run import told
+from support.studies import told
 from support.zoo import Recurrent, Residual, ZooData
 from torch import nn
 

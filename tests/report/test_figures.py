@@ -1,12 +1,11 @@
 """Figures: where values stand on an axis, and that both who draw them put them there."""
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from matplotlib.image import imread
+from support.drawings import traces
 
 from wdsearch.report.figures import BARS, LINE, STAR, Axis, Figure, Heat, Line, Panel, Series, scale
 from wdsearch.report.to_html import as_html
@@ -76,15 +75,6 @@ def figure() -> Figure:
     panels = (Panel(Axis("loss"), series, (Line(0.9, "baseline", "#c1440e"),)), Panel(Axis("gap"), (shaded,)))
     axis = Axis("weight_decay", log=True, off=0.0, off_label="off")
     return Figure("every", "Every kind", axis, panels, (Line(1.0, "λ.1se", "#1b7f4d"),), "shade")
-
-
-def traces(html: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Data and layout of the drawing in a page."""
-    start = html.index("[", html.index("Plotly.newPlot"))
-    decoder = json.JSONDecoder()
-    data, end = decoder.raw_decode(html[start:])
-    layout, _ = decoder.raw_decode(html[start + end :].lstrip(", \n"))
-    return data, layout
 
 
 def test_both_draw_the_same_points_at_the_same_places(tmp_path: Path) -> None:

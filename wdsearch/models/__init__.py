@@ -1,6 +1,6 @@
 """The table of network builders: one file and one line each.
 
-A builder takes from the data what its arguments name of `inputs`, `outputs`, `shape` and `categories`, the rest from a study.
+Of a builder's arguments, `inputs`, `outputs`, `shape` and `categories` come from the data, all others from the study.
 """
 
 from collections.abc import Callable

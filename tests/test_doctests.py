@@ -1,0 +1,87 @@
+"""Runs the examples in docstrings, and checks that public functions have one."""
+
+import ast
+import doctest
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import wdsearch
+
+PACKAGE = Path(wdsearch.__file__).parent
+SHOWN: tuple[str, ...] = ()
+"""Packages, or modules, of which every public function has an example, but for those of `NEED_MORE`."""
+NEED_MORE: dict[str, str] = {}
+"""Functions that a few lines cannot show, and what they need."""
+LATER = {*wdsearch.__all__}
+"""Public names of `wdsearch` that have no example yet."""
+
+
+class Documented(NamedTuple):
+    """A function, class or method: its module and its name in there, and what its docstring says."""
+
+    module: str
+    name: str
+    is_function: bool
+    docstring: str
+
+    @property
+    def full_name(self) -> str:
+        """The name within the package: `analysis.bootstrap.effect`."""
+        return f"{self.module}.{self.name}"
+
+
+def _documented(path: Path) -> Iterator[Documented]:
+    """The functions and classes of a file, and the methods of these; read, not imported, for some load torch."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    module = ".".join(part for part in parts if part != "__init__")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            is_function = isinstance(node, ast.FunctionDef)
+            yield Documented(module, node.name, is_function, ast.get_docstring(node) or "")
+        if isinstance(node, ast.ClassDef):
+            methods = [method for method in node.body if isinstance(method, ast.FunctionDef)]
+            for method in methods:
+                yield Documented(module, f"{node.name}.{method.name}", False, ast.get_docstring(method) or "")
+
+
+DOCUMENTED = [documented for path in sorted(PACKAGE.rglob("*.py")) for documented in _documented(path)]
+EXAMPLES = {documented.full_name: documented for documented in DOCUMENTED if ">>>" in documented.docstring}
+PUBLIC = [
+    documented.full_name
+    for documented in DOCUMENTED
+    if documented.is_function
+    and not any(part.startswith("_") for part in documented.full_name.split("."))
+    and any(f"{documented.module}.".startswith(f"{shown}.") for shown in SHOWN)
+]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_prints_what_it_says(name: str) -> None:
+    documented = EXAMPLES[name]
+    module = importlib.import_module(f"wdsearch.{documented.module}")
+    example = doctest.DocTestParser().get_doctest(
+        documented.docstring, dict(vars(module)), name, module.__file__, lineno=0
+    )
+    report: list[str] = []
+    failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=report.append).failed
+    assert not failed, "".join(report)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_function_has_an_example_or_a_reason(name: str) -> None:
+    assert (name in EXAMPLES) != (name in NEED_MORE)
+
+
+def test_reasons_are_given_for_functions_that_there_are() -> None:
+    assert NEED_MORE.keys() <= set(PUBLIC)
+
+
+@pytest.mark.parametrize("public", wdsearch.__all__)
+def test_a_public_name_has_an_example_or_is_listed_as_lacking_one(public: str) -> None:
+    home = wdsearch._HOMES[public]
+    shown = [name for name in EXAMPLES if name.startswith(f"{home}.") and public in name.split(".")]
+    assert bool(shown) != (public in LATER), f"{public} is in LATER only as long as it has no example"

@@ -12,9 +12,32 @@ import pytest
 import wdsearch
 
 PACKAGE = Path(wdsearch.__file__).parent
-SHOWN: tuple[str, ...] = ()
+SHOWN: tuple[str, ...] = ("analysis",)
 """Packages, or modules, of which every public function has an example, but for those of `NEED_MORE`."""
-NEED_MORE: dict[str, str] = {}
+_OUTCOMES = "the outcomes of a whole design; `gap` shows how a claim is tested"
+_STUDY = "a study in a storage"
+NEED_MORE: dict[str, str] = {
+    "analysis.advice.flags": _STUDY,
+    "analysis.claims.bell": _OUTCOMES,
+    "analysis.claims.claims_of": _OUTCOMES,
+    "analysis.claims.collinearity": _OUTCOMES,
+    "analysis.claims.complexity": _OUTCOMES,
+    "analysis.claims.dropout": _OUTCOMES,
+    "analysis.claims.gradients": _OUTCOMES,
+    "analysis.claims.optimum": _OUTCOMES,
+    "analysis.claims.updates": _OUTCOMES,
+    "analysis.claims.zeros": _OUTCOMES,
+    "analysis.importance.importances": _STUDY,
+    "analysis.outcomes.explained_trial": _STUDY,
+    "analysis.outcomes.explanation_of": _STUDY,
+    "analysis.trend.is_finished": _STUDY,
+    "analysis.trend.sweeps_of": _STUDY,
+    "analysis.trend.trend": _STUDY,
+    "analysis.trend.trend_in": _STUDY,
+    "analysis.verdicts.acts_at_all": _OUTCOMES,
+    "analysis.verdicts.all_of": _OUTCOMES,
+    "analysis.verdicts.verdict_of": _OUTCOMES,
+}
 """Functions that a few lines cannot show, and what they need."""
 LATER = {*wdsearch.__all__}
 """Public names of `wdsearch` that have no example yet."""

@@ -12,7 +12,7 @@ import pytest
 import wdsearch
 
 PACKAGE = Path(wdsearch.__file__).parent
-SHOWN: tuple[str, ...] = ("analysis",)
+SHOWN: tuple[str, ...] = ("analysis", "report")
 """Packages, or modules, of which every public function has an example, but for those of `NEED_MORE`."""
 _OUTCOMES = "the outcomes of a whole design; `gap` shows how a claim is tested"
 _STUDY = "a study in a storage"
@@ -37,6 +37,24 @@ NEED_MORE: dict[str, str] = {
     "analysis.verdicts.acts_at_all": _OUTCOMES,
     "analysis.verdicts.all_of": _OUTCOMES,
     "analysis.verdicts.verdict_of": _OUTCOMES,
+    "report.claim_charts.claim_chart": _STUDY,
+    "report.claim_charts.claim_charts": _STUDY,
+    "report.gap_plot.plot_gap": _STUDY,
+    "report.importance_charts.importance_chart": _STUDY,
+    "report.importance_charts.interaction_chart": _STUDY,
+    "report.optuna_page.write_optuna_page": _STUDY,
+    "report.page.body": _STUDY,
+    "report.sentences.answer": _STUDY,
+    "report.sentences.comparison": _STUDY,
+    "report.sentences.settings_shown": _STUDY,
+    "report.study_charts.chosen_strength": _STUDY,
+    "report.study_charts.gap_chart": _STUDY,
+    "report.study_charts.loss_of": _STUDY,
+    "report.study_charts.path_chart": _STUDY,
+    "report.sweep_charts.date": "a family of sweeps in a storage",
+    "report.sweep_charts.sweeps_chart": "a family of sweeps in a storage",
+    "report.sweep_charts.verdict_sentences": "a family of sweeps in a storage",
+    "report.write.write_report": _STUDY,
 }
 """Functions that a few lines cannot show, and what they need."""
 LATER = {*wdsearch.__all__}

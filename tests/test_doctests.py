@@ -12,11 +12,41 @@ import pytest
 import wdsearch
 
 PACKAGE = Path(wdsearch.__file__).parent
-SHOWN: tuple[str, ...] = ("analysis", "report")
+SHOWN: tuple[str, ...] = ("analysis", "report", "launch", "cli")
 """Packages, or modules, of which every public function has an example, but for those of `NEED_MORE`."""
 _OUTCOMES = "the outcomes of a whole design; `gap` shows how a claim is tested"
 _STUDY = "a study in a storage"
+_COMMAND = "a terminal; the help of a command ends in an example"
+_COMMANDS = {
+    "app": ("run", "best", "plot", "explain", "ui", "report", "status", "sync"),
+    "begin": ("init", "validate", "list_names", "schema"),
+    "workers": ("work", "launch", "stop", "logs", "schedule", "trend", "check"),
+}
 NEED_MORE: dict[str, str] = {
+    **{f"cli.{module}.{name}": _COMMAND for module, names in _COMMANDS.items() for name in names},
+    "cli.app.main": _COMMAND,
+    "cli.completion.study_names": _STUDY,
+    "cli.explanation.trend_lines": _STUDY,
+    "cli.main": _COMMAND,
+    "cli.overviews.parameter_overview": "a study's data and network",
+    "cli.overviews.study_overview": "a study's data and network",
+    "cli.status.show_status": _STUDY,
+    "cli.status.status_record": _STUDY,
+    "cli.tables.conclusion": _STUDY,
+    "cli.tables.status_table": _STUDY,
+    "cli.tables.summary_table": _STUDY,
+    "launch.emit.emit": "a study file with a schedule",
+    "launch.engines.kubernetes.cron_study": "an order of workers",
+    "launch.engines.kubernetes.cronjob": "an order of workers",
+    "launch.engines.kubernetes.job": "an order of workers",
+    "launch.scheduler.serve": "a scheduler, which runs until Ctrl-C",
+    "launch.scheduler.serve_once": "a scheduler and its storage",
+    "launch.study_folder.scheduled": "a study file with a schedule",
+    "launch.sweeps.winners": _STUDY,
+    "launch.workers.launch": _STUDY,
+    "launch.workers.launched": _STUDY,
+    "launch.workers.logs": _STUDY,
+    "launch.workers.stop": _STUDY,
     "analysis.advice.flags": _STUDY,
     "analysis.claims.bell": _OUTCOMES,
     "analysis.claims.claims_of": _OUTCOMES,

@@ -92,7 +92,7 @@ def logarithm(value: float) -> float:
 
 
 def chosen_without(table: Table, candidates: Iterable[Point]) -> list[Point]:
-    """For each seed the candidate with the least mean over the *other* seeds.
+    """Candidates with the least mean over the *other* seeds, one for each seed.
 
     A candidate that was chosen on a seed looks too good on it; here it is judged by a seed that had no say.
 

@@ -120,6 +120,7 @@ def sweep_of(config: StudyConfig, study: str) -> StudyConfig:
     >>> from wdsearch.study.load import load_study
     >>> content = {"study": "digits", "data": {"name": "digits"}, "model": {"name": "mlp"}}
     >>> content |= {"space": {"weight_decay": {"low": 0.01, "high": 1.0}}, "schedule": {"cron": "@weekly"}}
+    >>> content |= {"budget": {"trials": 8, "epochs": 2}}
     >>> sweep = sweep_of(load_study(content), "digits.20261126T0200Z")
     >>> sweep.study, sweep.schedule
     ('digits.20261126T0200Z', None)

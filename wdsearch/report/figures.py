@@ -8,7 +8,7 @@ from wdsearch.messages import shown_number
 
 COMPLETE, PRUNED, BASELINE, BEST, CHOSEN, OTHER = "#1f5fa8", "#b9c4d0", "#c1440e", "#d98200", "#1b7f4d", "#7a5195"
 COLORS = (COMPLETE, BASELINE, CHOSEN, OTHER, BEST, "#4c8fa8")
-"""For series that have no colour of their own, in this order."""
+"""Colours of series that have none of their own, in this order."""
 NOTE = "#5b6b7b"
 POINTS, LINE, BARS, STAR = "points", "line", "bars", "star"
 BEYOND = 6.0

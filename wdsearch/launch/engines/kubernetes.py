@@ -142,7 +142,16 @@ def cron_study(order: Order, options: KubernetesOptions) -> dict[str, Any]:
 
 
 def manifest_text(manifests: Sequence[Mapping[str, Any]]) -> str:
-    """Manifests as YAML; raises EngineError with all that a cluster would refuse."""
+    """Manifests as YAML; raises EngineError with all that a cluster would refuse.
+
+    >>> print(manifest_text([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "digits"}, "data": {}}]))
+    apiVersion: v1
+    kind: ConfigMap
+    metadata:
+      name: digits
+    data: {}
+    <BLANKLINE>
+    """
     faults = [f"{manifest['kind']}: {fault}" for manifest in manifests for fault in check_manifest(manifest)]
     if faults:
         raise EngineError("\n".join(["this is no manifest for Kubernetes:", *faults]))

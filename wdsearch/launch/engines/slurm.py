@@ -45,7 +45,7 @@ class SlurmOptions(LauncherOptions):
     at_once: int = 256
     """Most workers of the array that run at the same time."""
     requeues: int = 100
-    """How often a worker may be requeued because its time was up; preemptions do not count."""
+    """Times that a worker may be requeued because its time was up; preemptions do not count."""
     warning_s: int = 90
     """Seconds before its time is up at which a worker is warned."""
     setup: tuple[str, ...] = ()

@@ -209,12 +209,13 @@ def scaffold_overview(scaffold: Scaffold) -> list[RenderableType]:
 def catalog_overview(catalog: Mapping[str, list[dict[str, Any]]]) -> list[RenderableType]:
     """Output of `list`: the names a study file takes, each with a summary and its arguments.
 
-    >>> empty = dict.fromkeys(("regularizers", "models", "data", "samplers", "pruners", "engines"), [])
+    >>> empty = dict.fromkeys(("regularizers", "optimizers", "models", "data", "samplers", "pruners", "engines"), [])
     >>> str(catalog_overview(empty)[0])
     'Regularizers  space: {KEY: ...}'
     """
     return [
         *_section("Regularizers", "space: {KEY: ...}", catalog["regularizers"], _strength),
+        *_section("Optimizers", "optimizer: {name: ..., OPTION: ...}", catalog["optimizers"], _arguments),
         *_section("Models", "model: {name: ..., init_args: {...}}", catalog["models"], _arguments),
         *_section("Data sets", "data: {name: ..., init_args: {...}}", catalog["data"], _arguments),
         *_section("Samplers", "search: {sampler: {name: ..., OPTION: ...}}", catalog["samplers"], _arguments),

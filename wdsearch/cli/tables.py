@@ -138,12 +138,8 @@ def recommendation_table(settings: dict[str, Any]) -> Table:
             table.add_row(key, shown_setting(value), "argument of the LightningModule")
         return table
     optimizer = settings["optimizer"]
-    kind = {"adamw": "AdamW", "sgd": "SGD"}[optimizer["name"]]
-    table.add_row(
-        "lr",
-        shown_setting(optimizer["lr"]),
-        f"torch.optim.{kind}(lr={optimizer['lr']:.6g}), schedule {optimizer.get('schedule', 'constant')}",
-    )
+    schedule = f"schedule {optimizer.get('schedule', 'constant')}"
+    table.add_row("lr", shown_setting(optimizer["lr"]), f"{settings['torch']['lr']}, {schedule}")
     for key, value in settings["strengths"].items():
         table.add_row(key, shown_setting(value), settings["torch"][key])
     for key in settings["off"]:

@@ -12,7 +12,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import stack_module_state, vmap
 
-from wdsearch.optimizers.stacked import OPTIMIZERS, empty_stack, stack_rows
+from wdsearch.optimizers import OPTIMIZERS
+from wdsearch.optimizers.stacks import empty_stack, stack_rows
 from wdsearch.population.cohort import Cohort, Saved
 from wdsearch.population.step_statistics import Watch
 from wdsearch.tasks import Sums, widened
@@ -81,10 +82,7 @@ class FusedCohort(Cohort):
         self.buffers |= {name: params[name].detach() for name in params if name not in trained}  # frozen ones
         groups = [group for group in self._groups(modules) if group["params"]]
         rates = torch.stack([module.rates.as_dict()["lr"] for module in modules])
-        options = ("betas", "eps") if recipe.optimizer == "adamw" else ("momentum", "nesterov")
-        self.optimizer = OPTIMIZERS[recipe.optimizer](
-            groups, rates, **{name: getattr(recipe, name) for name in options}
-        )
+        self.optimizer = OPTIMIZERS[recipe.optimizer].stacked(groups, rates, **recipe.options)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.factor(step, steps))
         self.best_state: Params = {}
         self.watch = Watch(self.template.decayed)
@@ -174,12 +172,14 @@ class FusedCohort(Cohort):
         if not self.template.acting("prox"):
             return
         group = self.optimizer.param_groups[0]
+        step_size_of = OPTIMIZERS[self.template.recipe.optimizer].step_size
         for name in self.template.decayed:
-            if self.params[name].grad is None:
+            weight = self.params[name]
+            if weight.grad is None:
                 continue
-            step_size = self.optimizer.step_size(group, self.params[name])
+            step_size = step_size_of(self.optimizer.state[weight], self.optimizer.rate(group, weight), group)
             after_prox = vmap(partial(self.template.after_prox, name))
-            self.params[name].copy_(after_prox(self.params[name], step_size, self._strengths()))
+            weight.copy_(after_prox(weight, step_size, self._strengths()))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Sums:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.module import RegularizedModule
 
@@ -68,7 +69,7 @@ def footprint(module: RegularizedModule, batch: Batch, stops_early: bool) -> Foo
     """
     parameters = list(module.parameters())
     weights = sum(map(_bytes, parameters))
-    moments = {"adamw": 2, "sgd": 1 if module.recipe.momentum else 0}[module.recipe.optimizer]
+    moments = len(OPTIMIZERS[module.recipe.optimizer].stacked.moments(module.recipe.options))
     own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     kept: dict[int, int] = {}
 

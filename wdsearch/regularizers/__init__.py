@@ -13,6 +13,7 @@ from wdsearch.regularizers.l1 import l1
 from wdsearch.regularizers.l2 import l2
 from wdsearch.regularizers.label_smoothing import label_smoothing
 from wdsearch.regularizers.weight_decay import weight_decay
+from wdsearch.types import TorchWords
 
 _OURS = (
     weight_decay,
@@ -47,7 +48,7 @@ def neutral(key: str) -> float:
     return REGULARIZERS[split_key(key)[0]].neutral
 
 
-def torch_equivalents(strengths: Mapping[str, float], optimizer: str) -> dict[str, str]:
+def torch_equivalents(strengths: Mapping[str, float], optimizer: TorchWords) -> dict[str, str]:
     """What to pass to torch for each strength that acts, and when torch's value is not equivalent."""
     acting = {key: value for key, value in strengths.items() if value != neutral(key)}
     found = {}

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from wdsearch.noise import NoiseStream
 from wdsearch.tasks import Task
-from wdsearch.types import Interval, Params, Range
+from wdsearch.types import Interval, Params, Range, TorchWords
 
 
 class Recommendation(NamedTuple):
     """What surrounds a strength where a user puts it into torch; `group` is that of the parameters, `` if they are all."""
 
-    optimizer: str
+    optimizer: TorchWords
     clipped: bool = False
     group: str = ""
 

@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from wdsearch.errors import BuildError
 from wdsearch.groups import split_key
 from wdsearch.noise import derive_seed
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
 from wdsearch.population.memory import device_name, device_of
 from wdsearch.regularizers import regularizer_of, torch_equivalents
@@ -216,7 +217,8 @@ class TrialFactory:
         for key, value in configuration.strengths.items():
             if split_key(key)[0] == "weight_decay" and value:
                 params[f"{key}.timescale"] = 1.0 / (configuration.lr * self.rate_sum * value)
-        equivalents = torch_equivalents(configuration.strengths, self.recipe.optimizer)
+        words = OPTIMIZERS[self.recipe.optimizer].words
+        equivalents = torch_equivalents(configuration.strengths, words)
         params |= {f"torch.{key}": text for key, text in equivalents.items()}
         return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wdsearch.groups import assigned, split_key
 from wdsearch.noise import NoiseStream, derive_seed, seed_torch
-from wdsearch.optimizers.stacked import torch_step_size
+from wdsearch.optimizers import OPTIMIZERS, decay_before_step
 from wdsearch.regularizers import REGULARIZERS, Regularizer, regularizer_of
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
 from wdsearch.trial.batches import Batch, Inputs, split_batch
@@ -194,37 +194,29 @@ class RegularizedModule(L.LightningModule):
 
     def optimizer_and_schedule(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         """torch's optimizer with this trial's rate and decay, and the schedule of its factor over all steps."""
-        lr, adamw = float(self.rates.as_dict()["lr"]), self.recipe.optimizer == "adamw"
-        word = "weight_decay" if adamw else "decoupled_decay"
         groups: list[dict[str, Any]] = [
             {
                 "params": list(self.parameters_named(names).values()),
-                word: float(self.decay(keys, self.strengths.as_dict())),
+                "decay": float(self.decay(keys, self.strengths.as_dict())),
             }
             for keys, names in self.decay_groups()
         ]
         decayed = set(self.decayed)
         others = [parameter for name, parameter in self.named_parameters() if name not in decayed]
-        groups.append({"params": others, word: 0.0})
-        optimizer: torch.optim.Optimizer
-        if adamw:
-            optimizer = torch.optim.AdamW(groups, lr=lr, betas=self.recipe.betas, eps=self.recipe.eps)
-        else:
-            optimizer = torch.optim.SGD(groups, lr=lr, momentum=self.recipe.momentum, nesterov=self.recipe.nesterov)
+        groups.append({"params": others, "decay": 0.0})
+        lr = float(self.rates.as_dict()["lr"])
+        optimizer = OPTIMIZERS[self.recipe.optimizer].alone(groups, lr, self.recipe.options)
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.recipe.factor(step, steps))
 
     @torch.no_grad()
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Change the gradients, then decay for SGD: torch's SGD has no decoupled decay of its own."""
+        """Change the gradients, then decay where torch's own optimizer has no decoupled decay."""
         gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
         changed = self.changed_gradients(gradients, self.current_strengths())
         for name, gradient in gradients.items():
             if changed[name] is not gradient:
                 gradient.copy_(changed[name])
-        for group in optimizer.param_groups:
-            for parameter in group["params"] if group.get("decoupled_decay") else ():
-                if parameter.grad is not None:
-                    parameter.mul_(1.0 - group["lr"] * group["decoupled_decay"])
+        decay_before_step(optimizer)
 
     @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -232,9 +224,11 @@ class RegularizedModule(L.LightningModule):
         if not self.acting("prox"):
             return
         strengths, group = self.current_strengths(), optimizer.param_groups[0]
+        step_size_of = OPTIMIZERS[self.recipe.optimizer].step_size
         for name, weight in self.parameters_named(self.decayed).items():
             if weight.grad is not None:
-                step_size = torch.as_tensor(torch_step_size(optimizer, group, weight), device=weight.device)
+                step_size = step_size_of(optimizer.state[weight], group["lr"], group)
+                step_size = torch.as_tensor(step_size, device=weight.device)
                 weight.copy_(self.after_prox(name, weight, step_size, strengths))
 
     # -- training alone by L.Trainer ---------------------------------------------------------------------------

@@ -11,6 +11,9 @@ Scalar = Float[Tensor, ""]
 Params = dict[str, Shaped[Tensor, "..."]]
 """Parameters of one trial's network by name; a population stacks them along a trial axis in front."""
 
+States = dict[str, Params]
+"""What each regularizer remembers of the steps so far, by key; a population stacks it as it stacks parameters."""
+
 Strengths = dict[str, Float[Tensor, "..."]]
 """Sampled value of each regularizer by key, 0-d in a trial; a population stacks them."""
 

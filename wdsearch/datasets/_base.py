@@ -66,7 +66,8 @@ class ShuffledBatches(Sampler[torch.Tensor]):
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
-        self.rows, self.batch_size, self.seed, self.epoch = rows, min(batch_size, rows), seed, 0
+        self.rows, self.batch_size = rows, min(batch_size, rows)
+        self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch whose order later iterators have."""

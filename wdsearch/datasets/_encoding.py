@@ -105,14 +105,25 @@ class Encoded(NamedTuple):
 
 
 def rows_in_memory(entries: Iterable[Entry]) -> Encoded:
-    """Encode rows in memory."""
+    """Encode rows in memory.
+
+    >>> encoded = rows_in_memory(number_entries(np.array([1.0, 3.0]), np.arange(2)))
+    >>> encoded.read(np.array([1, 0]), codes=False)
+    (tensor([[ 1.],
+            [-1.]]),)
+    """
     ordered = sorted(entries, key=lambda entry: ORDER.index(entry.kind))
     sizes = tuple(entry.size for entry in ordered if entry.kind == "category")
     return Encoded(np.stack([entry.values for entry in ordered], axis=1), len(ordered) - len(sizes), sizes)
 
 
 def rows_in_file(entries: Iterable[Entry], rows: int, scratch: Scratch) -> Encoded:
-    """Encode rows in a file: columns are written one after another, and then transposed."""
+    """Encode rows in a file: columns are written one after another, and then transposed.
+
+    >>> encoded = rows_in_file(number_entries(np.array([1.0, 3.0]), np.arange(2)), rows=2, scratch=Scratch())
+    >>> encoded.read(np.array([1]), codes=False)
+    (tensor([[1.]]),)
+    """
     columns: dict[str, list[int]] = {kind: [] for kind in ORDER}
     with ExitStack() as stack:
         files = {kind: stack.enter_context(TemporaryFile(dir=scratch.path)) for kind in ORDER}
@@ -167,7 +178,8 @@ class TableRows(Dataset):
     """Rows of a part, read each time that they are indexed."""
 
     def __init__(self, encoded: Encoded, rows: np.ndarray, targets: Tensor, codes: bool) -> None:
-        self.encoded, self.rows, self.targets, self.codes = encoded, rows, targets, codes
+        self.encoded, self.codes = encoded, codes
+        self.rows, self.targets = rows, targets
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -22,7 +22,12 @@ def with_bar(blocks: Sequence[Any], what: str) -> Iterable[Any]:
 
 
 def with_byte_bar(pieces: Iterable[Any], file: IO[bytes], size: int, what: str) -> Iterator[Any]:
-    """Pieces of a file of `size` bytes, with a progress bar of the bytes read."""
+    """Pieces of a file of `size` bytes, with a progress bar of the bytes read.
+
+    >>> import io
+    >>> list(with_byte_bar(["a", "b"], io.BytesIO(b"ab"), 2, "reading"))
+    ['a', 'b']
+    """
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=size)

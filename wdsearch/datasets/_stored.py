@@ -54,6 +54,13 @@ def stored_csv(path: Path, separator: str, left_out: set[str], scratch: Scratch,
 
     Its values are those of `pandas.read_csv`, which chooses a column's type by all its rows: a column is read with the kind of
     its rows so far; if a later piece changes the kind, the file is read a second time.
+
+    >>> from tempfile import NamedTemporaryFile
+    >>> with NamedTemporaryFile(suffix=".csv") as file:
+    ...     size = Path(file.name).write_text("age,name\\n30,Ann\\n41,Bob\\n")
+    ...     table = stored_csv(Path(file.name), ",", {"name"}, Scratch(), size)
+    >>> len(table), table["age"].tolist()
+    (2, [30, 41])
     """
     import pandas as pd
 

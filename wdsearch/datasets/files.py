@@ -83,12 +83,20 @@ def _read_parquet(path: Path, rows: int | None) -> pd.DataFrame:
 
 
 def text_size(path: Path) -> int:
-    """Approximate bytes of a CSV file when it is not compressed."""
+    """Approximate bytes of a CSV file when it is not compressed.
+
+    >>> text_size(Path(__file__)) == Path(__file__).stat().st_size
+    True
+    """
     return path.stat().st_size * _INFLATION.get(path.suffix, 3) // 3
 
 
 def memory_size(path: Path) -> int:
-    """Approximate bytes of a table in memory."""
+    """Approximate bytes of a table in memory.
+
+    >>> memory_size(Path(__file__)) == 3 * Path(__file__).stat().st_size
+    True
+    """
     if not is_parquet(path):
         return 3 * text_size(path)
     from pyarrow.parquet import read_metadata
@@ -105,7 +113,14 @@ def _check_size(path: Path) -> None:
 
 
 def separator_of(path: Path) -> str:
-    """Separator of a CSV file's columns, by its first line."""
+    """Separator of a CSV file's columns, by its first line.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+    ...     _ = Path(file.name).write_text("age;sex")
+    ...     separator_of(Path(file.name))
+    ';'
+    """
     options = {"header": None, "nrows": 1, "encoding": "utf-8-sig", "engine": "python", "quoting": csv.QUOTE_NONE}
     header = pd.read_csv(path, sep="\0", **options).iloc[0, 0]
     try:

@@ -12,7 +12,8 @@ from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dt
 from wdsearch.errors import DataError
 from wdsearch.messages import nearest
 
-FEWEST_ROWS, FEWEST_OF_A_CLASS, MOST_CLASSES, MOST_CATEGORIES = 20, 5, 20, 50
+FEWEST_ROWS, FEWEST_OF_A_CLASS = 20, 5
+MOST_CLASSES, MOST_CATEGORIES = 20, 50
 EMPTY, CONSTANT, NUMBERING, DATES = "it is empty", "it has one value", "it numbers the rows", "it holds dates"
 
 

@@ -50,8 +50,10 @@ class ImageFolder(StreamDataModule):
         folder: Path | None = None,
     ) -> None:
         super().__init__(split_seed, seed, batch_size)
-        self.path, self.size, self.channels = Path(folder or "", path), side_lengths(size), colours(channels)
-        self.validation, self.test, self.class_weight, self.in_memory = validation, test, class_weight, in_memory
+        self.path = Path(folder or "", path)
+        self.size, self.channels = side_lengths(size), colours(channels)
+        self.validation, self.test = validation, test
+        self.class_weight, self.in_memory = class_weight, in_memory
 
     def sources(self) -> dict[str, tuple[Reader, np.ndarray]]:
         """Readers of the files of each part."""
@@ -68,7 +70,8 @@ class ImageReader:
     """Reader of images by their numbers, as (images, channels, height, width) of integers from 0 to 255."""
 
     def __init__(self, count: int, open_image: Callable[[int], Image], shape: tuple[int, int, int]) -> None:
-        self.count, self.open_image, self.shape = count, open_image, shape
+        self.count, self.shape = count, shape
+        self.open_image = open_image
 
     def __len__(self) -> int:
         return self.count

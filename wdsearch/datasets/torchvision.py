@@ -47,10 +47,12 @@ class TorchvisionData(StreamDataModule):
         folder: Path | None = None,
     ) -> None:
         super().__init__(split_seed, seed, batch_size)
-        self.dataset, self.root, self.options = dataset, Path(folder or "", root), dict(options or {})
+        self.dataset, self.root = dataset, Path(folder or "", root)
+        self.options = dict(options or {})
         self.size = None if size is None else side_lengths(size)
         self.channels = None if channels is None else colours(channels)
-        self.validation, self.test, self.class_weight, self.in_memory = validation, test, class_weight, in_memory
+        self.validation, self.test = validation, test
+        self.class_weight, self.in_memory = class_weight, in_memory
 
     def sources(self) -> dict[str, tuple[Reader, np.ndarray]]:
         """Readers of the images of each part."""

@@ -17,12 +17,12 @@ MOST_LISTED = 20
 class Parameter(NamedTuple):
     """A parameter or a layer that drops, by its name in the user's network.
 
-    `kept` is the reason for which a parameter does not decay, None if it does; `strengths` are the keys that act on it.
+    `exemption` is the reason for which a parameter does not decay, None if it does; `strengths` are the keys that act on it.
     """
 
     name: str
     shape: tuple[int, ...]
-    kept: str | None
+    exemption: str | None
     strengths: tuple[str, ...]
 
 
@@ -34,9 +34,9 @@ def parameters_of(module: RegularizedModule) -> tuple[Parameter, ...]:
     >>> [(parameter.name, parameter.shape, parameter.strengths) for parameter in parameters_of(module)]
     [('weight', (2, 3), ('weight_decay',)), ('bias', (2,), ())]
     """
-    kept = reasons(module.network, module.recipe)
+    exemptions = reasons(module.network, module.recipe)
     return tuple(
-        Parameter(name, tuple(value.shape), kept[name], _acting(module, name, "parameters"))
+        Parameter(name, tuple(value.shape), exemptions[name], _acting(module, name, "parameters"))
         for name, value in module.network.named_parameters()
     )
 

@@ -1,7 +1,7 @@
 """A study as frozen data: the words that a study file may use."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,12 +14,12 @@ from pydantic import (
     PrivateAttr,
     SerializeAsAny,
     WrapValidator,
-    model_serializer,
 )
 from pydantic_core import PydanticCustomError
 
 from wdsearch.groups import group_key, group_name
 from wdsearch.study.cron import ScheduleConfig
+from wdsearch.study.decay import DecayConfig, Rule, ruled
 from wdsearch.study.fields import Bound, Count, Fraction, Names, Number, OwnOr, Positive, Regex, Seed, Switch
 
 
@@ -66,29 +66,6 @@ class DataConfig(Source):
     """Draws the split into training, validation and test rows; apart from the study's own seed."""
 
 
-Rule = Literal["weights", "all"]
-
-
-class DecayConfig(_Section):
-    """Which parameters decay: those of a rule, with some, without others, by regular expressions over their names."""
-
-    rule: Rule = "weights"
-    """`weights` (no biases, norm scales, embeddings), or `all`."""
-    include: list[Regex] = []
-    """Parameters that decay as well: regular expressions, found anywhere in a name."""
-    exclude: list[Regex] = []
-    """Parameters that do not decay, whatever else says so: regular expressions, found anywhere in a name."""
-
-    @model_serializer(mode="wrap")
-    def _as_written(self, handler: Callable[[Any], Any]) -> Any:
-        """A rule without exceptions is a word."""
-        return handler(self) if self.include or self.exclude else self.rule
-
-
-def _ruled(value: Any) -> Any:
-    return {"rule": value} if isinstance(value, str) else value
-
-
 class OptimizerConfig(_Section):
     """The optimizer and its schedule; `lr` is the baseline's rate, and every trial's if the space has none."""
 
@@ -100,7 +77,7 @@ class OptimizerConfig(_Section):
     """The rate after the warm-up: constant, or a cosine down to 0."""
     warmup: Fraction = 0.0
     """Share of all steps in which the rate rises to its full value."""
-    decay: Annotated[DecayConfig, BeforeValidator(_ruled, json_schema_input_type=Rule | DecayConfig)] = DecayConfig()
+    decay: Annotated[DecayConfig, BeforeValidator(ruled, json_schema_input_type=Rule | DecayConfig)] = DecayConfig()
     """Which parameters decay: `weights` only (no biases, norm scales, embeddings), or `all`; or a mapping with exceptions."""
 
     @property

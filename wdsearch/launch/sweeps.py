@@ -8,13 +8,14 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from wdsearch.analysis.trend import is_finished, sweeps_of
+from wdsearch.errors import StudyNotFoundError
 from wdsearch.launch.engines import LaunchError
 from wdsearch.launch.workers import EngineError, engine_of, launch, launched
 from wdsearch.messages import counted, shown_time
 from wdsearch.search.run import begin
 from wdsearch.search.status import study_status
 from wdsearch.storage.attributes import FAMILY, FIRED, WARM
-from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.home import Home
 from wdsearch.storage.launches import launches_of
 from wdsearch.storage.results import best_trial, load_result
 from wdsearch.storage.schedule_claims import Fire

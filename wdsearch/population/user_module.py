@@ -17,6 +17,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from wdsearch.errors import WdsearchError
 from wdsearch.noise import derive_seed
 from wdsearch.population.cohort import Cohort, TrialEpoch
 from wdsearch.trial.diagnostics import diagnose_weights
@@ -38,12 +39,14 @@ QUIET: dict[str, Any] = {
 RandomState = tuple[Any, ...]
 
 
-class NotLoggedError(Exception):
+class NotLoggedError(WdsearchError):
     """An objective that a LightningModule does not log in validation."""
+
+    exit_code = 1
 
 
 class AbandonedError(Exception):
-    """A training that nobody waits for any more."""
+    """Request to end a training that nobody waits for any more: a signal between threads, not an error to be shown."""
 
 
 class Reporter(L.Callback):

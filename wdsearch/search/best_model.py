@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wdsearch.errors import WdsearchError
 from wdsearch.search.replicate import configuration_of
 from wdsearch.storage.attributes import TOKEN
 from wdsearch.storage.results import StudyResult
@@ -43,8 +44,10 @@ EXAMPLE_ROWS = 2
 """torch.export takes a size of 1 for a constant."""
 
 
-class ExportError(Exception):
+class ExportError(WdsearchError):
     """A network that cannot be exported."""
+
+    exit_code = 1
 
 
 def export_best(factory: TrialFactory, result: StudyResult) -> Path:

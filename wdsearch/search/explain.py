@@ -15,7 +15,7 @@ from wdsearch.analysis.claims import claims_of
 from wdsearch.analysis.design import Axes, Design, Schedule, design
 from wdsearch.analysis.evidence import Evidence
 from wdsearch.analysis.outcomes import Explanation, Outcome
-from wdsearch.errors import StoppedError
+from wdsearch.errors import StoppedError, WdsearchError
 from wdsearch.search.interruption import stopping_by_signal
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.replicate import Replica, configuration_of, replicate
@@ -35,7 +35,7 @@ OUTCOMES, FILE = "outcomes:{seed}", "explain.json"
 SEEDS = 5
 
 
-class ExplainError(Exception):
+class ExplainError(WdsearchError):
     """A study that cannot be explained, or not from what is stored of it."""
 
 

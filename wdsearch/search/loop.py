@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 from rich.markup import escape
 
-from wdsearch.errors import BuildError, StoppedError
+from wdsearch.errors import BuildError, StoppedError, WdsearchError
 from wdsearch.population.checkpoint import write_checkpoint
 from wdsearch.population.cohort import TrialEpoch
 from wdsearch.population.memory import Memory, device_of
@@ -38,8 +38,10 @@ from wdsearch.trial.result import PRUNED, Result, flat, values, violations
 CHECKPOINT_S = 60.0
 
 
-class TrialsFailedError(Exception):
+class TrialsFailedError(WdsearchError):
     """A study that cannot go on: a whole batch of trials in a row could not be built."""
+
+    exit_code = 1
 
 
 class SearchLoop(L.Callback):

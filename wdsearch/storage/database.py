@@ -13,6 +13,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
+from wdsearch.errors import WdsearchError
 from wdsearch.storage import launches, slots
 from wdsearch.storage import schedule_claims as fires
 from wdsearch.storage.optuna_tables import Storage
@@ -83,8 +84,11 @@ def network_file_system(path: Path) -> str:
     return kind if kind in _NETWORK else ""
 
 
-class NetworkFileSystemError(OSError):
+class NetworkFileSystemError(WdsearchError, OSError):
     """A SQLite file where several machines may write, which loses data."""
+
+    exit_code = 1
+    hint = "choose a folder on a local disk with --home (or $WDSEARCH_HOME), or a server: --storage postgresql://..."
 
 
 @contextmanager

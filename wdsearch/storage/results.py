@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from wdsearch.errors import StudyNotFoundError
 from wdsearch.groups import group_key, group_name, split_key
 from wdsearch.storage.attributes import (
     BASELINE,
@@ -23,7 +24,7 @@ from wdsearch.storage.attributes import (
     RESULT,
     TRAINING,
 )
-from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.home import Home
 from wdsearch.trial.result import DIVERGED, Result
 
 DECAYS = ("weight_decay", "l2", "l1")

@@ -9,6 +9,7 @@ import optuna
 from optuna.pruners import BasePruner
 from sqlalchemy.engine import Engine
 
+from wdsearch.errors import WdsearchError
 from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, FOLDER, GOALS, IDENTITY, METRIC, TOKEN, WARM
 from wdsearch.storage.database import (
     forget_study,
@@ -25,7 +26,7 @@ FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"),
 """What may differ when a study goes on: how much is spent, how fast, and when; all below a path as well."""
 
 
-class StudyChangedError(Exception):
+class StudyChangedError(WdsearchError):
     """A study file that is not the one which the study of its name was begun with."""
 
 
@@ -98,7 +99,7 @@ def check_same(study: optuna.Study, now: dict[str, Any]) -> None:
         lines = [f"  {key}: {begun.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in changed]
         text = f"study {study.study_name!r} was begun with another file; since then changed:"
         hint = "give the changed study its own name (study: ..., or --set study=NAME), or undo the change"
-        raise StudyChangedError("\n".join([text, *lines, hint]))
+        raise StudyChangedError("\n".join([text, *lines]), hint)
 
 
 def _is_abandoned(study: optuna.Study, config: StudyConfig) -> bool:

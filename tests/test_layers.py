@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "messages errors types noise files groups",
+    "messages errors types noise files groups optuna_private",
     "tasks",
     "regularizers optimizers models strategies",
     "trial",
@@ -31,7 +31,7 @@ HOMES = {
     "yaml": {"study/file.py"},
     "rich": {"cli/", "search/progress.py", "datasets/_progress.py", "search/conclude.py", "search/loop.py"},
     "plotly": {"report/to_html.py"},
-    "optuna.storages._": {"storage/optuna_tables.py"},
+    "optuna.storages._": {"optuna_private.py"},
 }
 
 

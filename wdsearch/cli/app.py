@@ -149,6 +149,7 @@ def ui(
 ) -> None:
     """Serve the MLflow records on this machine and print the study's page; Ctrl-C ends it."""
     with _clear_errors():
+        from wdsearch.optuna_private import study_id
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result
         from wdsearch.tracking.mlflow_server import dashboard_server, mlflow_server, serve
@@ -157,7 +158,7 @@ def ui(
         found = load_result(study, place, storage)
         servers = [mlflow_server(place.path, found.study, port)]
         if dashboard:
-            servers.append(dashboard_server(place.url(storage), found.optuna_study._study_id, port + 1))
+            servers.append(dashboard_server(place.url(storage), study_id(found.optuna_study), port + 1))
         serve(servers, typer.echo)
 
 

@@ -12,6 +12,7 @@ from wdsearch.errors import StudyNotFoundError
 from wdsearch.launch.engines import LaunchError
 from wdsearch.launch.workers import EngineError, engine_of, launch, launched
 from wdsearch.messages import counted, shown_time
+from wdsearch.optuna_private import study_id
 from wdsearch.search.run import begin
 from wdsearch.search.status import study_status
 from wdsearch.storage.attributes import FAMILY, FIRED, WARM
@@ -102,7 +103,7 @@ class Sweeps:
             opened, engine = self.home.load_with_engine(study, self.storage)
         except StudyNotFoundError:
             return False
-        launches = launches_of(engine, opened._study_id)
+        launches = launches_of(engine, study_id(opened))
         return any(one.jobs for one in launches) or bool(opened.get_trials(deepcopy=False))
 
     def _winners(self, config: StudyConfig, fire: Fire) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from wdsearch.launch.engines import (
     Order,
 )
 from wdsearch.messages import nearest, shown_value
+from wdsearch.optuna_private import study_id
 from wdsearch.storage.database import backend, shown_url
 from wdsearch.storage.home import HOME, STORAGE, Home
 from wdsearch.storage.launches import Launch, forget, launches_of, note_jobs, record
@@ -100,7 +101,7 @@ def launch(
 
         begin(config, place, storage, progress, attributes)
     opened, engine = place.load_with_engine(config.study, storage)
-    record(engine, opened._study_id, replace(made, folder=str(folder)))  # whoever dies now leaves a trace
+    record(engine, study_id(opened), replace(made, folder=str(folder)))  # whoever dies now leaves a trace
     return _noted(engine, started, made, order, given)
 
 
@@ -161,7 +162,7 @@ class LaunchStatus:
 def launched(study: str, home: Home, storage: str | None = None) -> list[LaunchStatus]:
     """A study's launches and how they are; raises StudyNotFoundError."""
     opened, engine = home.load_with_engine(study, storage)
-    return [_status(launch) for launch in launches_of(engine, opened._study_id)]
+    return [_status(launch) for launch in launches_of(engine, study_id(opened))]
 
 
 def stop(study: str, home: Home, storage: str | None = None) -> list[LaunchStatus]:
@@ -190,7 +191,7 @@ def logs(study: str, home: Home, storage: str | None = None) -> dict[str, str]:
     """What a study's launched workers have said, by launch and worker, or why not; raises StudyNotFoundError."""
     opened, engine = home.load_with_engine(study, storage)
     found: dict[str, str] = {}
-    for launch in launches_of(engine, opened._study_id):
+    for launch in launches_of(engine, study_id(opened)):
         title = f"{launch.engine} {launch.name}"
         if not _is_reachable(launch):
             found[title] = f"these logs are on {launch.node}, in {launch.folder}\n"

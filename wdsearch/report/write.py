@@ -12,6 +12,7 @@ from typing import Any
 from wdsearch.analysis.advice import flags
 from wdsearch.analysis.outcomes import Explanation, explanation_of
 from wdsearch.analysis.trend import Trend, trend_in
+from wdsearch.optuna_private import storage_of
 from wdsearch.report.claim_charts import claim_charts
 from wdsearch.report.figures import Figure
 from wdsearch.report.importance_charts import importance_chart, interaction_chart
@@ -73,7 +74,7 @@ def _trend(result: StudyResult) -> Trend | None:
     family = result.optuna_study.user_attrs.get(FAMILY)
     if family is None:
         return None
-    found = trend_in(result.optuna_study._storage, family, Home(result.folder.parent.parent))
+    found = trend_in(storage_of(result.optuna_study), family, Home(result.folder.parent.parent))
     return found if len(found.sweeps) > 1 else None
 
 

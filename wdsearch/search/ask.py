@@ -10,6 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from wdsearch.optuna_private import storage_of, study_id, trial_id
 from wdsearch.storage.attributes import SLOT, WARM
 from wdsearch.storage.optuna_tables import create_trials
 from wdsearch.strategies.pruners import make_pruner
@@ -73,7 +74,7 @@ def _asked_of(
         trial = Trial(study, create_trials(study, [given])[0])
     if isinstance(study.sampler, GPSampler):
         _lie(study, trial)
-    return study._storage.get_trial(trial._trial_id)
+    return storage_of(study).get_trial(trial_id(trial))
 
 
 def _as_shown_so_far(study: optuna.Study, sampler: BaseSampler) -> optuna.Study:
@@ -112,7 +113,7 @@ class _AsItIs:
 def _enter(study: optuna.Study, trial: FrozenTrial) -> int:
     """Take a trial into a study in memory, whose storage changes no trial in place; its id there."""
     given: Any = _AsItIs(trial)
-    return study._storage.create_new_trial(study._study_id, template_trial=given)
+    return storage_of(study).create_new_trial(study_id(study), template_trial=given)
 
 
 def _counts_by_reports(sampler: BaseSampler) -> bool:

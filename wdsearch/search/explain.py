@@ -20,7 +20,7 @@ from wdsearch.search.interruption import stopping_by_signal
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.replicate import Replica, configuration_of, replicate
 from wdsearch.search.run import prepare, quiet_libraries
-from wdsearch.storage.attributes import EXPLANATION, TOKEN
+from wdsearch.storage.attributes import EXPLANATION, IDENTITY, OUTCOMES, TOKEN
 from wdsearch.storage.home import Home, clear_storage_errors
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import StudyResult, load_result, winner
@@ -31,7 +31,7 @@ from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration
 from wdsearch.tracking.tracker import Tracker
 
-OUTCOMES, FILE = "outcomes:{seed}", "explain.json"
+FILE = "explain.json"
 SEEDS = 5
 
 
@@ -98,7 +98,7 @@ def _prepared(config: StudyConfig, result: StudyResult, bar: SearchProgress) -> 
 
 def _identity(config: StudyConfig, data: L.LightningDataModule, study: optuna.Study) -> dict[str, Any]:
     """The study's identity; how it was searched does not matter any more."""
-    begun = study.user_attrs.get("identity", {})
+    begun = study.user_attrs.get(IDENTITY, {})
     found = identity(config, describe_data(config, data)["digest"])
     return {key: value for key, value in found.items() if not key.startswith("search")} | {
         key: value for key, value in begun.items() if key.startswith("search")

@@ -15,6 +15,7 @@ import torch
 
 from wdsearch.datasets.examine import AUGMENTED, examine
 from wdsearch.messages import shown_bytes
+from wdsearch.optuna_private import study_id
 from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory
 from wdsearch.population.population import Population
 from wdsearch.population.user_module import Soloists
@@ -124,7 +125,7 @@ def _opened(
     digest = factory.dataset["digest"]
     study, engine = open_study(config, home, storage, build_pruner(config), factory.metric, digest, attributes)
     study.set_user_attr(VERSIONS, provenance())
-    leases = Leases(engine, study._study_id, home.folder(config.study) / "workers")
+    leases = Leases(engine, study_id(study), home.folder(config.study) / "workers")
     tracker = tracker or Tracker(home.path, config.study, node=home.node(storage))
     return SearchLoop(Work(config, study, leases, factory.rate_sum), factory, tracker, bar, home)
 

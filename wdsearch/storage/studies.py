@@ -10,6 +10,7 @@ from optuna.pruners import BasePruner
 from sqlalchemy.engine import Engine
 
 from wdsearch.errors import WdsearchError
+from wdsearch.optuna_private import study_id
 from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, FOLDER, GOALS, IDENTITY, METRIC, TOKEN, WARM
 from wdsearch.storage.database import (
     forget_study,
@@ -53,7 +54,7 @@ def open_study(
         study = optuna.load_study(study_name=config.study, storage=opened, pruner=pruner)
         is_new = _is_abandoned(study, config)
     else:
-        forget_study(opened.engine, study._study_id)
+        forget_study(opened.engine, study_id(study))
         is_new = True
     if is_new:
         news = {GOALS: config.objective.goals, METRIC: metric, CONFIG: config.dump(), **(attributes or {})}

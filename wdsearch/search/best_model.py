@@ -1,6 +1,5 @@
 """The file of the best trial's weights, in the folder of a study."""
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wdsearch.errors import WdsearchError
+from wdsearch.files import replacing
 from wdsearch.search.replicate import configuration_of
 from wdsearch.storage.attributes import TOKEN
 from wdsearch.storage.results import StudyResult
@@ -28,9 +28,8 @@ def kept_weights(path: Path) -> dict[str, Any]:
 
 def keep_weights(path: Path, study: str, trial: int, values: Sequence[float], state: Mapping[str, Tensor]) -> None:
     """Write a trial's weights, all or nothing; `study` is the token by which studies of one name differ."""
-    new = path.with_name(f"{path.name}.new")
-    torch.save({"study": study, "trial": trial, "values": list(values), "state_dict": dict(state)}, new)
-    os.replace(new, path)
+    with replacing(path) as new:
+        torch.save({"study": study, "trial": trial, "values": list(values), "state_dict": dict(state)}, new)
 
 
 def has_best_weights(result: StudyResult) -> bool:

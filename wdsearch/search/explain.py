@@ -1,7 +1,6 @@
 """From a finished study to what λ did in it: trains the design around its winner, keeps every outcome, and tests the claims."""
 
 import json
-import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +15,7 @@ from wdsearch.analysis.design import Axes, Design, Schedule, design
 from wdsearch.analysis.evidence import Evidence
 from wdsearch.analysis.outcomes import Explanation, Outcome
 from wdsearch.errors import StoppedError, WdsearchError
+from wdsearch.files import replacing
 from wdsearch.search.interruption import stopping_by_signal
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.replicate import Replica, configuration_of, replicate
@@ -178,10 +178,8 @@ def _keep(found: Explanation, result: StudyResult) -> None:
     """In the study's storage, and as a file in its folder."""
     content = found.as_dict()
     result.optuna_study.set_user_attr(EXPLANATION, content)
-    result.folder.mkdir(parents=True, exist_ok=True)
-    new = result.folder / f"{FILE}.new"
-    new.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    os.replace(new, result.folder / FILE)
+    with replacing(result.folder / FILE) as new:
+        new.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def _track(tracker: Tracker | None, path: Path, bar: SearchProgress) -> None:

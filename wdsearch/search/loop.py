@@ -15,6 +15,7 @@ import lightning as L
 from rich.markup import escape
 
 from wdsearch.errors import BuildError, StoppedError, WdsearchError
+from wdsearch.files import locked
 from wdsearch.population.checkpoint import write_checkpoint
 from wdsearch.population.cohort import TrialEpoch
 from wdsearch.population.memory import Memory, device_of
@@ -31,7 +32,6 @@ from wdsearch.strategies.pruners import HalvingPruner, rungs
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.space import Configuration
 from wdsearch.tracking.description import trial_description
-from wdsearch.tracking.spool import locked
 from wdsearch.tracking.tracker import Tracker, ending
 from wdsearch.trial.result import PRUNED, Result, flat, values, violations
 

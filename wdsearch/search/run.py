@@ -14,6 +14,7 @@ import optuna
 import torch
 
 from wdsearch.datasets.examine import AUGMENTED, examine
+from wdsearch.files import is_locked
 from wdsearch.messages import shown_bytes
 from wdsearch.optuna_private import study_id
 from wdsearch.population.memory import Memory, available, footprint, is_out_of_memory
@@ -37,7 +38,7 @@ from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline
 from wdsearch.tracking.mlflow_view import saved_views
-from wdsearch.tracking.spool import is_locked, now_ms, spool_paths
+from wdsearch.tracking.spool import now_ms, spool_paths
 from wdsearch.tracking.tracker import Delivery, Tracker
 
 STORAGE_PATIENCE_S = 600.0

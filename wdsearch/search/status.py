@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wdsearch.files import is_locked
 from wdsearch.optuna_private import study_id
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import Worker, workers
 from wdsearch.storage.results import StudyResult, is_concluded, load_result, spent
-from wdsearch.tracking.spool import LOST, MODEL, Spool, is_locked, open_elsewhere, spool_paths
+from wdsearch.tracking.spool import LOST, MODEL, Spool, open_elsewhere, spool_paths
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.run import run
+from wdsearch.storage.database import patiently
 from wdsearch.storage.home import Home
-from wdsearch.storage.patience import patiently
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import StudyResult, is_concluded, load_result
 

@@ -31,7 +31,7 @@ HOMES = {
     "yaml": {"study/file.py"},
     "rich": {"cli/", "search/progress.py", "datasets/_progress.py"},
     "plotly": {"report/to_html.py"},
-    "optuna.storages._": {"storage/optuna_tables.py"},
+    "optuna.storages._": {"strategies/optuna_private.py"},
 }
 
 

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 from wdsearch.analysis.one_standard_error import Losses
 from wdsearch.analysis.outcomes import explanation_of, plain
 from wdsearch.analysis.strength_range import Range, Trial, plausible
+from wdsearch.errors import StudyNotFoundError
 from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, IDENTITY, RESULT
-from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult, is_feasible, load_result, main_key, spent
 
 MOVED, STEADY, UNDETERMINED = "moved", "steady", "undetermined"

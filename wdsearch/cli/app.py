@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from wdsearch.cli.begin import BEGIN, Overrides, StudyFile
 from wdsearch.cli.workers import OPERATE, RESULTS, HomeOption, StorageOption, Study, storage_commands
+from wdsearch.errors import BuildError, DataError, WdsearchError
 
 
 class _Commands(TyperGroup):
@@ -32,26 +33,6 @@ app = typer.Typer(
 )
 
 TRAINING = ("work", "schedule")
-EXIT_CODES = {
-    "StudyFileError": 2,
-    "StudyNotFoundError": 2,
-    "StudyChangedError": 2,
-    "NotSearchedError": 2,
-    "NotStoredError": 2,
-    "EngineError": 2,
-    "LaunchError": 1,
-    "ScheduleError": 2,
-    "BuildError": 2,
-    "DataError": 2,
-    "ScaffoldError": 2,
-    "ExplainError": 2,
-    "StorageError": 1,
-    "TrialsFailedError": 1,
-    "UndeliveredError": 1,
-    "PortError": 1,
-    "LanguageError": 2,
-    "DashboardError": 2,
-}
 
 
 class Format(StrEnum):
@@ -170,13 +151,14 @@ def ui(
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result
+        from wdsearch.strategies.optuna_private import study_id
         from wdsearch.tracking.mlflow_server import dashboard_server, mlflow_server, serve
 
         studies = Home(home)
         result = load_result(study, studies, storage)
         servers = [mlflow_server(studies.path, result.study, port)]
         if dashboard:
-            servers.append(dashboard_server(studies.url(storage), result.optuna_study._study_id, port + 1))
+            servers.append(dashboard_server(studies.url(storage), study_id(result.optuna_study), port + 1))
         serve(servers, typer.echo)
 
 
@@ -315,15 +297,10 @@ def _clear_errors(trains: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
-        name = type(error).__name__
-        code = 1 if trains and name in ("BuildError", "DataError") else EXIT_CODES.get(name)
-        if name == "InterruptedStudyError":
-            code = 128 + error.signal  # type: ignore[attr-defined]  # as shells say
-        if code is None:
-            raise
+    except WdsearchError as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(code) from None
+        may_pass = trains and isinstance(error, BuildError | DataError)
+        raise typer.Exit(1 if may_pass else error.exit_code) from None
 
 
 for _panel, _commands in (("begin", BEGIN), ("workers", OPERATE), ("results", RESULTS)):

@@ -160,8 +160,8 @@ def _serve(source: Path, studies: Any, storage: str | None, once: bool, here: bo
     from wdsearch.launch.scheduler import PATIENCE_S, Scheduler, serve, serve_once
     from wdsearch.launch.study_folder import ScheduleError
     from wdsearch.launch.sweeps import Sweeps
+    from wdsearch.storage.database import patiently
     from wdsearch.storage.home import clear_storage_errors
-    from wdsearch.storage.patience import patiently
     from wdsearch.storage.schedule_claims import FAILED
 
     if here and not once:

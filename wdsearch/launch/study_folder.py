@@ -5,13 +5,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from wdsearch.errors import WdsearchError
 from wdsearch.launch.workers import options_of
 from wdsearch.study.cron import ScheduleConfig, fires_between, latest_fire, next_fire
 from wdsearch.study.file import StudySource
 from wdsearch.study.load import StudyConfig, load_study
 
 
-class ScheduleError(Exception):
+class ScheduleError(WdsearchError):
     """Nothing to schedule."""
 
 

@@ -8,16 +8,18 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from wdsearch.analysis.trend import is_finished, sweeps_of
+from wdsearch.errors import StudyNotFoundError
 from wdsearch.launch.engines import LaunchError
 from wdsearch.launch.workers import EngineError, engine_of, launch, launched
 from wdsearch.messages import counted, shown_time
 from wdsearch.search.run import begin
 from wdsearch.search.status import study_status
 from wdsearch.storage.attributes import FAMILY, FIRED, WARM
-from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.home import Home
 from wdsearch.storage.launches import launches_of
 from wdsearch.storage.results import best_trial, load_result
 from wdsearch.storage.schedule_claims import Fire
+from wdsearch.strategies.optuna_private import study_id
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import distributions
 
@@ -106,7 +108,7 @@ class Sweeps:
             opened, engine = self.home.load_with_engine(study, self.storage)
         except StudyNotFoundError:
             return False
-        launches = launches_of(engine, opened._study_id)
+        launches = launches_of(engine, study_id(opened))
         return any(recorded.jobs for recorded in launches) or bool(opened.get_trials(deepcopy=False))
 
     def _winners(self, config: StudyConfig, claim: Fire) -> list[dict[str, Any]]:

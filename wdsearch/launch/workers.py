@@ -31,6 +31,7 @@ from wdsearch.storage.home import HOME, STORAGE, Home
 from wdsearch.storage.launches import Launch, forget, launches_of, note_jobs, record
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import load_result
+from wdsearch.strategies.optuna_private import study_id
 from wdsearch.study.annotations import annotation_of
 from wdsearch.study.load import StudyConfig, load_study
 
@@ -102,7 +103,7 @@ def launch(
 
         begin(config, studies, storage, progress, attributes)
     opened, engine = studies.load_with_engine(config.study, storage)
-    record(engine, opened._study_id, replace(recorded, folder=str(folder)))  # a crash from here on leaves a trace
+    record(engine, study_id(opened), replace(recorded, folder=str(folder)))  # a crash from here on leaves a trace
     return _noted(engine, started, recorded, order, checked_options)
 
 
@@ -168,7 +169,7 @@ class LaunchStatus:
 def launched(study: str, home: Home, storage: str | None = None) -> list[LaunchStatus]:
     """A study's launches and their states; raises StudyNotFoundError."""
     opened, engine = home.load_with_engine(study, storage)
-    return [_status(launch) for launch in launches_of(engine, opened._study_id)]
+    return [_status(launch) for launch in launches_of(engine, study_id(opened))]
 
 
 def stop(study: str, home: Home, storage: str | None = None) -> list[LaunchStatus]:
@@ -201,7 +202,7 @@ def logs(study: str, home: Home, storage: str | None = None) -> dict[str, str]:
     """Logs of a study's launched workers, by launch and worker, or why there are none; raises StudyNotFoundError."""
     opened, engine = home.load_with_engine(study, storage)
     by_title: dict[str, str] = {}
-    for launch in launches_of(engine, opened._study_id):
+    for launch in launches_of(engine, study_id(opened)):
         title = f"{launch.engine} {launch.name}"
         if not _is_reachable(launch):
             by_title[title] = f"these logs are on {launch.node}, in {launch.folder}\n"

@@ -18,6 +18,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from wdsearch.errors import WdsearchError
 from wdsearch.noise import derive_seed
 from wdsearch.population.cohort import Cohort, Saved, TrialEpoch
 from wdsearch.population.training import TrainingCallback
@@ -40,12 +41,14 @@ QUIET: dict[str, Any] = {
 RandomState = tuple[Any, ...]
 
 
-class NotLoggedError(Exception):
+class NotLoggedError(WdsearchError):
     """An objective that a LightningModule does not log in validation."""
+
+    exit_code = 1
 
 
 class AbandonedError(Exception):
-    """A training that nobody waits for any more."""
+    """Request to end a training that nobody waits for any more: a signal between threads, not an error to be shown."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from wdsearch.errors import WdsearchError
 from wdsearch.storage.results import StudyResult, main_key, searched_keys
 
 
-class NotSearchedError(Exception):
+class NotSearchedError(WdsearchError):
     """A strength that no finished trial of the study has."""
 
 

@@ -25,6 +25,7 @@ from wdsearch.storage.attributes import FAMILY, VERSIONS
 from wdsearch.storage.home import Home
 from wdsearch.storage.provenance import provenance
 from wdsearch.storage.results import StudyResult, spent
+from wdsearch.strategies.optuna_private import storage_of
 
 FOLDER = "report"
 """Name of the report's folder in the study's folder, and among the parent run's artifacts."""
@@ -74,7 +75,7 @@ def _trend(result: StudyResult) -> Trend | None:
     family = result.optuna_study.user_attrs.get(FAMILY)
     if family is None:
         return None
-    trend = trend_in(result.optuna_study._storage, family, Home(result.folder.parent.parent))
+    trend = trend_in(storage_of(result.optuna_study), family, Home(result.folder.parent.parent))
     return trend if len(trend.sweeps) > 1 else None
 
 

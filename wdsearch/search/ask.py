@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from wdsearch.storage.attributes import SLOT, WARM
 from wdsearch.storage.optuna_tables import create_trials
+from wdsearch.strategies.optuna_private import storage_of, study_id, trial_id
 from wdsearch.strategies.pruners import make_pruner
 from wdsearch.strategies.samplers import make_sampler
 from wdsearch.study.schema import Choice, StudyConfig
@@ -73,7 +74,7 @@ def _ask_for_one(
         trial = Trial(study, create_trials(study, [fixed])[0])
     if isinstance(study.sampler, GPSampler):
         _lie(study, trial)
-    return study._storage.get_trial(trial._trial_id)
+    return storage_of(study).get_trial(trial_id(trial))
 
 
 def _shadow(study: optuna.Study, sampler: BaseSampler) -> optuna.Study:
@@ -112,7 +113,7 @@ class _AsItIs:
 def _enter(study: optuna.Study, trial: FrozenTrial) -> int:
     """Take a trial into a study in memory, whose storage changes no trial in place; its id there."""
     template: Any = _AsItIs(trial)
-    return study._storage.create_new_trial(study._study_id, template_trial=template)
+    return storage_of(study).create_new_trial(study_id(study), template_trial=template)
 
 
 def _counts_by_reports(sampler: BaseSampler) -> bool:

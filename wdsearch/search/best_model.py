@@ -1,6 +1,5 @@
 """Writes and reads the best trial's weights (best.pt), and exports its network (best.pt2), in the folder of a study."""
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wdsearch.errors import WdsearchError
+from wdsearch.files import replacing
 from wdsearch.search.replicate import configuration_of
 from wdsearch.storage.attributes import TOKEN
 from wdsearch.storage.results import StudyResult
@@ -27,9 +28,8 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 def write_weights(path: Path, study: str, trial: int, values: Sequence[float], state: Mapping[str, Tensor]) -> None:
     """Write a trial's weights, all or nothing; `study` is the token by which studies of one name differ."""
-    new = path.with_name(f"{path.name}.new")
-    torch.save({"study": study, "trial": trial, "values": list(values), "state_dict": dict(state)}, new)
-    os.replace(new, path)
+    with replacing(path) as new:
+        torch.save({"study": study, "trial": trial, "values": list(values), "state_dict": dict(state)}, new)
 
 
 def has_best_weights(result: StudyResult) -> bool:
@@ -43,8 +43,10 @@ EXAMPLE_ROWS = 2
 """torch.export takes a size of 1 for a constant."""
 
 
-class ExportError(Exception):
+class ExportError(WdsearchError):
     """A network that cannot be exported."""
+
+    exit_code = 1
 
 
 def export_best(factory: TrialFactory, result: StudyResult) -> Path:

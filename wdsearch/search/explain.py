@@ -1,7 +1,6 @@
 """Explains what λ did in a finished study: trains the design around its winner, stores every outcome, and tests the claims."""
 
 import json
-import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -14,11 +13,13 @@ from wdsearch.analysis.claims import claims_of
 from wdsearch.analysis.design import Axes, Design, Schedule, design
 from wdsearch.analysis.evidence import Evidence
 from wdsearch.analysis.outcomes import Explanation, Outcome
+from wdsearch.errors import WdsearchError
+from wdsearch.files import replacing
 from wdsearch.search.interruption import StopRequest, stopping_by_signal
 from wdsearch.search.prepare import prepare, quiet_libraries
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.replicate import Replica, configuration_of, replicate
-from wdsearch.storage.attributes import EXPLANATION, TOKEN
+from wdsearch.storage.attributes import EXPLANATION, IDENTITY, OUTCOMES, TOKEN
 from wdsearch.storage.home import Home, clear_storage_errors
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import StudyResult, load_result, winner
@@ -29,11 +30,11 @@ from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration
 from wdsearch.tracking.tracker import Tracker
 
-OUTCOMES, FILE = "outcomes:{seed}", "explain.json"
+FILE = "explain.json"
 SEEDS = 5
 
 
-class ExplainError(Exception):
+class ExplainError(WdsearchError):
     """A study that cannot be explained, or not from what is stored of it."""
 
 
@@ -96,7 +97,7 @@ def _prepared(config: StudyConfig, result: StudyResult, bar: SearchProgress) -> 
 
 def _identity(config: StudyConfig, data: L.LightningDataModule, study: optuna.Study) -> dict[str, Any]:
     """The study's identity; how it was searched does not matter any more."""
-    stored = study.user_attrs.get("identity", {})
+    stored = study.user_attrs.get(IDENTITY, {})
     current = identity(config, describe_data(config, data)["digest"])
     return {key: value for key, value in current.items() if not key.startswith("search")} | {
         key: value for key, value in stored.items() if key.startswith("search")
@@ -175,10 +176,8 @@ def _store(explanation: Explanation, result: StudyResult) -> None:
     """Write an explanation into the study's storage, and as a file into its folder."""
     content = explanation.as_dict()
     result.optuna_study.set_user_attr(EXPLANATION, content)
-    result.folder.mkdir(parents=True, exist_ok=True)
-    new = result.folder / f"{FILE}.new"
-    new.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    os.replace(new, result.folder / FILE)
+    with replacing(result.folder / FILE) as new:
+        new.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def _track(tracker: Tracker | None, path: Path, bar: SearchProgress) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from wdsearch.errors import StoppedError
+from wdsearch.errors import StoppedError, WdsearchError
 
 
-class InterruptedStudyError(Exception):
-    """A study that was stopped by a signal; `signal` is its number."""
+class InterruptedStudyError(WdsearchError):
+    """A study that was stopped by a signal; `signal` is its number, and the exit code 128 more, as in shells."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.signal = number
+        self.signal, self.exit_code = number, 128 + number
 
 
 class StopRequest:

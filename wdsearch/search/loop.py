@@ -14,7 +14,8 @@ from typing import Any
 import lightning as L
 from optuna.trial import FrozenTrial
 
-from wdsearch.errors import BuildError
+from wdsearch.errors import BuildError, WdsearchError
+from wdsearch.files import locked
 from wdsearch.population.cohort import TrialEpoch
 from wdsearch.population.training import Training, TrainingCallback
 from wdsearch.search.best_model import read_weights, write_weights
@@ -29,13 +30,14 @@ from wdsearch.strategies.pruners import HalvingPruner, rungs
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.space import Configuration
 from wdsearch.tracking.description import trial_description
-from wdsearch.tracking.spool import locked
 from wdsearch.tracking.tracker import Tracker, ending
 from wdsearch.trial.result import PRUNED, Result, flat, values, violations
 
 
-class TrialsFailedError(Exception):
+class TrialsFailedError(WdsearchError):
     """A study that cannot go on: a whole batch of trials in a row could not be built."""
+
+    exit_code = 1
 
 
 class SearchLoop(TrainingCallback):

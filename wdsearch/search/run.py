@@ -8,8 +8,8 @@ from typing import Any, Literal
 from wdsearch.search.prepare import quiet_libraries
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.session import Session
+from wdsearch.storage.database import patiently
 from wdsearch.storage.home import Home, clear_storage_errors
-from wdsearch.storage.patience import patiently
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import StudyResult, is_concluded, load_result
 from wdsearch.study.load import StudyConfig, load_study

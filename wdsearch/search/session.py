@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from wdsearch.files import is_locked
 from wdsearch.messages import shown_bytes
 from wdsearch.population.memory import Memory, available, device_of, footprint, is_out_of_memory
 from wdsearch.population.population import Population
@@ -26,12 +27,13 @@ from wdsearch.storage.leases import GRACE_S, Leases
 from wdsearch.storage.provenance import provenance
 from wdsearch.storage.results import counts, load_result, spent
 from wdsearch.storage.studies import open_study
+from wdsearch.strategies.optuna_private import study_id
 from wdsearch.study.build import population_trainer
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import baseline
 from wdsearch.tracking.mlflow_view import saved_views
-from wdsearch.tracking.spool import is_locked, now_ms, spool_paths
+from wdsearch.tracking.spool import now_ms, spool_paths
 from wdsearch.tracking.tracker import Delivery, Tracker
 
 STORAGE_PATIENCE_S = 600.0
@@ -72,7 +74,7 @@ class Session:
         digest = factory.dataset["digest"]
         study, engine = open_study(config, home, storage, build_pruner(config), factory.metric, digest, attributes)
         study.set_user_attr(VERSIONS, provenance())
-        leases = Leases(engine, study._study_id, home.folder(config.study) / "workers")
+        leases = Leases(engine, study_id(study), home.folder(config.study) / "workers")
         tracker = tracker or Tracker(home.path, config.study, node=home.node(storage))
         return cls(Work(config, study, leases, factory.rate_sum), factory, tracker, progress, home)
 

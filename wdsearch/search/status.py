@@ -4,10 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wdsearch.files import is_locked
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import Worker, workers
 from wdsearch.storage.results import StudyResult, is_concluded, load_result, spent
-from wdsearch.tracking.spool import LOST, MODEL, Spool, is_locked, open_elsewhere, spool_paths
+from wdsearch.strategies.optuna_private import study_id
+from wdsearch.tracking.spool import LOST, MODEL, Spool, open_elsewhere, spool_paths
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def study_status(study: str, home: Home, storage: str | None = None) -> StudySta
         result=result,
         budget=int(budget.get("trials", 0)),
         epochs=int(budget.get("epochs", 0)),
-        workers=tuple(workers(engine, opened._study_id, home.folder(study) / "workers")),
+        workers=tuple(workers(engine, study_id(opened), home.folder(study) / "workers")),
         undelivered=undelivered,
         elsewhere=open_elsewhere(home.path, study),
         delivery_error=error,

@@ -19,8 +19,8 @@ from wdsearch.search.ask import ask
 from wdsearch.storage.attributes import BASELINE, ERROR, RESULT, SLOT
 from wdsearch.storage.leases import MOST_TAKEOVERS, Leases
 from wdsearch.storage.optuna_tables import End, finish, set_attribute
-from wdsearch.storage.results import Reading
 from wdsearch.storage.slots import BASELINE_SLOT, Slot
+from wdsearch.strategies.optuna_private import Reading, trial_id
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration, baseline, configuration, distributions
 from wdsearch.trial.result import Result, values, violations
@@ -167,7 +167,7 @@ class Work:
         """Tell Optuna how trials ended, by their ids; nothing of one that another worker, to which it was handed on, ended."""
         if not results:
             return
-        reported = {trial._trial_id: trial for trial in self.seen.get_trials(deepcopy=False)}
+        reported = {trial_id(trial): trial for trial in self.seen.get_trials(deepcopy=False)}
         for trial, result in results.items():
             excesses = violations(result.metrics, self.config.objective.limits) if result.is_complete else {}
             with suppress(UpdateFinishedTrialError):
@@ -194,7 +194,7 @@ class Work:
         first = {trial.number for trial in by_slot(trials).values()}
         for trial in trials:
             if trial.state == TrialState.RUNNING and SLOT in trial.user_attrs and trial.number not in first:
-                self.fail(trial._trial_id, "another worker had asked for this trial before")
+                self.fail(trial_id(trial), "another worker had asked for this trial before")
 
     def _begin_now(self, slots: Iterable[Slot]) -> None:
         before = set(self.running)
@@ -220,7 +220,7 @@ class Work:
 
     def _hold_trial(self, slot: Slot, trial: FrozenTrial) -> None:
         settled, result = max(slot.settled, self.leases.settled - slot.born), trial.user_attrs.get(RESULT)
-        own = trial._trial_id
+        own = trial_id(trial)
         if result and result["epochs"] <= settled:
             self.tell({own: Result(**result)})
         elif slot.takeovers > MOST_TAKEOVERS:

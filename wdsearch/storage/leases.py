@@ -7,7 +7,6 @@ becomes that worker, clock and all, and repeats it to the bit; one that lives ta
 own time.
 """
 
-import fcntl
 import platform
 import threading
 import time
@@ -22,6 +21,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from wdsearch.files import hold_if_free
 from wdsearch.storage.slots import BASELINE_SLOT, CONCLUSION_SLOT, SLOTS, WORKERS, Slot
 
 BEAT_S, GRACE_S = 5.0, 60.0
@@ -287,13 +287,7 @@ class Leases:
     def _locked(self, worker: str) -> IO[str] | None:
         """The lock file of a worker, locked; None if a process of this machine holds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.folder / f"{worker}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            return None
-        return lock
+        return hold_if_free(self.folder / f"{worker}.lock")
 
 
 def _machine_id(folder: Path) -> str:

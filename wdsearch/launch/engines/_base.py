@@ -10,16 +10,20 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from wdsearch.errors import WdsearchError
+
 WAITING, RUNNING, ENDED, UNKNOWN = "waiting", "running", "ended", "unknown"
 """States of a job: not begun, at work, gone (its log says how), or not known to this machine."""
 
 
-class EngineError(Exception):
+class EngineError(WdsearchError):
     """An engine, or an option of it, that does not exist, or does not fit the study's storage."""
 
 
-class LaunchError(Exception):
+class LaunchError(WdsearchError):
     """An engine that is not there, or refuses."""
+
+    exit_code = 1
 
 
 class LauncherOptions(BaseModel):

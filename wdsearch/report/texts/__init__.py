@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from wdsearch.errors import WdsearchError
 from wdsearch.report.texts.en import TEXTS as EN
 from wdsearch.report.texts.zh import TEXTS as ZH
 
@@ -9,7 +10,7 @@ LANGUAGES = {"en": EN, "zh": ZH}
 """The texts of each language by their keys; `{names}` in them are filled in."""
 
 
-class LanguageError(Exception):
+class LanguageError(WdsearchError):
     """A language that there are no texts in."""
 
 

@@ -29,9 +29,9 @@ def test_a_fused_trial_of_each_network_equals_training_it_alone(name: str) -> No
 
 @pytest.mark.parametrize("name", TESTED)
 def test_neighbours_change_no_bit_of_any_network(name: str) -> None:
-    def run(numbers: tuple[int, ...], places: int) -> Ends:
+    def run(numbers: tuple[int, ...], max_fused: int) -> Ends:
         trials = {number: trial(name, number, 10.0) for number in numbers}
-        return train_fused(trials, data(101), 1, places=places, precision="32-true")
+        return train_fused(trials, data(101), 1, max_fused=max_fused, precision="32-true")
 
     together = run(tuple(range(7)), 32)
     for other in (run(tuple(range(7)), 3), run((5, 2), 32), run((5,), 32)):

@@ -34,7 +34,7 @@ def test_a_fused_trial_of_each_network_equals_training_it_alone_whatever_lies_be
     build = partial(trial, name)
     together = train_fused({number: build(number) for number in range(4)}, data(240), 3, **GPU)
     assert distance_from_alone(together, build, data(240), 3, **GPU) < 1e-9
-    others = train_fused({number: build(number) for number in (6, 1, 5)}, data(240), 3, places=2, **GPU)
+    others = train_fused({number: build(number) for number in (6, 1, 5)}, data(240), 3, max_fused=2, **GPU)
     assert largest_difference(together.states[1], others.states[1]) < 1e-9
     assert largest_difference(together.states[1], together.states[2]) > 1e-5
 

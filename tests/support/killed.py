@@ -13,7 +13,7 @@ from wdsearch.storage.results import StudyResult, load_result
 
 start = partial(start_process, report=False)
 
-EVERY_EPOCH, NEVER = {"search.loop.CHECKPOINT_S": 0.0}, {"search.loop.CHECKPOINT_S": 1e9}
+EVERY_EPOCH, NEVER = {"search.worker.CHECKPOINT_S": 0.0}, {"search.loop.CHECKPOINT_S": 1e9}
 
 
 def searched(home: Path, kills: Iterable[int] = (), study: dict | None = None, **options: object) -> StudyResult:

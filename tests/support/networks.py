@@ -21,6 +21,7 @@ STRENGTHS = {
     "input_noise": [0.1, 0.0, 0.3, 0.0, 0.0, 0.5, 0.1, 0.2, 0.0, 0.1],
     "label_smoothing": [0.0, 0.1, 0.05, 0.0, 0.2, 0.0, 0.1, 0.0, 0.3, 0.0],
     "gradient_clip": [1.0, INF, 0.5, INF, 0.1, INF, 2.0, INF, 1.0, 0.3],
+    "ema": [0.0, 0.9, 0.5, 0.0, 0.99, 0.9, 0.0, 0.999, 0.7, 0.95],
     "early_stopping": [INF, INF, INF, INF, 1.0, INF, INF, 2.0, INF, INF],
 }
 

@@ -19,6 +19,7 @@ from support.processes import CONTEXT
 from support.shortened import delivered_beside
 from support.studies import STUDY
 
+from wdsearch.files import locked
 from wdsearch.study.load import load_study
 from wdsearch.tracking import cpu_share as starvation
 from wdsearch.tracking.cpu_share import Share
@@ -27,7 +28,7 @@ from wdsearch.tracking.mlflow_client import Courier
 from wdsearch.tracking.mlflow_server import ui_command
 from wdsearch.tracking.mlflow_store import find_page, make_store
 from wdsearch.tracking.mlflow_view import saved_views
-from wdsearch.tracking.spool import VIEW, Record, Spool, locked, open_elsewhere, spool_paths
+from wdsearch.tracking.spool import VIEW, Record, Spool, open_elsewhere, spool_paths
 from wdsearch.tracking.tracker import Delivery, Tracker, experiment_link, local_uri
 
 pytestmark = [

@@ -70,12 +70,13 @@ class ShuffledBatches(Sampler[torch.Tensor]):
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose order later iterators have."""
+        """Choose the order of this epoch for the iterators that begin from now on."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        return iter(torch.randperm(self.rows, generator=generator).split(self.batch_size))
+        # a generator: where a checkpoint is continued, Lightning makes the iterator before it tells the epoch
+        yield from torch.randperm(self.rows, generator=generator).split(self.batch_size)
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

@@ -1,13 +1,14 @@
 """Temporary files of this process, removed when it ends; they never fill the disk."""
 
-import fcntl
 import os
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
+from typing import IO
 
 from wdsearch.errors import DataError
+from wdsearch.files import hold, is_locked
 
 PREFIX, LOCK = "wdsearch_rows_", "lock"
 RESERVE = 2**28
@@ -31,8 +32,7 @@ class Scratch:
         _sweep(parent)
         try:
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-            lock = os.open(self.path / "new", os.O_RDWR | os.O_CREAT)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock = hold(self.path / "new")
             (self.path / "new").rename(self.path / LOCK)  # locked before others see it
         except OSError as error:
             raise DataError(f"{parent}: {error.strerror}; temporary files go to where TMPDIR says") from error
@@ -49,22 +49,18 @@ class Scratch:
             raise DataError(f"{text}: make room there, or let TMPDIR name a folder on a larger disk")
 
 
-def _remove(folder: Path, lock: int, owner: int) -> None:
+def _remove(folder: Path, lock: IO[str], owner: int) -> None:
     """Remove a folder of this process; a child that was forked leaves it."""
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        lock.close()
 
 
 def _sweep(parent: Path) -> None:
     """Remove the folders of dead processes, which hold no lock."""
     for lock in parent.glob(f"{PREFIX}*/{LOCK}"):
-        try:
-            with lock.open() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
-        except OSError:  # its process lives, or the folder is another user's
-            continue
+        if not is_locked(lock):
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _gib(size: int) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wdsearch.errors import WdsearchError
 from wdsearch.storage.attributes import FOLDER
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.load import StudyConfig, load_study
 
 
-class NotStoredError(Exception):
+class NotStoredError(WdsearchError):
     """A study with objects of its Python program, which no storage holds."""
 
 

@@ -1,7 +1,7 @@
 """What a study found, read from its storage alone: nothing here trains, and torch is not imported."""
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from wdsearch.errors import StudyNotFoundError
 from wdsearch.groups import group_key, group_name, split_key
 from wdsearch.storage.attributes import (
     BASELINE,
@@ -23,7 +24,7 @@ from wdsearch.storage.attributes import (
     RESULT,
     TRAINING,
 )
-from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.home import Home
 from wdsearch.trial.result import DIVERGED, Result
 
 DECAYS = ("weight_decay", "l2", "l1")
@@ -66,22 +67,6 @@ class StudyResult:
     def weights(self) -> Path:
         """File with the best trial's weights."""
         return self.folder / "best.pt"
-
-
-class Reading(optuna.Study):
-    """A study as it stood when this was made: its trials, by number too, are read once."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        self.__dict__.update(study.__dict__)
-        self._trials = study.get_trials(deepcopy=False)
-
-    def __getitem__(self, number: int) -> FrozenTrial:
-        return self._trials[number]
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if states is None or trial.state in states]
 
 
 def load_result(study: str | optuna.Study, home: Home | None = None, storage: str | None = None) -> StudyResult:
@@ -186,10 +171,13 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
     """
     best = winner(result)
     from wdsearch.noise import derive_seed
+    from wdsearch.optimizers import DEFAULT, OPTIMIZERS
     from wdsearch.regularizers import neutral, torch_equivalents
 
     found, optimizer = best.result, result.config.get("optimizer", {})
-    name = optimizer.get("name", "adamw")
+    name = optimizer.get("name", DEFAULT)
+    record = OPTIMIZERS[name]
+    options = {option: optimizer[option] for option in record.options if optimizer.get(option) is not None}
     acting = {key: value for key, value in found.strengths.items() if value != neutral(key)}
     reached = dict(zip(result.goals, best.values, strict=True))
     reached |= {name: found.metrics[name] for name in ("gap",) if name in found.metrics}
@@ -204,7 +192,7 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
         "strengths": acting,
         "off": sorted(found.strengths.keys() - acting.keys()),
         "model": found.model,
-        "torch": torch_equivalents(found.strengths, name),
+        "torch": {"lr": record.call(found.lr, options)} | torch_equivalents(found.strengths, record.words),
         **({"groups": groups} if (groups := _groups(result.config["space"])) else {}),
     }
 

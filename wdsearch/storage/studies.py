@@ -9,11 +9,13 @@ import optuna
 from optuna.pruners import BasePruner
 from sqlalchemy.engine import Engine
 
+from wdsearch.errors import WdsearchError
 from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, FOLDER, GOALS, IDENTITY, METRIC, TOKEN, WARM
 from wdsearch.storage.database import (
     forget_study,
 )
 from wdsearch.storage.home import Home
+from wdsearch.strategies.optuna_private import study_id
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.schema import Source
 
@@ -25,7 +27,7 @@ FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"),
 """What may differ when a study goes on: how much is spent, how fast, and when; all below a path as well."""
 
 
-class StudyChangedError(Exception):
+class StudyChangedError(WdsearchError):
     """A study file that is not the one which the study of its name was begun with."""
 
 
@@ -52,7 +54,7 @@ def open_study(
         study = optuna.load_study(study_name=config.study, storage=opened, pruner=pruner)
         is_new = _is_abandoned(study, config)
     else:
-        forget_study(opened.engine, study._study_id)
+        forget_study(opened.engine, study_id(study))
         is_new = True
     if is_new:
         news = {GOALS: config.objective.goals, METRIC: metric, CONFIG: config.dump(), **(attributes or {})}
@@ -98,7 +100,7 @@ def check_same(study: optuna.Study, now: dict[str, Any]) -> None:
         lines = [f"  {key}: {begun.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in changed]
         text = f"study {study.study_name!r} was begun with another file; since then changed:"
         hint = "give the changed study its own name (study: ..., or --set study=NAME), or undo the change"
-        raise StudyChangedError("\n".join([text, *lines, hint]))
+        raise StudyChangedError("\n".join([text, *lines]), hint)
 
 
 def _is_abandoned(study: optuna.Study, config: StudyConfig) -> bool:

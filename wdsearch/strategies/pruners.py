@@ -9,6 +9,8 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
+from wdsearch.strategies.optuna_private import judging_steps
+
 
 class HalvingPruner(BasePruner):
     """Successive halving: of all trials that ever reported at a rung the best 1/`reduction_factor` go on.
@@ -87,7 +89,7 @@ def rungs(pruner: BasePruner, epochs: int, number: int) -> list[int]:
     if isinstance(pruner, NopPruner):
         return []
     if isinstance(pruner, MedianPruner | PercentilePruner):
-        return list(range(max(1, pruner._n_warmup_steps), epochs, pruner._interval_steps))
+        return list(judging_steps(pruner, epochs))
     return list(range(1, epochs))
 
 

@@ -5,12 +5,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 
 from wdsearch.noise import derive_seed
+from wdsearch.strategies.optuna_private import PointSampler
 
 SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": TPESampler,
@@ -50,16 +49,7 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int, slot: int) ->
         warnings.simplefilter("ignore")
         if name == "qmc":
             defaults = {"scramble": True, "independent_sampler": RandomSampler(own_seed)}
-            sampler = _QMC(**defaults | dict(options), seed=seed % 2**32)  # type: ignore[arg-type]
+            sampler = PointSampler(**defaults | dict(options), seed=seed % 2**32)  # type: ignore[arg-type]
             sampler.point = slot
             return sampler
         return SAMPLERS[name](**options, seed=own_seed)  # type: ignore[call-arg]
-
-
-class _QMC(QMCSampler):
-    """Optuna's sampler with a given point: its own count, kept in the storage, would shift if a worker is killed in between."""
-
-    point = 0
-
-    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
-        return self.point

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from wdsearch.errors import WdsearchError
 from wdsearch.messages import printable, shown_path, shown_value
 
 Location = tuple[str | int, ...]
@@ -28,7 +29,7 @@ class Fault:
         return printable(f"{place}: {self.text}")
 
 
-class StudyFileError(ValueError):
+class StudyFileError(WdsearchError, ValueError):
     """All faults of a study at once, one line each."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:

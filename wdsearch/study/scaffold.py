@@ -10,14 +10,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from wdsearch.errors import DataError
+from wdsearch.errors import DataError, WdsearchError
 from wdsearch.study.json_schema import FILE, HEADER, study_schema
 
 LOOKED_AT = 100_000
 """Rows of a table larger than memory by which its study is written."""
 
 
-class ScaffoldError(Exception):
+class ScaffoldError(WdsearchError):
     """A folder in which no study can be begun."""
 
 

@@ -17,6 +17,7 @@ from wdsearch.study.file import Location
 from wdsearch.study.import_path import import_path, why_not
 from wdsearch.study.schema import DataConfig, Source
 from wdsearch.tasks import LOSSES, METRICS
+from wdsearch.trial.module import RegularizedModule
 
 Faults = Iterator[tuple[Location, str]]
 SHAPE = ("inputs", "outputs", "shape", "categories")
@@ -33,8 +34,8 @@ def builder_of(model: Any) -> Callable[..., Any] | None:
 
 
 def is_regularized_module(builder: Any) -> bool:
-    """Whether it builds whole trials: a subclass of `RegularizedModule`, which stands below this file."""
-    return inspect.isclass(builder) and any(base.__qualname__ == "RegularizedModule" for base in builder.__mro__[1:])
+    """Test for what builds whole trials: a subclass of `RegularizedModule`, for that one itself needs a network."""
+    return inspect.isclass(builder) and issubclass(builder, RegularizedModule) and builder is not RegularizedModule
 
 
 def is_solo(model: Any) -> bool:

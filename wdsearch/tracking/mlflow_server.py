@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from wdsearch.errors import WdsearchError
 from wdsearch.tracking.mlflow_store import find_page, make_store
 from wdsearch.tracking.spool import Spool, spool_paths
 from wdsearch.tracking.tracker import QUIET, default_uri, experiment_link, local_uri
@@ -21,11 +22,13 @@ _DASHBOARD = (
 )
 
 
-class PortError(Exception):
+class PortError(WdsearchError):
     """A port on which no server can be started."""
 
+    exit_code = 1
 
-class DashboardError(Exception):
+
+class DashboardError(WdsearchError):
     """Optuna's dashboard, which is not installed."""
 
 

@@ -6,7 +6,8 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from wdsearch.tracking.spool import VIEW, locked
+from wdsearch.files import locked
+from wdsearch.tracking.spool import VIEW
 from wdsearch.tracking.tracker import PATIENCE
 
 VIEW_TAG = "mlflow.sharedViewState."

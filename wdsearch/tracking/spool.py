@@ -1,14 +1,14 @@
 """Records of a study on their way to MLflow: a local SQLite file that outlives every process."""
 
-import fcntl
 import json
 import platform
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from wdsearch.files import is_locked
 
 STUDY, LOST = "study", "lost"
 VIEW = "wdsearch"
@@ -57,27 +57,6 @@ def _others(home: Path, study: str) -> list[Path]:
 def _is_open(path: Path) -> bool:
     """Whether somebody writes to a spool or delivers it, on whichever machine."""
     return any(is_locked(lock) for lock in path.parent.glob(f"{path.stem}.*lock"))
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """A file that one process at a time holds; the system frees it when the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds it."""
-    try:
-        with path.open("r+") as file:  # some network file systems lock only what may be written
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 class Record(NamedTuple):

@@ -3,7 +3,6 @@
 A process of its own (a thread would fight with training for the interpreter) delivers them: `wdsearch.tracking.delivery`.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from wdsearch.files import hold
 from wdsearch.storage.database import shown_url
 from wdsearch.tracking.cpu_share import Share
 from wdsearch.tracking.spool import LOST, MODEL, STUDY, Spool, interrupt, lock_of, now_ms, spool_path, spool_paths
@@ -67,8 +67,7 @@ class Tracker:
         self.log_file = path.with_suffix(".log")
         self._move(home)
         self._writer = uuid.uuid4().hex
-        self._lock = lock_of(self.spool, self._writer).open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = hold(lock_of(self.spool, self._writer))
         self._steps: dict[str, int] = {}
         self._buffer: list[tuple[str, str, dict[str, Any]]] = []
         self._facts: dict[str, str] = {}

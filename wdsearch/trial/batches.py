@@ -7,6 +7,8 @@ from jaxtyping import Shaped
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from wdsearch.errors import WdsearchError
+
 Batch = Any
 """`(inputs, targets)`, `(first, second, ..., targets)`, a mapping with its targets under one key, or what a user splits."""
 
@@ -14,8 +16,10 @@ TARGETS = ("targets", "target", "labels", "label", "y")
 """Keys under which a mapping may hold its targets."""
 
 
-class BatchError(Exception):
+class BatchError(WdsearchError):
     """A batch of a form in which the targets cannot be told from the inputs."""
+
+    exit_code = 1
 
 
 class Inputs(NamedTuple):

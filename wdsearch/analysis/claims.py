@@ -126,10 +126,8 @@ def optimum(evidence: Evidence) -> Claim:
     losses, smallest = evidence.along(DECAY, "val_loss"), _loss_that_matters(evidence)
     best, largest = chosen_without(losses, [strength for strength in losses if strength > 0]), max(losses)
     better = effect([losses[strength][seed] - losses[0.0][seed] for seed, strength in enumerate(best)])
-    inside = [strength if strength < largest else None for strength in best]  # of the largest there is no beyond
-    worse = effect(
-        [math.nan if x is None else losses[largest][seed] - losses[x][seed] for seed, x in enumerate(inside)]
-    )
+    at_largest = losses[largest]
+    worse = effect([at_largest[seed] - losses[x][seed] if x < largest else math.nan for seed, x in enumerate(best)])
     states = [better.stands(smallest), worse.stands(smallest, falls=False)]
     verdict = all_of(states, evidence, better)
     if largest in best and verdict[0] == UNDETERMINED:

@@ -33,11 +33,8 @@ def write_optuna_page(result: StudyResult, words: Texts) -> Path | None:
     figures = "\n".join(html_of(figure, f"optuna-{name}") for name, figure in plots.items())
     complete, in_contour = result.counts["complete"], min(result.counts["complete"], MOST_IN_CONTOUR)
     sentences = [words("optuna.intro")]
-    sentences += (
-        [words("optuna.contour", count=in_contour, all=complete)]
-        if in_contour < complete and "contour" in plots
-        else []
-    )
+    if in_contour < complete and "contour" in plots:
+        sentences.append(words("optuna.contour", count=in_contour, all=complete))
     path = result.folder / "plots" / "optuna.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "messages errors types noise files groups optuna_private",
+    "messages errors types noise files groups plugins",
     "tasks",
     "regularizers optimizers models strategies",
     "trial",
@@ -29,9 +29,9 @@ TABLES = {"regularizers", "optimizers", "models", "datasets", "launch/engines"}
 HOMES = {
     "mlflow": {"tracking/mlflow_client.py", "tracking/mlflow_store.py"},
     "yaml": {"study/file.py"},
-    "rich": {"cli/", "search/progress.py", "datasets/_progress.py", "search/conclude.py", "search/loop.py"},
+    "rich": {"cli/", "search/progress.py", "datasets/_progress.py"},
     "plotly": {"report/to_html.py"},
-    "optuna.storages._": {"optuna_private.py"},
+    "optuna.storages._": {"strategies/optuna_private.py"},
 }
 
 
@@ -92,6 +92,17 @@ def test_what_is_heavy_or_may_change_is_imported_at_home_only(module: str) -> No
             name.startswith(module) if module.endswith("_") else name.split(".")[0] == module for name in imports(path)
         )
         assert own or not named, f"{inside(path)} imports {module}"
+
+
+MARKUP = re.compile(r"\[/?(?:bold|dim|italic|reverse|red|green|yellow|blue|magenta|cyan|white)(?: [a-z ]+)?\]|\[/\]")
+
+
+def test_terminal_markup_is_written_at_home_only() -> None:
+    for path in FILES:
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        marked = [text for text in texts if isinstance(text, str) and MARKUP.search(text)]
+        own = any(inside(path).startswith(home) for home in HOMES["rich"])
+        assert own or not marked, f"{inside(path)}: {marked}"
 
 
 def test_only_optimizers_and_population_name_the_trial_axis() -> None:

@@ -10,20 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.processes import command
-
-FILE = """study: tiny
-data: {name: digits}
-model: {name: mlp, init_args: {hidden: [8]}}
-space:
-  weight_decay: {low: 1e-4, high: 10, log: true, off: true}
-  dropout: {low: 0.0, high: 0.5}
-budget: {trials: 4, epochs: 3}
-"""
-
-
-def wdsearch(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return command(*words, folder=folder, beside=words[0] == "run")
+from support.commands import FILE, wdsearch
 
 
 @pytest.fixture(scope="module")

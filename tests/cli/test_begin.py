@@ -11,10 +11,10 @@ import optuna
 import pytest
 from jsonschema import Draft7Validator
 from sklearn.datasets import load_diabetes
+from support.commands import called
 from support.processes import command
 from support.samples import cancer
 from typer.main import get_command
-from typer.testing import CliRunner, Result
 
 import wdsearch
 from wdsearch.cli.app import app
@@ -36,10 +36,6 @@ from wdsearch.study.scaffold import ScaffoldError, begin_study
 
 HEAVY = ("torch", "lightning", "optuna", "mlflow", "sklearn", "pandas", "numpy")
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
-
-
-def called(*words: str) -> Result:
-    return CliRunner().invoke(app, [*words])
 
 
 def console(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

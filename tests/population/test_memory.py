@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from search.test_run import searched, told
+from support.studies import searched, told
 
-import wdsearch.search.run
+import wdsearch.search.session
 from wdsearch.population.memory import Footprint, is_out_of_memory
 
 WIDE = """
@@ -76,16 +76,16 @@ def test_a_population_that_will_not_fit_is_shrunk_before_the_start(
 ) -> None:
     budget = {"budget": {"trials": 6, "epochs": 2}}
     expected = told(searched(tmp_path / "free", **budget))
-    monkeypatch.setattr(wdsearch.search.run, "available", lambda device: 90 * 2**20)
+    monkeypatch.setattr(wdsearch.search.session, "available", lambda device: 90 * 2**20)
     assert told(searched(tmp_path / "short", **budget)) == expected
     assert "9 trials in training, 9 in a call, need about" in " ".join(capsys.readouterr().err.split())
 
 
-def test_places_are_as_many_as_fit() -> None:
-    small = Footprint(per_trial=10 * 2**20, per_place=100 * 2**20)
-    assert small.places(trials=33, wanted=33, available=2**34) == 33
-    assert small.places(trials=33, wanted=33, available=2**30) == 5
-    assert small.places(trials=33, wanted=33, available=2**20) == 1
+def test_as_many_are_fused_as_fit() -> None:
+    small = Footprint(per_trial=10 * 2**20, per_fused=100 * 2**20)
+    assert small.max_fused(trials=33, wanted=33, available=2**34) == 33
+    assert small.max_fused(trials=33, wanted=33, available=2**30) == 5
+    assert small.max_fused(trials=33, wanted=33, available=2**20) == 1
     assert small.total(33, 5) - small.total(33, 4) == 100 * 2**20
 
 

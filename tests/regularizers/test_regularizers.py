@@ -88,6 +88,9 @@ def test_vmapped_equals_looped(regularizer: Regularizer) -> None:
         "gradients": lambda row, s: regularizer.gradients({"weight": row}, s)["weight"],
         "decay": lambda row, s: regularizer.decay(s),
         "prox": lambda row, s: regularizer.prox(row, torch.full_like(row, 0.1), s),
+        "init_state": lambda row, s: _together(regularizer.init_state({"weight": row})),
+        "after_step": lambda row, s: _followed(regularizer, row, s),
+        "evaluated": lambda row, s: regularizer.evaluated({"weight": row}, {"weight": row + 1.0})["weight"],
     }
     for point, call in calls.items():
         if getattr(regularizer, point) is not None:
@@ -98,6 +101,20 @@ def test_vmapped_equals_looped(regularizer: Regularizer) -> None:
                 stream = noise()
                 looped.append(call(row, strength))
             torch.testing.assert_close(vmapped, torch.stack(looped), rtol=0, atol=1e-14)
+
+
+def _followed(regularizer: Regularizer, weight: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """Weight and state after three steps that each add to the weight."""
+    state = regularizer.init_state({"weight": weight}) if regularizer.init_state else {}
+    after = {"weight": weight}
+    for step in (1, 2, 3):
+        before = {"weight": after["weight"] + 0.1 * step}
+        after, state = regularizer.after_step(before, state, step, strength)
+    return _together(after | {f"state {name}": value for name, value in state.items()})
+
+
+def _together(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in tensors.values()])
 
 
 @every_regularizer

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from report.test_figures import traces
 from support import fabricated
+from support.drawings import traces
 from support.fabricated import SPACE, TrialState, fabricate
 
 from wdsearch.analysis.advice import Flag

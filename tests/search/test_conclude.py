@@ -18,6 +18,7 @@ from wdsearch.report import optuna_page
 from wdsearch.report import write as reports
 from wdsearch.search import conclude as conclusion
 from wdsearch.search.best_model import ExportError, export_best
+from wdsearch.search.progress import SearchProgress
 from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import load_study
@@ -134,6 +135,21 @@ def test_a_network_that_is_called_in_a_way_of_its_own_is_not_exported(tmp_path: 
         export_best(TrialFactory(config, build_data(config)), result)
 
 
+class Heard(SearchProgress):
+    """Keeps what is said instead of printing it."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
 @pytest.mark.parametrize("found", [{"trial": 999}, {"study": "of the same name, deleted"}, None])
 def test_weights_that_another_machine_has_are_trained_again_bit_by_bit(
     done: wdsearch.StudyResult, tmp_path: Path, found: dict[str, Any] | None
@@ -143,21 +159,24 @@ def test_weights_that_another_machine_has_are_trained_again_bit_by_bit(
     done.weights.unlink()
     if found:
         torch.save(saved | found, done.weights)
-    notes: list[str] = []
+    here, there = Heard(), Heard()
     assert done.best is not None
     elsewhere = replace(done, best=replace(done.best, result=replace(done.best.result, metrics={"val_loss": 0.0})))
     try:
         with pytest.raises(ExportError, match="there are no weights of the best trial"):
             export_best(factory, done)
-        conclusion._get_weights(done, factory, notes.append, lambda share: None)
+        conclusion._get_weights(done, factory, here, lambda share: None)
         again = torch.load(done.weights, weights_only=True)
         done.weights.unlink()
-        warnings: list[str] = []
-        conclusion._get_weights(elsewhere, factory, warnings.append, lambda share: None)
+        conclusion._get_weights(elsewhere, factory, there, lambda share: None)
     finally:
         torch.save(saved, done.weights)
-    assert ["other numbers than there" in text for text in warnings] == [False, True]
-    assert notes == [f"the weights of trial {done.best.number}, the best, are not on this machine: it is trained again"]
+    assert ["other numbers than there" in text for text in there.warnings] == [True]
+    assert here.warnings == []
+    assert here.notes == there.notes
+    assert here.notes == [
+        f"the weights of trial {done.best.number}, the best, are not on this machine: it is trained again"
+    ]
     assert {name: again[name] for name in ("study", "trial", "values")} == {
         name: saved[name] for name in ("study", "trial", "values")
     }

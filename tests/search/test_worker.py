@@ -8,8 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from search.test_run import STUDY, told
 from sqlalchemy import create_engine
-from support.processes import start as start_process
+from support.killed import EVERY_EPOCH, NEVER, searched, start
+from support.studies import STUDY, told
 from support.zoo import Counting, Recurrent, ZooData
 
 import wdsearch
@@ -34,24 +33,6 @@ from wdsearch.storage.optuna_tables import set_attribute
 from wdsearch.storage.results import StudyResult, load_result, spent
 from wdsearch.study.load import load_study
 from wdsearch.trial.result import Result
-
-start = partial(start_process, report=False)
-EVERY_EPOCH, NEVER = {"search.loop.CHECKPOINT_S": 0.0}, {"search.loop.CHECKPOINT_S": 1e9}
-
-
-def searched(home: Path, kills: Iterable[int] = (), study: dict | None = None, **options: object) -> StudyResult:
-    """Run a study in processes that kill themselves after so many writes, then in one that does not."""
-    for kill_at in kills:
-        process = start(study or STUDY, home, kill_at, **options)
-        process.join()
-        if process.exitcode == 0:
-            break
-        assert process.exitcode == -signal.SIGKILL, (home.parent / f"{home.name}.log").read_text()
-    else:
-        process = start(study or STUDY, home, **options)
-        process.join()
-        assert process.exitcode == 0, (home.parent / f"{home.name}.log").read_text()
-    return load_result((study or STUDY)["study"], Home(home))
 
 
 def statuses(home: Path, study: str) -> Counter[str]:

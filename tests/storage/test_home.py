@@ -11,9 +11,9 @@ from pathlib import Path
 import optuna
 import pytest
 from endure import Server
-from search.test_run import STUDY
 from sqlalchemy.exc import OperationalError
 from support.processes import CONTEXT, command
+from support.studies import STUDY
 
 import wdsearch
 import wdsearch.storage.database

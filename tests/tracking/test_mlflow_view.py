@@ -22,9 +22,9 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from playwright.sync_api import BrowserContext, Page, sync_playwright
-from study.test_load import yaml_free
 from support import fabricated
 from support.shortened import concluded
+from support.studies import yaml_free
 
 import wdsearch
 from wdsearch.report.texts import Texts

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Run
-from search.test_run import STUDY
 from support.processes import CONTEXT
 from support.shortened import delivered_beside
+from support.studies import STUDY
 
 from wdsearch.files import locked
 from wdsearch.study.load import load_study

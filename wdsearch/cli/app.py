@@ -36,7 +36,7 @@ TRAINING = ("work", "schedule")
 
 
 class Format(StrEnum):
-    """How `best` prints."""
+    """Output formats of `best`."""
 
     table = "table"
     yaml = "yaml"
@@ -67,8 +67,8 @@ def run(
         from wdsearch.cli.tables import conclusion
         from wdsearch.search.run import run as search
     with _clear_errors(trains=True):
-        shown: Any = "lines" if log else True
-        result = search(file, overrides or [], home=home, storage=storage, tracker=tracker, progress=shown)
+        progress: Any = "lines" if log else True
+        result = search(file, overrides or [], home=home, storage=storage, tracker=tracker, progress=progress)
         console.print(*conclusion(result), sep="\n", soft_wrap=True)
 
 
@@ -79,13 +79,13 @@ def best(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """What to put into one's own training: the best trial's rate and strengths, and what to pass to torch."""
+    """Show the best trial's learning rate and strengths, and the arguments of torch to train with them."""
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result, recommendation
 
-        found = recommendation(load_result(study, Home(home), storage))
-        _print(found, form)
+        settings = recommendation(load_result(study, Home(home), storage))
+        _print(settings, form)
 
 
 @app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch plot mnist1d --key dropout --output gap.png")
@@ -120,21 +120,21 @@ def explain(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """What λ did: vary it alone from the best configuration, and test each textbook claim; run it again to continue."""
+    """Explain what λ did: vary it alone from the best trial, and test each textbook claim; run it again to continue."""
     from rich.console import Console
 
     console = Console()
     with _clear_errors(), Console(stderr=True).status("loading torch") if console.is_terminal else nullcontext():
         from wdsearch.cli.explanation import explained
-        from wdsearch.search.explain import explain as tested
+        from wdsearch.search.explain import explain as explain_study
     with _clear_errors():
-        found = tested(study, home=home, storage=storage, seeds=seeds, progress=not as_json)
+        explanation = explain_study(study, home=home, storage=storage, seeds=seeds, progress=not as_json)
         if as_json:
             import json
 
-            typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+            typer.echo(json.dumps(explanation.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         else:
-            console.print(*explained(found), sep="\n", soft_wrap=True)
+            console.print(*explained(explanation), sep="\n", soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch ui mnist1d --port 5001 --dashboard")
@@ -149,16 +149,16 @@ def ui(
 ) -> None:
     """Serve the MLflow records on this machine and print the study's page; Ctrl-C ends it."""
     with _clear_errors():
-        from wdsearch.optuna_private import study_id
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result
+        from wdsearch.strategies.optuna_private import study_id
         from wdsearch.tracking.mlflow_server import dashboard_server, mlflow_server, serve
 
-        place = Home(home)
-        found = load_result(study, place, storage)
-        servers = [mlflow_server(place.path, found.study, port)]
+        studies = Home(home)
+        result = load_result(study, studies, storage)
+        servers = [mlflow_server(studies.path, result.study, port)]
         if dashboard:
-            servers.append(dashboard_server(place.url(storage), study_id(found.optuna_study), port + 1))
+            servers.append(dashboard_server(studies.url(storage), study_id(result.optuna_study), port + 1))
         serve(servers, typer.echo)
 
 
@@ -174,7 +174,7 @@ def report(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Write one HTML file on what a study found and what λ did, and show it in MLflow."""
+    """Write one HTML file on the result of a study and what λ did, and show it in MLflow."""
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.tracking.report import report as write
@@ -200,23 +200,23 @@ def status(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """How far a study is: trials, workers, the best so far, what has yet to reach MLflow."""
+    """Show how far a study is: trials, workers, the best so far, records that have yet to reach MLflow."""
     with _clear_errors():
         from wdsearch.cli.status import show_status, status_record
         from wdsearch.storage.home import Home
 
-        place = Home(home)
+        studies = Home(home)
         if as_json:
             import json
 
-            typer.echo(json.dumps(status_record(study, place, storage), indent=2))
+            typer.echo(json.dumps(status_record(study, studies, storage), indent=2))
         else:
-            show_status(study, place, storage, watch)
+            show_status(study, studies, storage, watch)
 
 
 @app.command(rich_help_panel=PANELS["search"], epilog="Example: wdsearch sync mnist1d")
 def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -> None:
-    """Deliver to MLflow what is left after an outage."""
+    """Deliver to MLflow the records that are left after an outage."""
     with _clear_errors():
         from rich.console import Console
 
@@ -235,13 +235,13 @@ def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -
         console.print((f"{count} records delivered" if count else "nothing was left to deliver") + others)
 
 
-def _version(wanted: bool) -> bool:
-    if wanted:
+def _version(requested: bool) -> bool:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"wdsearch {version('wdsearch')}")
         raise typer.Exit
-    return wanted
+    return requested
 
 
 @app.callback()
@@ -254,7 +254,7 @@ def _options(
 
 
 def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage: str | None) -> Any:
-    """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
+    """Start MLflow while torch is being loaded; a file that is no YAML is refused here already."""
     from wdsearch.storage.home import Home, clear_storage_errors
     from wdsearch.study.file import StudySource
     from wdsearch.tracking.tracker import Tracker
@@ -271,21 +271,21 @@ def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage
     return None
 
 
-def _print(found: dict[str, Any], form: Format) -> None:
+def _print(settings: dict[str, Any], form: Format) -> None:
     if form is Format.json:
         import json
 
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(settings, indent=2))
     elif form is Format.yaml:
         from wdsearch.study.file import as_yaml
 
-        typer.echo(as_yaml(found, flow=False).rstrip())
+        typer.echo(as_yaml(settings, flow=False).rstrip())
     else:
         from rich.console import Console
 
         from wdsearch.cli.tables import recommendation_table
 
-        Console().print(recommendation_table(found))
+        Console().print(recommendation_table(settings))
 
 
 @contextmanager

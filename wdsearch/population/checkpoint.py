@@ -9,7 +9,7 @@ import torch
 from wdsearch.files import replacing
 from wdsearch.population.cohort import Cohort, Saved
 
-FORMAT = 2
+FORMAT = 3
 """Goes up when a cohort saves other things than before."""
 
 

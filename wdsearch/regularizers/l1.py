@@ -12,7 +12,7 @@ from wdsearch.types import Interval, Range, Scalar
 def _soft_threshold(
     weight: Float[Tensor, "*shape"], step_size: Float[Tensor, "..."], strength: Scalar
 ) -> Float[Tensor, "*shape"]:
-    """sign(w)·max(|w| − t, 0) with t = λ·step size: ηλ/(1−μ) for SGD, ηλ/(√v̂+ε) for Adam (ProxGEN, Yun et al. 2021).
+    """sign(w)·max(|w| − t, 0) with t = λ·step size, the optimizer's: ηλ/(√v̂+ε) for Adam (ProxGEN, Yun et al. 2021).
 
     Written as w − clip(w, −t, t), which is exact at t = 0.
     """
@@ -21,8 +21,7 @@ def _soft_threshold(
 
 
 def _torch(strength: float, setting: Recommendation) -> str:
-    step_size = "lr/(sqrt(v_hat)+eps)" if setting.optimizer == "adamw" else "lr/(1-momentum)"
-    step = f"after each step w -= w.clamp(-t, t) with t = {strength:.6g} * {step_size}"
+    step = f"after each step w -= w.clamp(-t, t) with t = {strength:.6g} * {setting.optimizer.step_size}"
     return f"no torch equivalent: {step}, for {setting.weights}"
 
 

@@ -13,12 +13,11 @@ def _penalty(weights: Params, strength: Scalar) -> Scalar:
 
 
 def _torch(strength: float, setting: Recommendation) -> str:
-    optimizer = "SGD" if setting.optimizer == "sgd" else "Adam"
-    text = (
-        f"torch.optim.{optimizer}(weight_decay={2 * strength:.6g}) on {setting.weights}: 2λ, torch's gradient being λw"
-    )
-    if setting.optimizer == "adamw":
-        text += "; not AdamW's weight_decay, which is decoupled"
+    words = setting.optimizer
+    call = words.coupled.format(f"{2 * strength:.6g}")
+    text = f"{call} on {setting.weights}: 2λ, torch's gradient being λw"
+    if not words.is_own(call):
+        text += f"; not {words.name}'s weight_decay, which is decoupled"
     if setting.clipped:
         text += "; not equivalent here: torch adds it after gradients were clipped, so add λ‖W‖² to the loss instead"
     return text

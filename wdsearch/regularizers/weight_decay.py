@@ -7,13 +7,15 @@ from wdsearch.types import Interval, Range
 
 
 def _torch(strength: float, setting: Recommendation) -> str:
-    if setting.optimizer == "adamw":
-        others = "" if setting.group else ", 0 on the others"
-        return f"torch.optim.AdamW(weight_decay={strength:.6g}) on {setting.weights}{others}"
-    return (
-        f"no torch equivalent: torch's SGD couples its weight_decay; call p.mul_(1 - lr * {strength:.6g}) "
-        f"on {setting.weights} before each step"
-    )
+    words = setting.optimizer
+    if words.decoupled is None:
+        return (
+            f"no torch equivalent: torch's {words.name} couples its weight_decay; call p.mul_(1 - lr * {strength:.6g}) "
+            f"on {setting.weights} before each step"
+        )
+    call, others = words.decoupled.format(f"{strength:.6g}"), "" if setting.group else ", 0 on the others"
+    text = f"{call} on {setting.weights}{others}"
+    return text if words.is_own(call) else f"{text}; not {words.name}'s weight_decay, which is coupled"
 
 
 weight_decay = Regularizer(

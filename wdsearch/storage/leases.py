@@ -27,7 +27,7 @@ from wdsearch.storage.slots import BASELINE_SLOT, CONCLUSION_SLOT, SLOTS, WORKER
 BEAT_S, GRACE_S = 5.0, 60.0
 MOST_TAKEOVERS = 5
 ALIVE, RELEASED = "alive", "released"
-_NUMBER = ".place"
+_FOLDER_NUMBER = ".place"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Worker:
     """A worker that is part of a study: where it runs, whether it lives, or ended in order, and when it was last heard of."""
 
     name: str
-    place: str
+    machine_id: str
     alive: bool
     released: bool
     silent_s: float
@@ -52,7 +52,7 @@ class Leases:
     def __init__(self, engine: Engine, study_id: int, folder: Path, former: str = "") -> None:
         self.engine, self.study_id, self.folder, self.former = engine, study_id, folder, former
         self.worker, self.tick, self.settled = "", 0, 0
-        self._place = _place(folder)
+        self._machine_id = _machine_id(folder)
         self._lock: IO[str] | None = None
         self._seen: dict[str, tuple[int, float]] = {}
         self._stopped = threading.Event()
@@ -63,9 +63,9 @@ class Leases:
         """Become a dead worker of this machine, or one that was released, with its slots; else a new one, with none."""
         slots: list[Slot] = []
         _number(self.folder)
-        self._place = _place(self.folder)
+        self._machine_id = _machine_id(self.folder)
         for row in self._others():
-            if row.state == RELEASED or row.place == self._place:
+            if row.state == RELEASED or row.place == self._machine_id:
                 lock = self._locked(row.worker)
                 if lock is not None and self._becomes(row):
                     self._lock, self.worker = lock, row.worker
@@ -133,7 +133,7 @@ class Leases:
             self._register()
 
     def _register(self) -> None:
-        row = {"study": self.study_id, "worker": self.worker, "place": self._place, "state": ALIVE, "beats": 0}
+        row = {"study": self.study_id, "worker": self.worker, "place": self._machine_id, "state": ALIVE, "beats": 0}
         with self.engine.begin() as database:
             database.execute(
                 sql.insert(WORKERS).values(**row, beat_at=_clock(self.engine), tick=self.tick, settled=self.settled)
@@ -264,7 +264,7 @@ class Leases:
         """Released, or dead on this machine, or without a beat for so long, by this worker's own watch."""
         if row.state == RELEASED:
             return True
-        if row.place == self._place:
+        if row.place == self._machine_id:
             lock = self._locked(row.worker)
             if lock is not None:
                 lock.close()
@@ -277,7 +277,7 @@ class Leases:
     def _becomes(self, row: Any) -> bool:
         """Whether this process is the worker now: nobody else became it, and it showed no life meanwhile."""
         same = sql.and_(self._is(row.worker), WORKERS.c.beats == row.beats, WORKERS.c.state == row.state)
-        news = {"place": self._place, "state": ALIVE, "beats": row.beats + 1, "beat_at": _clock(self.engine)}
+        news = {"place": self._machine_id, "state": ALIVE, "beats": row.beats + 1, "beat_at": _clock(self.engine)}
         with self.engine.begin() as database:
             return bool(database.execute(sql.update(WORKERS).where(same).values(**news)).rowcount)
 
@@ -290,16 +290,16 @@ class Leases:
         return hold_if_free(self.folder / f"{worker}.lock")
 
 
-def _place(folder: Path) -> str:
+def _machine_id(folder: Path) -> str:
     """A machine and a folder on it, and that folder's own number: two machines of one name may have two of one path."""
-    number = folder.with_name(_NUMBER)
+    number = folder.with_name(_FOLDER_NUMBER)
     return f"{platform.node()}:{folder}:{number.read_text() if number.exists() else ''}"
 
 
 def _number(folder: Path) -> None:
     """Give a folder a number, unless it has one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError), folder.with_name(_NUMBER).open("x") as file:
+    with suppress(FileExistsError), folder.with_name(_FOLDER_NUMBER).open("x") as file:
         file.write(uuid.uuid4().hex[:8])
 
 
@@ -317,6 +317,8 @@ def workers(engine: Engine, study_id: int, folder: Path) -> list[Worker]:
         now = database.scalar(sql.select(_clock(engine)))
     for row in looker._others():
         silent_s = max(0.0, now - row.beat_at)
-        alive = row.state == ALIVE and (not looker._is_dead(row) if row.place == looker._place else silent_s < GRACE_S)
+        alive = row.state == ALIVE and (
+            not looker._is_dead(row) if row.place == looker._machine_id else silent_s < GRACE_S
+        )
         found.append(Worker(row.worker[:8], row.place, alive, row.state == RELEASED, round(silent_s, 1)))
     return found

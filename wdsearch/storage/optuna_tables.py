@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from wdsearch.optuna_private import (
+from wdsearch.strategies.optuna_private import (
     HookedStorage,
     models,
     relational_storage,

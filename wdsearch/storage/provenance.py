@@ -4,13 +4,16 @@ import subprocess
 from functools import cache
 from importlib.metadata import version
 
+from wdsearch.plugins import plugin_versions
+
 LIBRARIES = ("wdsearch", "optuna", "lightning", "torch", "mlflow")
 
 
 @cache
 def provenance() -> dict[str, str]:
-    """Tags `version.<library>`, and `git.commit` with `+` if there are changes, outside a repository without it."""
-    versions = {f"version.{name}": version(name) for name in LIBRARIES}
+    """Tags `version.<library>`, of plugins too, and `git.commit` (with `+` if there are changes) within a repository."""
+    libraries = {name: version(name) for name in LIBRARIES} | plugin_versions()
+    versions = {f"version.{name}": number for name, number in libraries.items()}
     call = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
         found = subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -171,10 +171,13 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
     """
     best = winner(result)
     from wdsearch.noise import derive_seed
+    from wdsearch.optimizers import DEFAULT, OPTIMIZERS
     from wdsearch.regularizers import neutral, torch_equivalents
 
     found, optimizer = best.result, result.config.get("optimizer", {})
-    name = optimizer.get("name", "adamw")
+    name = optimizer.get("name", DEFAULT)
+    record = OPTIMIZERS[name]
+    options = {option: optimizer[option] for option in record.options if optimizer.get(option) is not None}
     acting = {key: value for key, value in found.strengths.items() if value != neutral(key)}
     reached = dict(zip(result.goals, best.values, strict=True))
     reached |= {name: found.metrics[name] for name in ("gap",) if name in found.metrics}
@@ -189,7 +192,7 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
         "strengths": acting,
         "off": sorted(found.strengths.keys() - acting.keys()),
         "model": found.model,
-        "torch": torch_equivalents(found.strengths, name),
+        "torch": {"lr": record.call(found.lr, options)} | torch_equivalents(found.strengths, record.words),
         **({"groups": groups} if (groups := _groups(result.config["space"])) else {}),
     }
 

@@ -10,12 +10,12 @@ from optuna.pruners import BasePruner
 from sqlalchemy.engine import Engine
 
 from wdsearch.errors import WdsearchError
-from wdsearch.optuna_private import study_id
 from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, FOLDER, GOALS, IDENTITY, METRIC, TOKEN, WARM
 from wdsearch.storage.database import (
     forget_study,
 )
 from wdsearch.storage.home import Home
+from wdsearch.strategies.optuna_private import study_id
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.schema import Source
 

@@ -148,12 +148,17 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
 
 def build_recipe(config: StudyConfig) -> Recipe:
     """The optimizer, the schedule and which parameters decay, as all trials share them."""
-    given, decay = (
-        config.optimizer.model_dump(exclude={"name", "lr", "decay"}, exclude_none=True),
-        config.optimizer.decay,
+    optimizer, decay = config.optimizer, config.optimizer.decay
+    return Recipe(
+        optimizer.name,
+        optimizer.schedule,
+        optimizer.warmup,
+        decay=decay.rule,
+        include=tuple(decay.include),
+        exclude=tuple(decay.exclude),
+        groups=config.groups,
+        **optimizer.options,
     )
-    given |= {"decay": decay.rule, "include": tuple(decay.include), "exclude": tuple(decay.exclude)}
-    return Recipe(config.optimizer.name, groups=config.groups, **given)
 
 
 def describe_data(config: StudyConfig, data: L.LightningDataModule) -> dict[str, str]:

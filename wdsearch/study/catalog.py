@@ -1,4 +1,4 @@
-"""What a study file can name: regularizers, models, data sets, samplers and pruners, from their tables and docstrings."""
+"""What a study file can name, from regularizers to pruners, from their tables and docstrings."""
 
 import inspect
 import math
@@ -9,6 +9,7 @@ from typing import Any
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
+from wdsearch.optimizers import OPTIMIZERS, Optimizer
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.strategies.pruners import PRUNERS
 from wdsearch.strategies.samplers import SAMPLERS, options_of
@@ -37,8 +38,12 @@ class Argument:
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         found: dict[str, Any] = {"name": self.name, "takes": allowed(self.annotation)}
-        default = list(self.default) if isinstance(self.default, tuple) else self.default
-        return found if self.default is NEEDED else found | {"default": default}
+        return found if self.default is NEEDED else found | {"default": as_json(self.default)}
+
+
+def as_json(default: Any) -> Any:
+    """A default as JSON can hold it."""
+    return list(default) if isinstance(default, tuple) else default
 
 
 def arguments(builder: Callable[..., Any]) -> list[Argument]:
@@ -57,6 +62,7 @@ def catalog() -> dict[str, list[dict[str, Any]]]:
     """All that can be named, as JSON can hold it: ∞ is the text `inf`."""
     return {
         "regularizers": [_strength(regularizer) for regularizer in REGULARIZERS.values()],
+        "optimizers": [_optimizer(optimizer) for optimizer in OPTIMIZERS.values()],
         "models": [_entry(name, made, arguments(made)) for name, made in MODELS.items()],
         "data": [_data_set(name, made) for name, made in DATASETS.items()],
         "samplers": [_entry(name, made, options(name, made)) for name, made in SAMPLERS.items()],
@@ -75,6 +81,14 @@ def _strength(regularizer: Regularizer) -> dict[str, Any]:
         "usual": regularizer.usual._asdict(),
         "tasks": list(regularizer.tasks),
     }
+
+
+def _optimizer(optimizer: Optimizer) -> dict[str, Any]:
+    options = [
+        {"name": name, "takes": str(option), "default": as_json(option.default), "about": option.about}
+        for name, option in optimizer.options.items()
+    ]
+    return {"name": optimizer.key, "summary": optimizer.summary, "arguments": options}
 
 
 def _entry(name: str, made: Callable[..., Any], found: list[Argument]) -> dict[str, Any]:

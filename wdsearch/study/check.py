@@ -9,6 +9,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from wdsearch.messages import nearest, shown_path, shown_value
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.strategies.pruners import PRUNERS, make_pruner
 from wdsearch.strategies.samplers import SAMPLERS, make_sampler, options_of
 from wdsearch.study.annotations import allowed, fits
@@ -25,7 +26,6 @@ TAKEN = {
     "model_registry", "num_nodes", "num_sanity_val_steps", "precision", "profiler",
 }  # fmt: skip
 """Arguments of lightning's Trainer that are not for `trainer.options`."""
-ONLY = {"adamw": ("betas", "eps"), "sgd": ("momentum", "nesterov")}
 
 
 def check(sections: Mapping[str, Any]) -> Faults:
@@ -65,12 +65,14 @@ def settled(config: StudyConfig) -> StudyConfig:
 
 
 def _optimizer(optimizer: OptimizerConfig) -> Faults:
-    for other, options in ONLY.items():
-        for option in options if other != optimizer.name else ():
-            if getattr(optimizer, option) is not None:
-                yield ("optimizer", option), f"optimizer.{option} belongs to {other}; this study uses {optimizer.name}"
-    if optimizer.nesterov and optimizer.momentum == 0:
-        yield ("optimizer", "nesterov"), "optimizer.nesterov is true; it needs a momentum above 0"
+    record, options = OPTIMIZERS[optimizer.name], optimizer.options
+    for option in [name for name in options if name not in record.options]:
+        owner = next(key for key, other in OPTIMIZERS.items() if option in other.options)
+        text = f"belongs to {owner}; this study uses {optimizer.name}, which takes {', '.join(record.options)}"
+        yield ("optimizer", option), f"optimizer.{option} {text}"
+    defaults = {name: option.default for name, option in record.options.items()}
+    if fault := record.fault(defaults | options):
+        yield ("optimizer", fault[0]), f"optimizer.{fault[0]} {fault[1]}"
 
 
 def _objective(objective: ObjectiveConfig, metric: str | None, task: str | None) -> Faults:

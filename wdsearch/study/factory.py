@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from wdsearch.errors import BuildError
 from wdsearch.groups import split_key
 from wdsearch.noise import derive_seed
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
 from wdsearch.population.memory import device_name, device_of
 from wdsearch.regularizers import regularizer_of, torch_equivalents
@@ -66,14 +67,14 @@ class TrialFactory:
         return self._own_module(configuration) if self.solo else self.module(configuration)
 
     @property
-    def places(self) -> int:
+    def max_fused(self) -> int:
         """How many trials share a call if memory suffices: as the study says, or all that train, which is the fastest."""
         if self.solo or self.why_alone(baseline(self.config).model):
             return 1
         trials, most = self.config.most_training, self.config.trainer.population
         return trials if most == "auto" else min(trials, most)
 
-    def training(self, places: int) -> str:
+    def training(self, max_fused: int) -> str:
         """How trials are trained on this machine, in words: what each `auto` became."""
         trainer, alone = self.config.trainer, self.why_alone(baseline(self.config).model)
         device = device_name(trainer.accelerator)
@@ -82,7 +83,7 @@ class TrialFactory:
             count = torch.get_num_threads() if trainer.threads == "auto" else trainer.threads
             where += f" with {count} thread{'s' if count > 1 else ''}"
         bits = trainer.precision if isinstance(trainer.precision, str) else f"{trainer.precision} bits"
-        way = f"one trial after another, for {alone}" if alone else f"fused, up to {places} trials in a call"
+        way = f"one trial after another, for {alone}" if alone else f"fused, up to {max_fused} trials in a call"
         return f"on {where}, in {bits}; {way}"
 
     def checked_baseline(self) -> L.LightningModule:
@@ -216,7 +217,8 @@ class TrialFactory:
         for key, value in configuration.strengths.items():
             if split_key(key)[0] == "weight_decay" and value:
                 params[f"{key}.timescale"] = 1.0 / (configuration.lr * self.rate_sum * value)
-        equivalents = torch_equivalents(configuration.strengths, self.recipe.optimizer)
+        words = OPTIMIZERS[self.recipe.optimizer].words
+        equivalents = torch_equivalents(configuration.strengths, words)
         params |= {f"torch.{key}": text for key, text in equivalents.items()}
         return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}
 

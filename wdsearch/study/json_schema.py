@@ -13,12 +13,14 @@ from pydantic import BaseModel
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
+from wdsearch.optimizers import DEFAULT, OPTIMIZERS
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.strategies.pruners import PRUNERS
 from wdsearch.strategies.samplers import SAMPLERS
 from wdsearch.study.annotations import allowed, as_json_schema
-from wdsearch.study.catalog import Argument, arguments, options
-from wdsearch.study.schema import DataConfig, Dimension, Entry, Group, Source, StudyConfig
+from wdsearch.study.catalog import Argument, arguments, as_json, options
+from wdsearch.study.options import options_by_name
+from wdsearch.study.schema import DataConfig, Dimension, Entry, Group, Source, StudyConfig, with_options
 from wdsearch.tasks import METRICS
 from wdsearch.types import Interval
 
@@ -35,6 +37,7 @@ def study_schema() -> Schema:
     sections = found["properties"]
     sections["data"] |= _named(DataConfig, DATASETS)
     sections["model"] |= _named(Source, MODELS)
+    sections["optimizer"] = _optimizer()
     sections["space"] |= _space()
     choices: dict[str, Mapping[str, type]] = {"sampler": SAMPLERS, "pruner": PRUNERS}
     for key, table in choices.items():
@@ -120,6 +123,22 @@ def _chosen(table: Mapping[str, type]) -> Schema:
         ],
     }
     return {"anyOf": [_names(table), mapping]}
+
+
+def _optimizer() -> Schema:
+    """The section whose `name`, or its default, says which options there are; those of others may be left empty."""
+    section = _plain(with_options())
+    known = {name: section["properties"].pop(name) for name in options_by_name()}
+    section["patternProperties"] = {f"^{name}$": {} for name in known}
+    section["allOf"] = []
+    for name, optimizer in OPTIMIZERS.items():
+        own = {key: known[key] | {"default": as_json(option.default)} for key, option in optimizer.options.items()}
+        rule = _if_named(name, own)
+        rule["then"]["patternProperties"] = {f"^{other}$": {"type": "null"} for other in known if other not in own}
+        if name == DEFAULT:
+            del rule["if"]["required"]
+        section["allOf"].append(rule)
+    return section
 
 
 def _name_results(objective: Schema) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from wdsearch.messages import nearest, shown_path, shown_value
 from wdsearch.study.file import Fault, Location, StudyFileError, StudySource
-from wdsearch.study.schema import SECTIONS, Entry, Group, Limit, Source, StudyConfig
+from wdsearch.study.schema import SECTIONS, Entry, Group, Limit, Source, StudyConfig, with_options
 
 __all__ = ["StudyConfig", "StudyFileError", "load_study"]
 
@@ -179,6 +179,8 @@ def _known_beside(location: Location) -> set[str]:
     """The keys that a section may hold; a fixed value is written as the value itself, but not in a group."""
     if location[0] == "space" and "groups" in location:
         return set(Group.model_fields)
+    if location[:-1] == ("optimizer",):
+        return set(with_options().model_fields)
     section = Entry if location[0] == "space" else SECTIONS.get(location[:-1], StudyConfig)
     section = Limit if location[:2] == ("objective", "constraints") else section
     return set(section.model_fields) - {"value"}

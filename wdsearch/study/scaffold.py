@@ -129,12 +129,12 @@ def _of_table(path: Path, target: str | None, folder: Path) -> tuple[str, tuple[
 
 def _rows_of(path: Path) -> tuple[Any, str]:
     """The rows of a table that are looked at, and a note if these are not all: of a table larger than memory the first."""
-    from wdsearch.datasets import frames
     from wdsearch.datasets._base import fits
+    from wdsearch.datasets.files import memory_size, read_frame, readable
 
-    with frames.readable(path):
-        whole = fits(frames.memory_size(path))
-    frame = frames.read_frame(path, rows=None if whole else LOOKED_AT)
+    with readable(path):
+        whole = fits(memory_size(path))
+    frame = read_frame(path, rows=None if whole else LOOKED_AT)
     return frame, "" if whole else f"the table is large: only its first {len(frame):,} rows were looked at"
 
 

@@ -1,15 +1,25 @@
 """A study as frozen data: the words that a study file may use."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from wdsearch.groups import group_key, group_name
 from wdsearch.study.cron import ScheduleConfig
+from wdsearch.study.decay import DecayConfig, Rule, ruled
 from wdsearch.study.fields import Bound, Count, Fraction, Names, Number, OwnOr, Positive, Regex, Seed, Switch
 
 
@@ -56,50 +66,35 @@ class DataConfig(Source):
     """Draws the split into training, validation and test rows; apart from the study's own seed."""
 
 
-Rule = Literal["weights", "all"]
-
-
-class DecayConfig(_Section):
-    """Which parameters decay: those of a rule, with some, without others, by regular expressions over their names."""
-
-    rule: Rule = "weights"
-    """`weights` (no biases, norm scales, embeddings), or `all`."""
-    include: list[Regex] = []
-    """Parameters that decay as well: regular expressions, found anywhere in a name."""
-    exclude: list[Regex] = []
-    """Parameters that do not decay, whatever else says so: regular expressions, found anywhere in a name."""
-
-    @model_serializer(mode="wrap")
-    def _as_written(self, handler: Callable[[Any], Any]) -> Any:
-        """A rule without exceptions is a word."""
-        return handler(self) if self.include or self.exclude else self.rule
-
-
-def _ruled(value: Any) -> Any:
-    return {"rule": value} if isinstance(value, str) else value
-
-
 class OptimizerConfig(_Section):
     """The optimizer and its schedule; `lr` is the baseline's rate, and every trial's if the space has none."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    """AdamW, or SGD with decoupled decay."""
+    name: str = "adamw"
+    """The optimizer: one of those that `wdsearch list` shows."""
     lr: Positive = 1e-3
     """Learning rate of the baseline, and of every trial if the space has none."""
     schedule: Literal["constant", "cosine"] = "constant"
     """The rate after the warm-up: constant, or a cosine down to 0."""
     warmup: Fraction = 0.0
     """Share of all steps in which the rate rises to its full value."""
-    betas: tuple[Fraction, Fraction] | None = None
-    """AdamW's decay rates of the moments; 0.9 and 0.999 by default."""
-    eps: Positive | None = None
-    """AdamW's ε; 1e-8 by default."""
-    momentum: Fraction | None = None
-    """SGD's momentum; 0.9 by default."""
-    nesterov: Switch | None = None
-    """Nesterov's form of SGD's momentum."""
-    decay: Annotated[DecayConfig, BeforeValidator(_ruled, json_schema_input_type=Rule | DecayConfig)] = DecayConfig()
+    decay: Annotated[DecayConfig, BeforeValidator(ruled, json_schema_input_type=Rule | DecayConfig)] = DecayConfig()
     """Which parameters decay: `weights` only (no biases, norm scales, embeddings), or `all`; or a mapping with exceptions."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The optimizer's own options, as far as they are given."""
+        return self.model_dump(exclude=set(OptimizerConfig.model_fields), exclude_none=True)
+
+
+def with_options() -> type[OptimizerConfig]:
+    """The section with the options of all optimizers as keys; it imports torch, for their table does."""
+    from wdsearch.study.options import with_optimizers
+
+    return with_optimizers(OptimizerConfig)
+
+
+def _optimizer(value: Any, _: Any) -> OptimizerConfig:
+    return with_options().model_validate(value)
 
 
 class Dimension(_Section):
@@ -275,7 +270,7 @@ class StudyConfig(_Section):
     """What is learned; the data say it by default."""
     metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
     """What is reported beside the loss; by default what the data say, or accuracy, or r2."""
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: Annotated[SerializeAsAny[OptimizerConfig], WrapValidator(_optimizer)] = OptimizerConfig()
     space: Annotated[dict[str, Annotated[Entry, BeforeValidator(scalar)]], AfterValidator(_searched)]
     """What is searched: `lr`, regularizers, and arguments of the network as `model.<argument>`."""
     objective: ObjectiveConfig = ObjectiveConfig()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe, decayed_parameters
@@ -267,19 +268,17 @@ def _decay_measures(module: RegularizedModule, steps: Steps, span: Span) -> dict
 def _predicted(
     module: RegularizedModule, name: str, lr: float, decay: float, factors: Float[Tensor, " measured"]
 ) -> float:
-    """Angle a step in rotational equilibrium (Kosson et al. 2305.17212, table 1), with the momentum's share.
+    """Angle a step in rotational equilibrium, by the optimizer's formula; torch's coupled λ is 2·l2.
 
-    √(2ηλ)·√((1−β₁)/(1+β₁)) for AdamW, μ in place of β₁ for SGD with decoupled decay; √(2ηλ/(1+μ)) for SGD with torch's coupled
-    λ, which is 2·l2. NaN where there is no decay, or no formula.
+    NaN where there is no decay, or no formula.
     """
-    recipe = module.recipe
-    beta = recipe.betas[0] if recipe.optimizer == "adamw" else recipe.momentum
+    optimizer, options = OPTIMIZERS[module.recipe.optimizer], module.recipe.options
     if decay:
-        return float((2.0 * lr * factors * decay).sqrt().mean()) * math.sqrt((1.0 - beta) / (1.0 + beta))
+        return float(optimizer.rotation(lr * factors, decay, options).mean())
     strengths = module.strengths.as_dict()
     penalty = math.fsum(float(strengths[key]) for key, _ in module.acting("penalty") if name in module.members[key])
-    if recipe.optimizer == "sgd" and penalty:
-        return float((2.0 * lr * factors * 2.0 * penalty / (1.0 + beta)).sqrt().mean())
+    if optimizer.coupled_rotation and penalty:
+        return float(optimizer.coupled_rotation(lr * factors, 2.0 * penalty, optimizer.momentum(options)).mean())
     return math.nan
 
 

@@ -3,38 +3,64 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrizations import _WeightNorm
 
 from wdsearch.groups import Patterns
+from wdsearch.messages import nearest
+from wdsearch.optimizers import DEFAULT, OPTIMIZERS
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Recipe:
-    """The optimizer and its schedule, in torch's words.
+    """The optimizer and its schedule, in torch's words: `Recipe("sgd", momentum=0.95, schedule="cosine")`.
 
-    `warmup` is the share of all steps in which the rate rises linearly; `decay` says which parameters decay: `weights`
-    (never biases, norm scales or embeddings) or `all`, with those whose name one of `include` is found in, without those of
-    `exclude`. `groups` divides what a regularizer acts on: {"weight_decay": {"head": r"head\\."}} makes `weight_decay:head`
-    the key of a strength.
+    The optimizer's `options` are given by their names, and read as `recipe.momentum`; those of other optimizers are left out,
+    so that one call may serve several. `warmup` is the share of all steps in which the rate rises linearly; `decay` says which
+    parameters decay: `weights` (never biases, norm scales or embeddings) or `all`, with those whose name one of `include` is
+    found in, without those of `exclude`. `groups` divides what a regularizer acts on: {"weight_decay": {"head": r"head\\."}}
+    makes `weight_decay:head` the key of a strength.
+
+    Raises ValueError for an optimizer that is not in the table, or a value that an option does not allow.
     """
 
-    optimizer: str = "adamw"
-    schedule: str = "constant"
-    warmup: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    momentum: float = 0.9
-    nesterov: bool = False
-    decay: str = "weights"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    groups: Mapping[str, Patterns] = field(default_factory=dict)
+    optimizer: str
+    schedule: str
+    warmup: float
+    decay: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    groups: Mapping[str, Patterns]
+    options: Mapping[str, Any]
+
+    def __init__(
+        self,
+        optimizer: str = DEFAULT,
+        schedule: str = "constant",
+        warmup: float = 0.0,
+        *,
+        decay: str = "weights",
+        include: tuple[str, ...] = (),
+        exclude: tuple[str, ...] = (),
+        groups: Mapping[str, Patterns] | None = None,
+        **options: Any,
+    ) -> None:
+        self.__dict__.update(optimizer=optimizer, schedule=schedule, warmup=warmup)
+        self.__dict__.update(decay=decay, include=include, exclude=exclude, groups=groups or {})
+        self.__dict__.update(options=_options(optimizer, options))
+
+    def __getattr__(self, name: str) -> Any:
+        """An option of the optimizer."""
+        options = self.__dict__.get("options", {})
+        if name not in options:
+            raise AttributeError(f"a recipe has no {name!r}")
+        return options[name]
 
     def factor(self, step: int, steps: int) -> float:
         """What multiplies the learning rate at `step` of `steps`: linear warm-up, then constant or cosine to 0.
@@ -51,6 +77,17 @@ class Recipe:
     def factors(self, steps: int) -> list[float]:
         """The factor of every step; their sum turns a timescale into a decay."""
         return [self.factor(step, steps) for step in range(steps)]
+
+
+def _options(optimizer: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of an optimizer; raises ValueError for an optimizer or a value, TypeError for an option that is not known."""
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"there is no optimizer {optimizer!r}{nearest(optimizer, OPTIMIZERS)}")
+    known = {name for record in OPTIMIZERS.values() for name in record.options}
+    for name in options.keys() - known:
+        raise TypeError(f"a recipe takes no {name!r}{nearest(name, known)}")
+    record = OPTIMIZERS[optimizer]
+    return record.complete({name: value for name, value in options.items() if name in record.options})
 
 
 def reasons(network: nn.Module, recipe: Recipe) -> dict[str, str | None]:

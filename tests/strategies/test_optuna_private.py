@@ -13,11 +13,11 @@ from optuna.samplers import QMCSampler
 from optuna.storages import InMemoryStorage, RDBStorage
 
 import wdsearch
-from wdsearch.optuna_private import judging_steps, relational_storage, study_id, trial_id
+from wdsearch.strategies.optuna_private import judging_steps, relational_storage, study_id, trial_id
 from wdsearch.strategies.samplers import make_sampler
 
 PACKAGE = Path(wdsearch.__file__).parent
-HOME = PACKAGE / "optuna_private.py"
+HOME = PACKAGE / "strategies/optuna_private.py"
 NAMES = {
     "_study_id": "optuna.study.Study",
     "_storage": "optuna.study.Study",
@@ -94,14 +94,14 @@ def test_the_list_is_what_the_one_file_uses() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_optuna_has_the_private_name(name: str) -> None:
-    reason = f"Optuna {version('optuna')} has no {name} on {NAMES[name]}: mend wdsearch/optuna_private.py"
+    reason = f"Optuna {version('optuna')} has no {name} on {NAMES[name]}: mend wdsearch/strategies/optuna_private.py"
     assert all(hasattr(owner, name) for owner in _owners()[name]), reason
 
 
 def test_no_other_file_uses_a_private_name_of_optunas() -> None:
     others = {path: _used(path) & NAMES.keys() for path in PACKAGE.rglob("*.py") if path != HOME}
     used = {path.relative_to(PACKAGE).as_posix(): sorted(names) for path, names in others.items() if names}
-    assert not used, f"call a function of wdsearch.optuna_private instead: {used}"
+    assert not used, f"call a function of wdsearch.strategies.optuna_private instead: {used}"
 
 
 def test_keys_are_those_of_the_storage() -> None:

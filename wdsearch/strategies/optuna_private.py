@@ -1,4 +1,4 @@
-"""The only file that uses what Optuna keeps private: whoever else needs it calls what stands here."""
+"""The only file that uses names that Optuna keeps private; other files call its functions."""
 
 from collections.abc import Container, Iterator
 from contextlib import contextmanager

@@ -127,6 +127,19 @@ def test_trials_trained_one_after_another_go_on_from_their_checkpoint(tmp_path: 
     assert study_again.baseline == expected.baseline
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [None, Counting], ids=["fused", "one after another"])
+def test_averages_go_on_from_their_checkpoint(tmp_path: Path, model: type | None) -> None:
+    space = {"lr": STUDY["space"]["lr"], "ema": {"choices": [0.5, 0.9, 0.99], "off": True}, "early_stopping": 3}
+    study = STUDY | {"study": "averaged", "space": space} | ({"data": ZooData(), "model": model} if model else {})
+    expected = searched(tmp_path / "calm", study=study)
+    study_again = searched(tmp_path / "home", [61] * 12, study, constants=EVERY_EPOCH)
+    assert told(study_again) == told(expected)
+    assert study_again.baseline == expected.baseline
+    weights, calm_weights = (torch.load(result.weights)["state_dict"] for result in (study_again, expected))
+    assert all(torch.equal(value, calm_weights[name]) for name, value in weights.items())
+
+
 def other_device(checkpoint: Path) -> None:
     found = torch.load(checkpoint, weights_only=True)
     torch.save(found | {"made": found["made"].replace("cpu", "cuda")}, checkpoint)

@@ -10,8 +10,14 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from wdsearch.groups import TIMESCALE, split_key
 from wdsearch.storage.results import StudyResult
 
-INERT, EDGE, NORMED, DIVERGING = 0.05, 0.05, 0.5, 0.1
-"""Shrinkage below which λ does nothing; share of a range that is its edge; of weights before norm layers; of trials diverged."""
+INERT = 0.05
+"""Shrinkage below which λ does nothing."""
+EDGE = 0.05
+"""Share of a range that counts as its edge."""
+NORMED = 0.5
+"""Share of decayed weights before norm layers from which on that is reported."""
+DIVERGING = 0.1
+"""Share of diverged trials from which on that is reported."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Int
 from scipy.stats import norm, t
 
-RESAMPLES, SEED, CONFIDENCE = 20_000, 0, 0.95
+RESAMPLES = 20_000
+SEED = 0
+CONFIDENCE = 0.95
 FEWEST = 5
 """Seeds below which there is no verdict: resampling few numbers does not reach far enough (of three it covers 75 %, not 95)."""
 FOR, AGAINST, NONE, UNCLEAR = "for", "against", "none", "unclear"

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from wdsearch.analysis.bootstrap import AGAINST, FEWEST, FOR, NONE, Effect, effect
 from wdsearch.analysis.design import DECAY, DROPOUT, L1
-from wdsearch.analysis.evidence import Evidence, chosen_without, curve, finite_mean, logarithm
+from wdsearch.analysis.evidence import Evidence, Table, chosen_without, curve, finite_mean, logarithm
 from wdsearch.analysis.outcomes import CONTRADICTED, UNDETERMINED, Claim, Curve
 from wdsearch.analysis.verdicts import SHARE, Verdict, all_of, varying, verdict_of
 
@@ -126,10 +126,8 @@ def optimum(evidence: Evidence) -> Claim:
     losses, smallest = evidence.along(DECAY, "val_loss"), _loss_that_matters(evidence)
     best, largest = chosen_without(losses, [strength for strength in losses if strength > 0]), max(losses)
     better = effect([losses[strength][seed] - losses[0.0][seed] for seed, strength in enumerate(best)])
-    inside = [strength if strength < largest else None for strength in best]  # of the largest there is no beyond
-    worse = effect(
-        [math.nan if x is None else losses[largest][seed] - losses[x][seed] for seed, x in enumerate(inside)]
-    )
+    at_largest = losses[largest]
+    worse = effect([at_largest[seed] - losses[x][seed] if x < largest else math.nan for seed, x in enumerate(best)])
     states = [better.stands(smallest), worse.stands(smallest, falls=False)]
     verdict = all_of(states, evidence, better)
     if largest in best and verdict[0] == UNDETERMINED:
@@ -154,8 +152,8 @@ def gradients(evidence: Evidence) -> Claim:
     rates = [lr for decay, lr in norms if decay > 0 and lr >= 0.999 * FAST * evidence.axes.rate]
     pairs = [(norms[0.0, lr], norms[reference, lr]) for lr in rates]
     sizes = effect([_mean_log_ratio(pairs, seed) for seed in range(evidence.seeds)])
-    failed = {point: [_failed(value) for value in values] for point, values in evidence.by_rate("val_loss").items()}
-    counts = [finite_mean(failed[reference, lr][s] - failed[0.0, lr][s] for lr in rates) for s in range(evidence.seeds)]
+    failed = {point: list(map(_failed, losses)) for point, losses in evidence.by_rate("val_loss").items()}
+    counts = [_added_failures(failed, reference, rates, seed) for seed in range(evidence.seeds)]
     failures = effect(counts)
     measured = sizes.count + sizes.worse + sizes.better
     states = ([sizes.stands(SHARE)] if measured else []) + ([failures.stands(DIVERGENCES)] if rates else [])
@@ -163,11 +161,11 @@ def gradients(evidence: Evidence) -> Claim:
     effect_shown, unit = (failures, "runs") if sizes.count < FEWEST and any(counts) else (_share(sizes), "share")
     sides = {"off": 0.0, "on": reference}
     curves = {
-        f"{name}_{side}": curve({lr: values for (decay, lr), values in table.items() if decay == x})
+        f"{name}_{side}": curve(_row(table, 0, decay))
         for name, table in (("gradient_norm_max", norms), ("diverged", failed))
-        for side, x in sides.items()
+        for side, decay in sides.items()
     }
-    numbers = {f"diverged_{side}": float(sum(sum(failed[x, lr]) for lr in rates)) for side, x in sides.items() if rates}
+    numbers = {f"diverged_{side}": _failures(failed, decay, rates) for side, decay in sides.items() if rates}
     return _claim(evidence, verdict, effect_shown, unit, numbers | {"runs": float(len(rates) * evidence.seeds)}, curves)
 
 
@@ -180,14 +178,11 @@ def dropout(evidence: Evidence) -> Claim:
     alone = chosen_without(losses, [point for point in losses if min(point) == 0])
     losses_of_both = [losses[point][seed] for seed, point in enumerate(both)]
     losses_alone = [losses[point][seed] for seed, point in enumerate(alone)]
-    change = effect([two - one for two, one in zip(losses_of_both, losses_alone, strict=True)])
+    change = effect([together - alone for together, alone in zip(losses_of_both, losses_alone, strict=True)])
     smallest = LOSS_SHARE * abs(finite_mean(value for point in alone for value in losses[point]))
     verdict = verdict_of([change.stands(smallest)], evidence, change, acts=True)
     rates = sorted({rate for _, rate in losses})
-    curves = {
-        f"val_loss_{rate:g}": curve({strength: values for (strength, other), values in losses.items() if other == rate})
-        for rate in rates
-    }
+    curves = {f"val_loss_{rate:g}": curve(_row(losses, 1, rate)) for rate in rates}
     numbers = {
         "best_decay": _geometric_mean(strength for strength, _ in both),
         "best_dropout": finite_mean(rate for _, rate in both),
@@ -225,11 +220,11 @@ def _claim(
     numbers: Mapping[str, float],
     curves: Mapping[str, Curve],
 ) -> Claim:
-    known = {"reference": evidence.axes.reference, "seeds": float(evidence.seeds)} | dict(numbers)
-    known = {name: value for name, value in known.items() if math.isfinite(value)}
+    all_numbers = {"reference": evidence.axes.reference, "seeds": float(evidence.seeds)} | dict(numbers)
+    finite = {name: value for name, value in all_numbers.items() if math.isfinite(value)}
     drawn = {name: points for name, points in curves.items() if points.x}
     word, reason = verdict
-    return Claim("", word, change.mean, change.low, change.high, unit, known, drawn, reason)
+    return Claim("", word, change.mean, change.low, change.high, unit, finite, drawn, reason)
 
 
 def _share(change: Effect) -> Effect:
@@ -263,6 +258,21 @@ def _mean_log_ratio(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], se
 
 def _failed(loss: float) -> float:
     return float(not math.isfinite(loss))
+
+
+def _failures(failed: Table[tuple[float, ...]], decay: float, rates: Sequence[float]) -> float:
+    """Number of trainings that diverged with a decay, over some rates and all seeds."""
+    return sum(sum(failed[decay, lr]) for lr in rates)
+
+
+def _added_failures(failed: Table[tuple[float, ...]], reference: float, rates: Sequence[float], seed: int) -> float:
+    """Share of a seed's trainings that diverge with λ*, minus that without decay; NaN without rates."""
+    return finite_mean(failed[reference, lr][seed] - failed[0.0, lr][seed] for lr in rates)
+
+
+def _row(table: Table[tuple[float, ...]], coordinate: int, value: float) -> dict[float, Sequence[float]]:
+    """The points of a table of two coordinates where one has a value, by the other."""
+    return {point[1 - coordinate]: values for point, values in table.items() if point[coordinate] == value}
 
 
 TESTS: dict[str, Callable[[Evidence], Claim]] = {

@@ -161,13 +161,13 @@ def _dropouts(rate: float) -> list[float]:
 
 
 def _grid(low: float, high: float, count: int, included: float) -> list[float]:
-    """Values in equal ratios from low to high, with the winner's in place of the nearest."""
+    """Values in equal ratios from low to high, with one value in place of the nearest."""
     ratio = (high / low) ** (1 / (count - 1))
     return _with([low * ratio**step for step in range(count)], included)
 
 
 def _with(values: Sequence[float], included: float) -> list[float]:
-    """The values with another in place of the nearest, by ratio; 0 takes no place."""
+    """The values with another in place of the nearest, by ratio; unchanged for 0."""
     if included <= 0.0:
         return list(values)
     nearest = min(values, key=lambda value: abs(math.log(value / included)))
@@ -175,7 +175,7 @@ def _with(values: Sequence[float], included: float) -> list[float]:
 
 
 def _fast(winner: Configuration, axes: Axes, schedule: Schedule) -> Iterator[tuple[str, Configuration]]:
-    """The arm of high rates."""
+    """The arm of high learning rates."""
     for factor in RATES:
         lr = winner.lr * factor
         decoupled = split_key(axes.decay)[0] == DECAY

@@ -53,7 +53,7 @@ class Claim:
 
     `key` names the claim, `unit` the unit of the effect.
 
-    `evidence` has the numbers that a sentence about it tells, `curves` what a figure of it draws, by the name of the quantity.
+    `evidence` has the numbers for a sentence about it, `curves` those for its figure, by the name of the quantity.
     `unit` is `share` (of the value without decay), `weights` or `runs` (a share of them), `correlation`, `loss`, or `log`. An
     effect that could not be measured is NaN.
 

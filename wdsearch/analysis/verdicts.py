@@ -14,7 +14,13 @@ Verdict = tuple[str, str]
 
 
 def verdict_of(states: Sequence[str], evidence: Evidence, *effects: Effect, acts: bool | None = None) -> Verdict:
-    """Supported by any effect as claimed, contradicted by any against, or by none of any size that matters if λ `acts`."""
+    """Supported by any effect as claimed, contradicted by any against, or by none of any size that matters if λ `acts`.
+
+    >>> from wdsearch.analysis.design import Axes
+    >>> evidence = Evidence((), Axes(DECAY, reference=0.1, l1=L1, dropout="", rate=0.01))
+    >>> verdict_of(["for", "unclear"], evidence), verdict_of(["against", "none"], evidence)
+    (('supported', ''), ('contradicted', 'opposite'))
+    """
     if FOR in states:
         return (UNDETERMINED, "mixed") if AGAINST in states else (SUPPORTED, "")
     if AGAINST in states:
@@ -26,7 +32,13 @@ def verdict_of(states: Sequence[str], evidence: Evidence, *effects: Effect, acts
 
 
 def all_of(states: Sequence[str], evidence: Evidence, effect: Effect) -> Verdict:
-    """Supported if every effect is as claimed, contradicted if one is surely not."""
+    """Supported if every effect is as claimed, contradicted if one is surely not.
+
+    >>> from wdsearch.analysis.design import Axes
+    >>> evidence = Evidence((), Axes(DECAY, reference=0.1, l1=L1, dropout="", rate=0.01))
+    >>> all_of(["for", "none"], evidence, Effect(-0.3, -0.4, -0.2, count=5))
+    ('contradicted', 'none')
+    """
     if set(states) == {FOR}:
         return SUPPORTED, ""
     if AGAINST in states:

@@ -87,8 +87,8 @@ def trend_lines(trend: Trend) -> list[Any]:
             for number in (sweep.lr, sweep.gap, sweep.value, sweep.baseline)
         ]
         where = range_text(sweep.key, sweep.range, WORDS)
-        done = str(sweep.spent) if sweep.finished else f"{sweep.spent}/{sweep.budget}"
-        table.add_row(date(sweep), done, numbers[0], strength, where, *numbers[1:])
+        progress = str(sweep.spent) if sweep.finished else f"{sweep.spent}/{sweep.budget}"
+        table.add_row(date(sweep), progress, numbers[0], strength, where, *numbers[1:])
     colors = {"moved": "red", "steady": "green", "undetermined": "yellow"}
     first, *rest = (text.replace("**", "") for text in verdict_sentences(trend, WORDS))
     latest = trend.sweeps[-1].study

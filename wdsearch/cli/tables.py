@@ -1,5 +1,6 @@
 """Formats a study's result and progress as tables for the terminal."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.columns import Columns
@@ -111,14 +112,18 @@ def _memory(result: StudyResult) -> list[str]:
 
 def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tuple[str, ...]]:
     sides = (best, baseline)
-    settings = [(settings_of(side) if side else {}) for side in sides]
-    keys = list(dict.fromkeys([*settings[0], *settings[1]]))
-    rows: list[tuple[str, ...]] = [(key, *(shown_setting(side.get(key, "")) for side in settings)) for key in keys]
+    settings = [settings_of(side) if side else {} for side in sides]
+    metrics = [side.metrics if side else {} for side in sides]
     names = ["train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}"]
     if not metric:  # metrics that a user-defined module logs
-        names = list(dict.fromkeys(name for side in sides if side for name in side.metrics))
-    rows += [(name, *(shown_setting(side.metrics.get(name, "")) if side else "" for side in sides)) for name in names]
+        names = list(dict.fromkeys([*metrics[0], *metrics[1]]))
+    rows = [_row(key, settings) for key in dict.fromkeys([*settings[0], *settings[1]])]
+    rows += [_row(name, metrics) for name in names]
     return [*rows, ("epochs", *(str(side.epochs) if side else "" for side in sides))]
+
+
+def _row(name: str, sides: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return (name, *(shown_setting(side.get(name, "")) for side in sides))
 
 
 def recommendation_table(settings: dict[str, Any]) -> Table:

@@ -53,7 +53,19 @@ class Job:
 def emit(
     form: str, entries: Sequence[Entry], home: Home, storage: str | None, options: Mapping[str, Any], now: float
 ) -> str:
-    """The schedules in one of the `FORMS`; `options` go to that of Kubernetes. Raises EngineError."""
+    """The schedules in one of the `FORMS`; `options` go to that of Kubernetes. Raises EngineError.
+
+    >>> from wdsearch.study.load import load_study
+    >>> content = {"study": "digits", "data": {"name": "digits"}, "model": {"name": "mlp"}}
+    >>> content |= {"space": {"weight_decay": {"low": 0.01, "high": 1.0}}, "schedule": {"cron": "0 2 * * 1"}}
+    >>> entry = Entry(Path("digits.yaml"), load_study(content | {"budget": {"trials": 8, "epochs": 2}}))
+    >>> print(emit("crontab", [entry], Home("studies"), None, {}, now=0.0))
+    # sweeps of digits.yaml: 0 2 * * 1, UTC
+    # cronie reads CRON_TZ; ...
+    CRON_TZ=UTC
+    0 2 * * 1 WDSEARCH_HOME=... schedule ...digits.yaml --once
+    <BLANKLINE>
+    """
     if form not in FORMS:
         raise EngineError(f"there is no form {shown_value(form)}{nearest(form, FORMS)}")
     jobs = [_job(form, entry, home, storage, options) for entry in entries]

@@ -66,7 +66,9 @@ class Scheduler:
         say: Callable[[str], None] = print,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.timetables, self.sweeps, self.clock = Timetables(source, self.log), sweeps, clock
+        self.timetables = Timetables(source, self.log)
+        self.sweeps = sweeps
+        self.clock = clock
         self._say = say
         self.claims = Fires(engine, f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
         self._present: dict[str, float] = {}

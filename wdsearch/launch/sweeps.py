@@ -35,7 +35,9 @@ class Sweeps:
     """
 
     def __init__(self, home: Home, storage: str | None, here: bool = False) -> None:
-        self.home, self.storage, self.here = home, storage, here
+        self.home = home
+        self.storage = storage
+        self.here = here
 
     def begin(self, config: StudyConfig, claim: Fire) -> str:
         """Begin the sweep of a claim and start its workers, unless they were started and not killed; returns a text on it.

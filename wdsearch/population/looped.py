@@ -73,6 +73,7 @@ class LoopedCohort(Cohort):
     def module(self, number: int) -> RegularizedModule:
         alone = copy.deepcopy(self.modules[self.numbers.index(number)]).cpu()
         alone.zero_grad()
+        alone.progress = Progress()
         alone.load_state_dict(self.state(number))
         return alone
 

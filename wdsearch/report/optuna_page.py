@@ -31,9 +31,10 @@ def write_optuna_page(result: StudyResult, words: Texts) -> Path | None:
         return None
     title = escape(words("optuna.title", study=result.study))
     figures = "\n".join(html_of(figure, f"optuna-{name}") for name, figure in plots.items())
-    complete, shown = result.counts["complete"], min(result.counts["complete"], MOST_IN_CONTOUR)
+    complete, in_contour = result.counts["complete"], min(result.counts["complete"], MOST_IN_CONTOUR)
     sentences = [words("optuna.intro")]
-    sentences += [words("optuna.contour", count=shown, all=complete)] if shown < complete and "contour" in plots else []
+    if in_contour < complete and "contour" in plots:
+        sentences.append(words("optuna.contour", count=in_contour, all=complete))
     path = result.folder / "plots" / "optuna.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'

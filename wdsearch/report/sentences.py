@@ -97,15 +97,15 @@ def comparison(result: StudyResult, words: Texts) -> list[tuple[str, ...]]:
     """Rows of name, key, the winner's value, the baseline's, and the difference: settings, then metrics, then epochs."""
     sides = [result.best.result if result.best else None, result.baseline]
     settings = [settings_shown(result, side) if side else {} for side in sides]
-    rows: list[tuple[str, ...]] = [
-        ("", key, *(_shown_setting(key, side.get(key), words) for side in settings), "")
-        for key in dict.fromkeys([*settings[0], *settings[1]])
-    ]
+    rows: list[tuple[str, ...]] = []
+    for key in dict.fromkeys([*settings[0], *settings[1]]):
+        best, baseline = (_shown_setting(key, side.get(key), words) for side in settings)
+        rows.append(("", key, best, baseline, ""))
     metrics: list[Mapping[str, float]] = [side.metrics if side else {} for side in sides]
     for name in _metric_names(result, metrics):
-        best, baseline = (side.get(name, math.nan) for side in metrics)
+        of_best, of_baseline = (side.get(name, math.nan) for side in metrics)
         label = words.get(f"metric.{name}", "")
-        rows.append((label, name, value_text(best), value_text(baseline), signed(best - baseline)))
+        rows.append((label, name, value_text(of_best), value_text(of_baseline), signed(of_best - of_baseline)))
     epochs = [str(side.epochs) if side else "" for side in sides]
     return [*rows, (words("table.epochs"), "", *epochs, "")]
 
@@ -120,7 +120,8 @@ def _metric_names(result: StudyResult, metrics: Sequence[Mapping[str, float]]) -
         f"val_{result.metric}",
         *(name for side in metrics for name in side),
     ]
-    return [name for name in dict.fromkeys(ordered) if any(name in side for side in metrics)]
+    measured = {name for side in metrics for name in side}
+    return [name for name in dict.fromkeys(ordered) if name in measured]
 
 
 def _shown_setting(key: str, value: Any, words: Texts) -> str:

@@ -42,7 +42,8 @@ def gap_chart(
     Trials at which it is off stand apart at the end of the axis; pruned ones are pale, for their values are an early epoch's.
     """
     key = key or main_key(result)
-    quantities = [name for name in ("gap", loss_of(result)) if any(name in t.result.metrics for t in result.trials)]
+    measured = {name for trial in result.trials for name in trial.result.metrics}
+    quantities = [name for name in ("gap", loss_of(result)) if name in measured]
     if key is None or not quantities:
         return None
     panels = tuple(_trials_panel(result, key, quantity, words) for quantity in dict.fromkeys(quantities))

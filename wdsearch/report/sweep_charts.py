@@ -35,18 +35,15 @@ def sweeps_chart(trend: Trend, words: Texts) -> Figure | None:
             _line(sweeps, [sweep.baseline for sweep in sweeps], words("series.baseline"), BASELINE),
         ],
     }
-    panels += [
-        Panel(value_axis(words.metric(name), words), tuple(line for line in series if line.x))
-        for name, series in values.items()
-        if any(line.x for line in series)
-    ]
+    drawn = {name: [line for line in lines if line.x] for name, lines in values.items()}
+    panels += [Panel(value_axis(words.metric(name), words), tuple(series)) for name, series in drawn.items() if series]
     title = words("title.sweeps", family=trend.family)
     return Figure("sweeps", title, Axis(words("axis.sweep"), names=dates), tuple(panels))
 
 
 def _line(sweeps: Sequence[Sweep], values: Sequence[float | None], name: str, color: str) -> Series:
-    known = [(float(index), value, sweeps[index].study) for index, value in enumerate(values) if value is not None]
-    x, y, labels = zip(*known, strict=True) if known else ((), (), ())
+    points = [(float(index), value, sweeps[index].study) for index, value in enumerate(values) if value is not None]
+    x, y, labels = zip(*points, strict=True) if points else ((), (), ())
     return Series(name, x, y, LINE, color, labels=labels, dashed=color == BASELINE)
 
 
@@ -83,5 +80,5 @@ def verdict_sentences(trend: Trend, words: Texts) -> list[str]:
     if trend.compared[0].data != trend.compared[1].data:
         sentences.append(words("trend.data"))
     noises = {sweep.range.source: shown_number(sweep.range.noise) for sweep in trend.compared if sweep.range}
-    known = [source for source in (SEEDS, NEIGHBOURS) if source in noises]
-    return sentences + [words(f"trend.noise.{source}", noise=noises[source]) for source in known]
+    sources = [source for source in (SEEDS, NEIGHBOURS) if source in noises]
+    return sentences + [words(f"trend.noise.{source}", noise=noises[source]) for source in sources]

@@ -5,8 +5,10 @@ from typing import Any
 
 from wdsearch.report.figures import BARS, COLORS, LINE, NOTE, STAR, Figure, Panel, Scale, Series, scale
 
-HEIGHT, PANEL, LOW_PANEL = 150, 230, 165
-"""Pixels around the panels, of each of one or two panels, and of each of more."""
+HEIGHT = 150
+"""Pixels around the panels."""
+PANEL, LOW_PANEL = 230, 165
+"""Pixels of each of one or two panels, and of each of more."""
 BAR = 34
 RAMP = "Viridis"
 INK, GRID = "#33404d", "#e6eaee"

@@ -1,6 +1,7 @@
 """Draws figures into files of their own (PNG, SVG or PDF), by matplotlib: no browser is needed."""
 
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,9 @@ from wdsearch.report.figures import BARS, COLORS, LINE, NOTE, STAR, Figure, Pane
 
 WIDTH, PANEL, BAR = 8.0, 2.6, 0.42
 """Inches of a figure's width, and of the height of a panel and of a bar."""
-LEGEND_COLUMNS, LEGEND_ROW, HEAD, FOOT = 3, 0.2, 0.42, 0.62
+LEGEND_COLUMNS = 3
+LEGEND_ROW, HEAD, FOOT = 0.2, 0.42, 0.62
+"""Inches of a row of the legend, above it, and below the panels."""
 CHINESE = ("noto*cjk", "sourcehan", "wqy", "msyh", "simhei", "simsun", "pingfang", "heiti", "droidsansfallback")
 """Beginnings of the file names of fonts with Chinese glyphs, the better ones first."""
 
@@ -154,14 +157,19 @@ def _draw_series(axes: Any, series: Series, x: Scale, y: Scale, color: str) -> A
         return axes.plot(across, up, "*", markersize=15, color=color, markeredgecolor="white", zorder=5)
     if series.look == LINE:
         if series.low and drawable:
-            edges = [(y.position(series.low[index]), y.position(series.high[index])) for index in drawable]
-            low, high = ([float("nan") if edge is None else edge for edge in side] for side in zip(*edges, strict=True))
+            low = [_drawable_edge(y, series.low[index]) for index in drawable]
+            high = [_drawable_edge(y, series.high[index]) for index in drawable]
             axes.fill_between(across, low, high, color=color, alpha=0.16, linewidth=0)
         return axes.plot(across, up, "--o" if series.dashed else "-o", color=color, markersize=4, zorder=4)
     if series.shade:
         shades = [series.shade[index] for index in drawable]
         return axes.scatter(across, up, c=shades, s=42, edgecolors="#33404d", linewidths=0.4, zorder=3)
     return axes.scatter(across, up, s=26, color=color, zorder=3)
+
+
+def _drawable_edge(scale: Scale, value: float) -> float:
+    position = scale.position(value)
+    return math.nan if position is None else position
 
 
 def _heat(axes: Any, panel: Panel, x: Scale, y: Scale) -> Any:

@@ -25,7 +25,9 @@ FROM_SECRET = {
     "MLFLOW_TRACKING_TOKEN": True,
 }
 """Variables that the pods take from the secret, and whether each may be missing there."""
-STUDY, HOME, TEMPORARY = "/study", "/home/wdsearch", "/tmp"
+STUDY = "/study"
+HOME = "/home/wdsearch"
+TEMPORARY = "/tmp"
 STOPPING_S = 120
 WRONG_CALL = 2
 """A worker's exit code after which a retry cannot help: a faulty study file. (A failed download may succeed later.)"""
@@ -69,7 +71,10 @@ class KubernetesOptions(LauncherOptions):
 class Kubernetes(Launcher[KubernetesOptions]):
     """Writes manifest.yaml; it is applied, watched and deleted with kubectl."""
 
-    name, summary, options, spans = "kubernetes", "a Job for kubectl", KubernetesOptions, True
+    name = "kubernetes"
+    summary = "a Job for kubectl"
+    options = KubernetesOptions
+    spans = True
     renders = True
 
     def script(self, order: Order, options: KubernetesOptions) -> str:
@@ -106,7 +111,13 @@ class Kubernetes(Launcher[KubernetesOptions]):
 
 
 def job(order: Order, options: KubernetesOptions) -> list[dict[str, Any]]:
-    """A ConfigMap and a Job whose name is that of the launch: a finished job of that name would not start again."""
+    """A ConfigMap and a Job whose name is that of the launch: a finished job of that name would not start again.
+
+    >>> order = Order("digits", 2, ["wdsearch"], {}, Path("launches/1a2b3c4d"), {"study": "digits"})
+    >>> study, job_of_study = job(order, KubernetesOptions(image="registry.example.org/wdsearch:1"))
+    >>> job_of_study["metadata"]["name"], job_of_study["spec"]["parallelism"]
+    ('wdsearch-digits-1a2b3c4d', 2)
+    """
     launch = order.folder.name
     room = LONGEST_LABEL - SUFFIX - len(launch) - 1
     meta = _metadata(f"{_named(order.study, room)}-{launch}", order.study, options, {"wdsearch/launch": launch})
@@ -122,7 +133,13 @@ def cronjob(
     concurrency: Literal["Forbid", "Allow", "Replace"] = "Forbid",
     command: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """A CronJob whose pods run `command` in place of the study; the study's file is where `cron_study` puts it."""
+    """A CronJob whose pods run `command` instead of the study, whose file is mounted where `cron_study` puts it.
+
+    >>> order = Order("digits", 2, ["wdsearch"], {}, Path("launches/1a2b3c4d"), {"study": "digits"})
+    >>> options = KubernetesOptions(image="registry.example.org/wdsearch:1")
+    >>> cronjob(order, options, "0 2 * * 1", "Europe/Berlin")["spec"]["timeZone"]
+    'Europe/Berlin'
+    """
     meta = _metadata(_named(order.study, LONGEST_CRON_JOB), order.study, options)
     spec = {
         "schedule": schedule,
@@ -137,7 +154,12 @@ def cronjob(
 
 
 def cron_study(order: Order, options: KubernetesOptions) -> dict[str, Any]:
-    """The ConfigMap that goes with `cronjob`: the study's file, as /study/NAME.yaml in the pods."""
+    """The ConfigMap that goes with `cronjob`: the study's file, as /study/NAME.yaml in the pods.
+
+    >>> order = Order("digits", 2, ["wdsearch"], {}, Path("launches/1a2b3c4d"), {"study": "digits"})
+    >>> cron_study(order, KubernetesOptions(image="registry.example.org/wdsearch:1"))["data"]
+    {'digits.yaml': '{study: digits}\\n'}
+    """
     return _study(order, _metadata(_named(order.study, LONGEST_CRON_JOB), order.study, options))
 
 

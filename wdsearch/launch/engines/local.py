@@ -28,7 +28,10 @@ class LocalOptions(LauncherOptions):
 class Local(Launcher[LocalOptions]):
     """Processes on this machine."""
 
-    name, summary, options, spans = "local", "processes on this machine", LocalOptions, False
+    name = "local"
+    summary = "processes on this machine"
+    options = LocalOptions
+    spans = False
 
     def script(self, order: Order, options: LocalOptions) -> str:
         """The command that each process runs."""

@@ -38,7 +38,10 @@ class RayOptions(LauncherOptions):
 class Ray(Launcher[RayOptions]):
     """A job of Ray's job server. The environment, the storage's password in it, is given as the job's `runtime_env`."""
 
-    name, summary, options, spans = "ray", "tasks of a job on a Ray cluster", RayOptions, True
+    name = "ray"
+    summary = "tasks of a job on a Ray cluster"
+    options = RayOptions
+    spans = True
 
     def script(self, order: Order, options: RayOptions) -> str:
         """The command that submits the job, with the names of its variables; the values may be secret."""

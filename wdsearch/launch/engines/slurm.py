@@ -76,7 +76,10 @@ class SlurmWorker:
 class Slurm(Launcher[SlurmOptions]):
     """A job array of sbatch."""
 
-    name, summary, options, spans = "slurm", "a job array of Slurm", SlurmOptions, True
+    name = "slurm"
+    summary = "a job array of Slurm"
+    options = SlurmOptions
+    spans = True
 
     def script(self, order: Order, options: SlurmOptions) -> str:
         """The file that sbatch is given."""

@@ -36,7 +36,7 @@ TEXTS = {
     "answer.one_se": "the largest λ as good as the best ({key} = {best}) is **λ.1se = {chosen}**",
     "answer.no_one_se": "no λ trained to its end on all of them",
     "answer.none": "No trial of {study} is complete yet; `wdsearch run FILE` goes on with it.",
-    "answer.pareto": "Of several goals the first decides who is called the best; trials {numbers} are the Pareto front.",
+    "answer.pareto": "Of several goals the first decides which trial is called the best; trials {numbers} are the Pareto front.",
     # -- tables ------------------------------------------------------------------------------------------------------
     "table.best": "best (trial {number})",
     "table.baseline": "baseline (unregular\u00adized)",

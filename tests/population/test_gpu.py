@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from support import users_module as test_solo
+from support import users_module as solo
 from support.commands import FILE, wdsearch
 from support.killed import EVERY_EPOCH
 from support.killed import searched as killed
@@ -123,8 +123,8 @@ def test_out_of_memory_fewer_trials_share_a_call_and_the_winner_stays(
 
 
 def test_a_lightning_module_is_trained_there_as_by_plain_lightning(tmp_path: Path) -> None:
-    result = test_solo.searched(tmp_path, trainer=GPU, budget={"trials": 2, "epochs": 4})
+    result = solo.searched(tmp_path, trainer=GPU, budget={"trials": 2, "epochs": 4})
     assert result.training.startswith("on cuda"), result.training
     for one in result.trials:
-        _, trainer = test_solo.trained_alone(one.result, ZooData(), **GPU)
+        _, trainer = solo.trained_alone(one.result, ZooData(), **GPU)
         assert one.result.metrics["val_loss"] == pytest.approx(float(trainer.callback_metrics["val_loss"]), abs=1e-6)

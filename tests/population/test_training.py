@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 import lightning as L
 import pytest
 import torch
-from population.test_user_module import Own
 from support.training import quiet_trainer
+from support.users_module import Own
 from support.zoo import ZooData
 from torch import nn
 

@@ -6,10 +6,7 @@ from dataclasses import replace
 import lightning as L
 import pytest
 import torch
-from regularizers.test_regularizers import (
-    test_a_neutral_strength_changes_nothing_and_some_strength_does as changes_by_its_strength,
-)
-from regularizers.test_regularizers import test_fused_equals_alone_from_neutral_to_strong as fused_equals_alone
+from support.regularizer_contract import changes_by_its_strength, fused_equals_alone
 from support.training import largest_difference, quiet_trainer, train_alone, train_fused
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn

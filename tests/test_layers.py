@@ -24,7 +24,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted(PACKAGE.rglob("*.py"))
-TABLES = {"regularizers", "optimizers", "models", "datasets", "launch/engines"}
+TABLES = {"regularizers", "optimizers", "models", "datasets", "tracking", "launch/engines"}
 """Packages whose `__init__.py` is a table of their entries, and so imports them."""
 HOMES = {
     "mlflow": {"tracking/mlflow_client.py", "tracking/mlflow_store.py"},

@@ -10,7 +10,7 @@ from wdsearch.population.cohort import TrialEpoch
 from wdsearch.search import run as search
 from wdsearch.search.work import work
 from wdsearch.study.factory import TrialFactory
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
 from wdsearch.trial.result import FINISHED, Diagnosis
 
 
@@ -74,8 +74,8 @@ def stubbed() -> Iterator[Callable[[str, str], None]]:
         patch.object(search, "conclude", lambda *_: None),
         patch.object(TrialFactory, "trial", lambda self, settings: object()),
         patch.object(TrialFactory, "why_alone", lambda self, model: None),
-        patch.object(Tracker, "start_delivery", lambda self: None),
-        patch.object(Tracker, "close", _close),
+        patch.object(MlflowTracker, "start_delivery", lambda self: None),
+        patch.object(MlflowTracker, "finish", _finish),
         patch("wdsearch.search.loop.SearchLoop._replace_weights", lambda *_: None),
     ]
     for one in patches:
@@ -87,7 +87,7 @@ def stubbed() -> Iterator[Callable[[str, str], None]]:
             one.stop()
 
 
-def _close(self: Tracker, **_: Any) -> Any:
+def _finish(self: MlflowTracker, **_: Any) -> Any:
     from wdsearch.tracking.tracker import Delivery
 
     self.flush()

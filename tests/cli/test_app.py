@@ -184,7 +184,9 @@ def test_ui_serves_the_page_that_it_prints(folder: Path) -> None:
         server.stdout.close()
 
 
-@pytest.mark.parametrize("module", ["search.status", "launch.workers", "cli.status", "cli.tables", "analysis.trend", "storage.check"])
+@pytest.mark.parametrize(
+    "module", ["search.status", "launch.workers", "cli.status", "cli.tables", "analysis.trend", "storage.check"]
+)
 def test_who_looks_at_a_study_does_not_wait_for_torch(module: str) -> None:
     code = f"import sys, wdsearch.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

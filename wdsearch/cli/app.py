@@ -1,7 +1,7 @@
 """The command line: each command calls one library function."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +51,7 @@ EXIT_CODES = {
     "PortError": 1,
     "LanguageError": 2,
     "DashboardError": 2,
+    "TrackerError": 2,
 }
 
 
@@ -166,15 +167,16 @@ def ui(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Serve the MLflow records on this machine and print the study's page; Ctrl-C ends it."""
+    """Serve the study's records (MLflow) on this machine and print their page; Ctrl-C ends it."""
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result
-        from wdsearch.tracking.mlflow_server import dashboard_server, mlflow_server, serve
+        from wdsearch.tracking import study_page
+        from wdsearch.tracking.serving import dashboard_server, serve
 
         place = Home(home)
         found = load_result(study, place, storage)
-        servers = [mlflow_server(place.path, found.study, port)]
+        servers = [study_page(found, place, port)]
         if dashboard:
             servers.append(dashboard_server(place.url(storage), found.optuna_study._study_id, port + 1))
         serve(servers, typer.echo)
@@ -192,7 +194,7 @@ def report(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Write one HTML file on what a study found and what λ did, and show it in MLflow."""
+    """Write one HTML file on what a study found and what λ did, and add it to the study's records (MLflow)."""
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.tracking.report import report as write
@@ -202,7 +204,7 @@ def report(
             typer.echo(f"note: {note}", err=True)
         typer.echo(output or written.page)
         if delivery is None:
-            typer.echo(f"note: {study} has no run in MLflow to show it on", err=True)
+            typer.echo(f"note: {study} has no records, such as a run in MLflow, to show it with", err=True)
         elif delivery.note:
             typer.echo(f"note: {delivery.note}", err=True)
         if delivery is not None and delivery.undelivered:
@@ -239,7 +241,7 @@ def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -
         from rich.console import Console
 
         from wdsearch.storage.home import Home
-        from wdsearch.tracking.delivery import sync as deliver
+        from wdsearch.tracking import deliver_backlog as deliver
 
         console = Console()
         with console.status("delivering to MLflow") as bar:
@@ -272,20 +274,24 @@ def _options(
 
 
 def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage: str | None) -> Any:
-    """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
+    """Let the tracker get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
     from wdsearch.storage.home import Home, clear_storage_errors
     from wdsearch.study.file import StudySource
-    from wdsearch.tracking.tracker import Tracker
+    from wdsearch.tracking import open_tracker
+    from wdsearch.tracking.tracker import TrackerError
 
     source = StudySource.from_file(file)
     for text in overrides:
         source.override(text)
     name = source.content.get("study")
     if isinstance(name, str) and name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        with clear_storage_errors(Home(home)):
-            tracker = Tracker(Home(home).path, name, node=Home(home).node(storage))
+        with (
+            clear_storage_errors(Home(home)),
+            suppress(TrackerError, TypeError),
+        ):  # what is wrong is told with other faults
+            tracker = open_tracker(source.content.get("tracking"), Home(home), name, storage)
             tracker.start_delivery()
-        return tracker
+            return tracker
     return None
 
 

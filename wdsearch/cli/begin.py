@@ -61,13 +61,14 @@ def validate(
 
 
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """What can be named: regularizers, models, data sets, samplers, pruners, and the engines of workers."""
+    """What can be named: regularizers, models, data sets, samplers, pruners, trackers, and the engines of workers."""
     with _waiting("looking into the tables"):
         from wdsearch.cli.overviews import catalog_overview
         from wdsearch.launch.workers import engines
         from wdsearch.study.catalog import catalog
+        from wdsearch.tracking import trackers
 
-        found = catalog() | {"engines": engines()}
+        found = catalog() | {"trackers": trackers(), "engines": engines()}
     if as_json:
         import json
 

@@ -66,6 +66,7 @@ def _parts(found: Preview) -> list[tuple[str, str]]:
         ("goal", "; ".join([", ".join(goals), *_limits(config)])),
         ("sampler", f"{_chosen(config.search.sampler, 'tpe')}, {config.batch} trials asked at a time"),
         ("pruner", _pruner(found)),
+        *([("tracking", _chosen(config.tracking, ""))] if config.tracking else []),
         *([("schedule", _schedule(config.schedule))] if config.schedule else []),
     ]
 
@@ -208,6 +209,7 @@ def catalog_overview(found: Mapping[str, list[dict[str, Any]]]) -> list[Renderab
         *_section("Data sets", "data: {name: ..., init_args: {...}}", found["data"], _arguments),
         *_section("Samplers", "search: {sampler: {name: ..., OPTION: ...}}", found["samplers"], _arguments),
         *_section("Pruners", "search: {pruner: {name: ..., OPTION: ...}}", found["pruners"], _arguments),
+        *_section("Trackers", "tracking: {name: ..., OPTION: ...}", found["trackers"], _arguments),
         *_section("Engines", "wdsearch launch STUDY --on ENGINE -o OPTION=...", found["engines"], _options),
     ]
 

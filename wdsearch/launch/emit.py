@@ -15,11 +15,12 @@ from typing import Any
 
 from wdsearch.launch.engines import Order
 from wdsearch.launch.study_folder import Entry
-from wdsearch.launch.workers import LOGINS, TRACKING, EngineError, options_of
+from wdsearch.launch.workers import LOGINS, EngineError, options_of
 from wdsearch.messages import nearest, shown_time, shown_value
 from wdsearch.storage.database import has_password
 from wdsearch.storage.home import HOME, STORAGE, Home
 from wdsearch.study.cron import DAYS, fields, next_fire
+from wdsearch.tracking import chosen_tracker
 
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12))
 
@@ -64,10 +65,12 @@ def _job(form: str, entry: Entry, home: Home, storage: str | None, options: Mapp
     """Where a job's end is that of all it started, the job itself works."""
     here = ["--here"] if entry.plan.on == "local" and form == "sbatch" else []
     command = [sys.executable, "-m", "wdsearch.cli", "schedule", str(entry.path.absolute()), "--once", *here]
-    given = {HOME: str(home.path), STORAGE: storage or os.environ.get(STORAGE), TRACKING: os.environ.get(TRACKING)}
+    tracker, _ = chosen_tracker(entry.config.tracking)
+    given = {HOME: str(home.path), STORAGE: storage or os.environ.get(STORAGE)}
+    given |= {name: os.environ.get(name) for name in tracker.addresses}
     known = {name: value for name, value in given.items() if value}
     secret = [name for name, value in known.items() if has_password(value)] + [
-        one for one in LOGINS if one in os.environ
+        one for one in (*tracker.logins, *LOGINS) if one in os.environ
     ]
     shown = {name: value for name, value in known.items() if name not in secret}
     return Job(entry, command, shown, secret, options, home.folder(entry.family))

@@ -19,13 +19,13 @@ from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
 from wdsearch.tracking.description import study_description
 from wdsearch.tracking.report import log_report
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.tracking.tracker import DESCRIPTION, Tracker
 
 
 def conclude(
     result: StudyResult, factory: TrialFactory, tracker: Tracker, note: Callable[[str], None], step: int, watch: Watch
 ) -> None:
-    """Show the study on its run in MLflow. What cannot be drawn or exported is noted: no study fails by it.
+    """Add what was found to the study's record. What cannot be drawn or exported is noted: no study fails by it.
 
     If the best trial's weights are on another machine, it is trained again; `watch` is told how far that is, and may end it.
     """
@@ -44,7 +44,7 @@ def conclude(
             _model(result, factory, tracker, note, watch)
     number = str(result.best.number) if result.best else "none"
     memory = {f"memory.{name}": shown_bytes(count) for name, count in result.memory.items()}
-    tags = {"best.trial": number, "training": result.training, "mlflow.note.content": study_description(result)}
+    tags = {"best.trial": number, "training": result.training, DESCRIPTION: study_description(result)}
     tracker.end_study(metrics, tags | memory, step)
 
 

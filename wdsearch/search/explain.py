@@ -20,7 +20,7 @@ from wdsearch.search.interruption import stopping_by_signal
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.replicate import Replica, configuration_of, replicate
 from wdsearch.search.run import prepare, quiet_libraries
-from wdsearch.storage.attributes import EXPLANATION, TOKEN
+from wdsearch.storage.attributes import EXPLANATION
 from wdsearch.storage.home import Home, clear_storage_errors
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import StudyResult, load_result, winner
@@ -29,6 +29,7 @@ from wdsearch.study.build import describe_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration
+from wdsearch.tracking import reopen_tracker
 from wdsearch.tracking.tracker import Tracker
 
 OUTCOMES, FILE = "outcomes:{seed}", "explain.json"
@@ -76,8 +77,7 @@ def explain(
         claims, epochs = claims_of(evidence), config.budget.epochs
         found = Explanation(study, best.number, epochs, seeds, plan.axes.decay, evidence.outcomes, claims)
         _keep(found, result)
-        token = result.optuna_study.user_attrs.get(TOKEN, "")
-        _track(Tracker.of_study(place.path, study, place.node(storage), token), result.folder / FILE, bar)
+        _track(reopen_tracker(result, place, storage), result.folder / FILE, bar)
     return found
 
 
@@ -185,13 +185,13 @@ def _keep(found: Explanation, result: StudyResult) -> None:
 
 
 def _track(tracker: Tracker | None, path: Path, bar: SearchProgress) -> None:
-    """The file on the study's run in MLflow, if there is one."""
+    """Add the file to the study's record, if there is one."""
     if tracker is None:
         return
     tracker.log_artifact(path, "explain")
     tracker.flush()
     tracker.start_delivery()
-    delivery = tracker.close(progress=bar.delivering)
+    delivery = tracker.finish(progress=bar.delivering)
     if delivery.note:
         bar.note(f"[yellow]warning[/yellow] {delivery.note}")
     if delivery.undelivered:

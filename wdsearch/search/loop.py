@@ -32,7 +32,7 @@ from wdsearch.study.factory import TrialFactory
 from wdsearch.study.space import Configuration
 from wdsearch.tracking.description import trial_description
 from wdsearch.tracking.spool import locked
-from wdsearch.tracking.tracker import Tracker, ending
+from wdsearch.tracking.tracker import DESCRIPTION, Tracker, ending
 from wdsearch.trial.result import PRUNED, Result, flat, values, violations
 
 CHECKPOINT_S = 60.0
@@ -167,9 +167,10 @@ class SearchLoop(L.Callback):
         tags |= {"wdsearch.gap": "augmented"} if self.factory.augmented else {}
         params, prefix = self.factory.params(settings), "" if self.factory.solo else "model."
         arguments = {prefix + name: value for name, value in settings.model.items()}
-        tags["mlflow.note.content"] = trial_description(params, arguments)
+        tags[DESCRIPTION] = trial_description(params, arguments)
         inherited = self.work.running[number].inherited
-        self.tracker.start_trial(_key(number), params, tags | provenance(), self.dataset, inherited)
+        tags |= provenance(self.tracker.libraries)
+        self.tracker.start_trial(_key(number), params, tags, self.dataset, inherited)
 
     # -- judging and telling -----------------------------------------------------------------------------------
 

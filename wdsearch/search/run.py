@@ -5,7 +5,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -35,8 +35,7 @@ from wdsearch.study.build import build_data, check_trainer, population_trainer
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline
-from wdsearch.tracking.mlflow_view import saved_views
-from wdsearch.tracking.spool import is_locked, now_ms, spool_paths
+from wdsearch.tracking import chosen_tracker, open_tracker
 from wdsearch.tracking.tracker import Delivery, Tracker
 
 STORAGE_PATIENCE_S = 600.0
@@ -57,8 +56,8 @@ def run(
 
     `source` is a study file, its content as a mapping (own objects in place of import paths), or a StudyConfig;
     `overrides` are `key.path=value` strings. State goes to `home` (default `$WDSEARCH_HOME` or `.wdsearch`), the Optuna
-    study to `storage` (an SQLAlchemy URL), records to `tracker`: by default MLflow at `$MLFLOW_TRACKING_URI`, or in a
-    SQLite file in `home`.
+    study to `storage` (an SQLAlchemy URL), records to `tracker`: by default as the
+    study's `tracking` says.
     Running a study again continues it; several processes may run the same study and share its budget.
 
     Raises StudyFileError for a faulty study, BuildError and DataError for what it names, StudyChangedError if it is not
@@ -101,7 +100,7 @@ def begin(
     progress: bool = True,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Check a study as `run` does, and enter it in its storage and in MLflow, for workers to come. Raises what `run` raises.
+    """Check a study as `run` does, and enter it in its storage and its records, for workers to come. Raises what `run` raises.
 
     `attributes` are kept with the study if it is new.
     """
@@ -120,12 +119,13 @@ def _opened(
     attributes: Mapping[str, Any] | None = None,
 ) -> SearchLoop:
     """The loop of a study that is begun or taken up again; nothing is trained yet."""
+    chosen_tracker(config.tracking)
     factory = prepare(config, bar)
     digest = factory.dataset["digest"]
     study, engine = open_study(config, home, storage, build_pruner(config), factory.metric, digest, attributes)
-    study.set_user_attr(VERSIONS, provenance())
     leases = Leases(engine, study._study_id, home.folder(config.study) / "workers")
-    tracker = tracker or Tracker(home.path, config.study, node=home.node(storage))
+    tracker = tracker or open_tracker(config.tracking, home, config.study, storage)
+    study.set_user_attr(VERSIONS, provenance(tracker.libraries))
     return SearchLoop(Work(config, study, leases, factory.rate_sum), factory, tracker, bar, home)
 
 
@@ -145,7 +145,7 @@ def _delivering(loop: SearchLoop) -> Iterator[None]:
     try:
         yield
     finally:
-        delivery = loop.tracker.close(progress=loop.progress.delivering)
+        delivery = loop.tracker.finish(progress=loop.progress.delivering)
         if delivery.note:
             loop.progress.note(f"[yellow]warning[/yellow] {delivery.note}")
     loop.study.set_user_attr(LINK, delivery.link)
@@ -169,14 +169,14 @@ def prepare(config: StudyConfig, bar: SearchProgress) -> TrialFactory:
 
 
 def _start_study(loop: SearchLoop) -> None:
-    """Open the study's run in MLflow."""
+    """Open the study's record."""
     config = loop.config
     tags = {"seed": str(config.seed), "budget.trials": str(config.budget.trials)}
-    views = saved_views(config, loop.factory.metric, now_ms())
     attributes = loop.study.user_attrs
     tags |= {f"wdsearch.{name}": attributes[name] for name in (FAMILY, FIRED) if name in attributes}
     params = {"epochs": config.budget.epochs}
-    loop.tracker.start_study(params, tags | provenance(), loop.dataset, views, attributes[TOKEN])
+    tags |= provenance(loop.tracker.libraries)
+    loop.tracker.start_study(params, tags, loop.dataset, attributes[TOKEN], config, loop.factory.metric)
 
 
 def _search(loop: SearchLoop) -> None:
@@ -242,20 +242,9 @@ def _conclude(loop: SearchLoop) -> bool:
         tracker.flush()
         loop.progress.say("waiting for the other workers to end")
         leases.await_others(1.5 * GRACE_S, loop.check_stopping)
-        _deliver_leftovers(loop)
         results = {f"trial-{trial.number}": trial.result for trial in result.trials}
         tracker.sweep(results | ({"baseline": result.baseline} if result.baseline else {}))
     return True
-
-
-def _deliver_leftovers(loop: SearchLoop) -> None:
-    """What machines that died left in this folder."""
-    from wdsearch.tracking.delivery import deliver
-
-    for path in spool_paths(loop.home.path, loop.config.study):
-        if path != loop.tracker.spool.path and not is_locked(path.with_suffix(".lock")):
-            with suppress(Exception):  # `wdsearch sync` says why
-                deliver(path, give_up_after_s=10.0)
 
 
 def _train(loop: SearchLoop, places: int) -> int:

@@ -1,13 +1,12 @@
-"""How a study stands: progress, workers, the best trial so far, what MLflow has yet to receive. No torch here."""
+"""How a study stands: progress, workers, the best trial so far, what has yet to be delivered. No torch here."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import Worker, workers
 from wdsearch.storage.results import StudyResult, is_concluded, load_result, spent
-from wdsearch.tracking.spool import LOST, MODEL, Spool, is_locked, open_elsewhere, spool_paths
+from wdsearch.tracking import backlog
 
 
 @dataclass(frozen=True)
@@ -73,30 +72,19 @@ def study_status(study: str, home: Home, storage: str | None = None) -> StudySta
     opened, engine = home.load_with_engine(study, storage)
     result = load_result(opened, home)
     budget = result.config.get("budget", {})
-    undelivered, error, lost = _waiting(home.path, study)
+    waiting = backlog(home, study)
     running = (trial for trial in opened.get_trials(deepcopy=False) if trial.state.name == "RUNNING")
     return StudyStatus(
         result=result,
         budget=int(budget.get("trials", 0)),
         epochs=int(budget.get("epochs", 0)),
         workers=tuple(workers(engine, opened._study_id, home.folder(study) / "workers")),
-        undelivered=undelivered,
-        elsewhere=open_elsewhere(home.path, study),
-        delivery_error=error,
-        lost=lost,
+        undelivered=waiting.undelivered,
+        elsewhere=waiting.elsewhere,
+        delivery_error=waiting.error,
+        lost=waiting.lost,
         training={trial.number: max(trial.intermediate_values, default=0) for trial in running},
     )
-
-
-def _waiting(home: Path, study: str) -> tuple[int, str | None, str | None]:
-    """Records that have not arrived, why, and what never will; a model that is on its way while a delivery lives needs nobody."""
-    left, error, lost = 0, None, None
-    for path in spool_paths(home, study):
-        spool = Spool(path)
-        under_way = MODEL if is_locked(path.with_suffix(".lock")) else ""
-        left, error, lost = left + spool.left(under_way), error or spool.recall("error"), lost or spool.recall(LOST)
-        spool.close()
-    return left, error, lost
 
 
 def _plain(result: Any) -> dict[str, Any]:

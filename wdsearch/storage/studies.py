@@ -21,8 +21,8 @@ BEGINNING_DS = 100
 """Tenths of a second that one who creates a study is given."""
 
 
-FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"), ("schedule",))
-"""What may differ when a study goes on: how much is spent, how fast, and when; all below a path as well."""
+FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"), ("tracking",), ("schedule",))
+"""What may differ when a study goes on: how much is spent, how fast, where it is recorded, and when; all below a path as well."""
 
 
 class StudyChangedError(Exception):

@@ -6,8 +6,8 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
+from wdsearch.tracking.mlflow_address import PATIENCE
 from wdsearch.tracking.spool import VIEW, locked
-from wdsearch.tracking.tracker import PATIENCE
 
 VIEW_TAG = "mlflow.sharedViewState."
 

@@ -47,7 +47,7 @@ O = TypeVar("O", bound=LauncherOptions)  # noqa: E741 - options
 
 
 class Launcher(ABC, Generic[O]):
-    """One engine. `spans` machines or not: what does needs a storage and an MLflow that they share.
+    """One engine. `spans` machines or not: what does needs a storage and a tracker that they share.
 
     One that only `renders` writes what its user hands on: no study is begun and no storage looked at, for the workers may
     have another one than this machine.

@@ -1,7 +1,7 @@
 """Workers as a Kubernetes Job, or on a schedule as a CronJob: manifests for the user's kubectl; no cluster is spoken to.
 
-A pod's disk is lost with the pod unless `home_claim` names one that stays. What is lost then is what MLflow had yet to be
-told of single epochs, and checkpoints: trials are trained again from their start, and results are in the storage. A pod
+A pod's disk is lost with the pod unless `home_claim` names one that stays. What is lost then is what the tracker had yet to
+deliver of single epochs, and checkpoints: trials are trained again from their start, and results are in the storage. A pod
 that is asked to end has two minutes to deliver.
 """
 
@@ -15,16 +15,10 @@ from pydantic import Field
 
 from wdsearch.launch.engines._base import UNKNOWN, EngineError, Launcher, LauncherOptions, LaunchError, Order
 from wdsearch.launch.engines._manifest import LONGEST_CRON_JOB, LONGEST_LABEL, check_manifest
+from wdsearch.storage.home import STORAGE
 from wdsearch.study.file import as_yaml
+from wdsearch.tracking import chosen_tracker
 
-FROM_SECRET = {
-    "WDSEARCH_STORAGE": False,
-    "MLFLOW_TRACKING_URI": False,
-    "MLFLOW_TRACKING_USERNAME": True,
-    "MLFLOW_TRACKING_PASSWORD": True,
-    "MLFLOW_TRACKING_TOKEN": True,
-}
-"""What the pods take from the secret, and whether it may be missing there."""
 STUDY, HOME, TEMPORARY = "/study", "/home/wdsearch", "/tmp"
 STOPPING_S = 120
 WRONG_CALL = 2
@@ -233,7 +227,7 @@ def _container(order: Order, options: KubernetesOptions, command: Sequence[str] 
         "command": list(command or ["wdsearch", "run", f"{STUDY}/{order.study}.yaml"]),
         "workingDir": HOME,
         "env": [{"name": name, "value": value} for name, value in plain.items()]
-        + [_from_secret(options.secret, name, optional) for name, optional in FROM_SECRET.items()],
+        + [_from_secret(options.secret, name, optional) for name, optional in _secrets(order).items()],
         "resources": {"requests": wanted, "limits": wanted},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -245,6 +239,12 @@ def _container(order: Order, options: KubernetesOptions, command: Sequence[str] 
             for name, place in places.items()
         ],
     }
+
+
+def _secrets(order: Order) -> dict[str, bool]:
+    """Variables that the pods take from the secret, and whether they may be missing there."""
+    tracker, _ = chosen_tracker(order.content.get("tracking"))
+    return dict.fromkeys((STORAGE, *tracker.addresses), False) | dict.fromkeys(tracker.logins, True)
 
 
 def _from_secret(secret: str, name: str, optional: bool) -> dict[str, Any]:

@@ -94,6 +94,21 @@ def test_what_is_heavy_or_may_change_is_imported_at_home_only(module: str) -> No
         assert own or not named, f"{inside(path)} imports {module}"
 
 
+def identifiers(path: Path) -> set[str]:
+    """Names in a file's code, and its texts of one word, such as keys and variables of the environment."""
+    words: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        values = (getattr(node, name, None) for name in ("id", "attr", "arg", "name", "asname", "module", "value"))
+        words |= {value for value in values if isinstance(value, str) and not re.search(r"\s", value)}
+    return words
+
+
+def test_only_tracking_names_the_server_that_records_go_to() -> None:
+    for path in FILES:
+        named = {word for word in identifiers(path) if "mlflow" in word.lower()}
+        assert layer(path) == "tracking" or not named, f"{inside(path)} names {named}"
+
+
 def test_only_optimizers_and_population_name_the_trial_axis() -> None:
     for path in FILES:
         if layer(path) not in ("optimizers", "population"):

@@ -4,8 +4,8 @@
 `tags` and `dataset`, and when it ends, with `state`, `metrics` and all `tags`. What a key says last holds. `epochs.jsonl` has a
 line per trial and epoch. Files of a trial lie in a folder of its name. To read them:
 
-    epochs = pandas.read_json(folder / "epochs.jsonl", lines=True)
-    runs = pandas.read_json(folder / "runs.jsonl", lines=True).groupby("run").last()
+    epochs = pandas.read_json(folder / "epochs.jsonl", lines=True, precise_float=True)
+    runs = pandas.read_json(folder / "runs.jsonl", lines=True, precise_float=True).groupby("run").last()
     table = pandas.json_normalize(runs.reset_index().to_dict("records"))  # params.weight_decay, metrics.val_loss ...
 
 Lines are only appended: under a lock, after what others appended was read, and if they change anything. So an epoch that is
@@ -105,7 +105,7 @@ class JsonlTracker(Tracker):
 
     def _add(self, key: str, line: Mapping[str, Any]) -> None:
         """Numbers that JSON has not become texts; what is empty says nothing."""
-        plain = json.loads(json.dumps(dict(line), default=str), parse_constant=str)
+        plain = json.loads(json.dumps(dict(line), default=str), parse_constant=_named)
         self._buffer.append(
             (RUNS, {"run": key, "timestamp": _now()} | {name: v for name, v in plain.items() if v != {}})
         )
@@ -231,3 +231,8 @@ class JsonlTracker(Tracker):
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _named(constant: str) -> str:
+    """A number that JSON has not, as Python names it: `inf`, `nan`."""
+    return str(float(constant))

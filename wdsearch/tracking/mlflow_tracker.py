@@ -135,9 +135,9 @@ class MlflowTracker(Tracker):
         return sync(study, home, storage, progress)
 
     def _move(self, home: Path) -> None:
-        """In another MLflow there are none of the runs made so far."""
+        """Forget runs that are in another MLflow, or were in a store since removed; one that was never made had none."""
         removed = self.uri == local_uri(home) and not (home / "mlflow.db").exists()
-        if removed or self.spool.recall("uri") != self.uri:
+        if (removed and self.spool.recall("experiment")) or self.spool.recall("uri") != self.uri:
             self._forget_runs()
         facts = {"uri": self.uri, "study": self.study, "artifacts": (home / "artifacts").as_uri()}
         self.spool.append((), facts | {"local": str(self.uri == local_uri(home))})

@@ -24,7 +24,7 @@ from rich.table import Table
 
 import wdsearch
 from wdsearch.search.session import Session
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
 
 STUDY = {
     "study": "outage",
@@ -71,14 +71,14 @@ def searched(uri: str | None, deliver: bool = True) -> float:
         search(session)
         taken.append(time.perf_counter() - began)
 
-    start, close = Tracker.start_delivery, Tracker.close
+    start, finish = MlflowTracker.start_delivery, MlflowTracker.finish
     Session.search = timed  # type: ignore[method-assign]
     if not deliver:
-        Tracker.start_delivery = lambda tracker: None  # type: ignore[method-assign]
-    Tracker.close = lambda tracker, progress=None: close(tracker, 0.0)  # type: ignore[method-assign, assignment]
+        MlflowTracker.start_delivery = lambda tracker: None  # type: ignore[method-assign]
+    MlflowTracker.finish = lambda tracker, progress=None: finish(tracker, 0.0)  # type: ignore[method-assign, assignment]
     try:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            tracker = Tracker(Path(folder), "outage", uri)
+            tracker = MlflowTracker(Path(folder), "outage", uri=uri)
             tracker.start_delivery()
             time.sleep(IMPORTS_S if deliver else 0.0)
             wdsearch.run(STUDY, home=folder, tracker=tracker, progress=False)
@@ -88,7 +88,7 @@ def searched(uri: str | None, deliver: bool = True) -> float:
                     os.waitpid(tracker._process.pid, 0)
     finally:
         Session.search = search  # type: ignore[method-assign]
-        Tracker.start_delivery, Tracker.close = start, close  # type: ignore[method-assign]
+        MlflowTracker.start_delivery, MlflowTracker.finish = start, finish  # type: ignore[method-assign]
     return taken[0]
 
 

@@ -23,7 +23,7 @@ from wdsearch.search.loop import SearchLoop
 from wdsearch.search.worker import Work
 from wdsearch.study.build import build_data
 from wdsearch.study.load import load_study
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
 from wdsearch.trial.module import RegularizedModule
 
 STEPS, REST, OVERHEAD = "training steps", "rest", "all but training steps"
@@ -39,9 +39,9 @@ CALLS: Mapping[str, Sequence[tuple[Any, str]]] = {
     "stacking trials": [(Population, "admit"), (Population, "on_fit_start")],
     "asking": [(Work, "ask")],
     "judging, telling": [(SearchLoop, "begin"), (SearchLoop, "end_epoch")],
-    "spooling records": [(Tracker, name) for name in ("start_study", "start_trial", "log", "end_trial", "flush")],
+    "spooling records": [(MlflowTracker, name) for name in ("start_study", "start_trial", "log", "end_trial", "flush")],
     "report, plots, model": [(session, "conclude")],
-    "waiting for delivery": [(Tracker, "close")],
+    "waiting for delivery": [(MlflowTracker, "finish")],
 }
 """Calls by what they are for; the time of a call does not include that of the calls of other parts in it."""
 

@@ -11,7 +11,7 @@ from wdsearch.population.training import TrainingCallback
 from wdsearch.search import session
 from wdsearch.search.run import work
 from wdsearch.study.factory import TrialFactory
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
 from wdsearch.trial.result import FINISHED, Diagnosis
 
 
@@ -75,8 +75,8 @@ def stubbed() -> Iterator[Callable[[str, str], None]]:
         patch.object(session, "conclude", lambda *_: None),
         patch.object(TrialFactory, "trial", lambda self, settings: object()),
         patch.object(TrialFactory, "why_alone", lambda self, model: None),
-        patch.object(Tracker, "start_delivery", lambda self: None),
-        patch.object(Tracker, "close", _close),
+        patch.object(MlflowTracker, "start_delivery", lambda self: None),
+        patch.object(MlflowTracker, "finish", _finish),
         patch("wdsearch.search.loop.SearchLoop._replace_weights", lambda *_: None),
     ]
     for one in patches:
@@ -88,7 +88,7 @@ def stubbed() -> Iterator[Callable[[str, str], None]]:
             one.stop()
 
 
-def _close(self: Tracker, **_: Any) -> Any:
+def _finish(self: MlflowTracker, **_: Any) -> Any:
     from wdsearch.tracking.tracker import Delivery
 
     self.flush()

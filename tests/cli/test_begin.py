@@ -33,6 +33,7 @@ from wdsearch.study.file import StudySource
 from wdsearch.study.json_schema import study_schema
 from wdsearch.study.load import load_study
 from wdsearch.study.scaffold import ScaffoldError, begin_study
+from wdsearch.tracking import trackers
 
 HEAVY = ("torch", "lightning", "optuna", "mlflow", "sklearn", "pandas", "numpy")
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
@@ -225,6 +226,7 @@ def test_validate_does_not_load_torch_for_what_is_no_yaml(tmp_path: Path) -> Non
 def test_list_names_all_that_there_is_with_what_it_takes() -> None:
     found = json.loads(called("list", "--json").stdout)
     assert found.pop("engines") == json.loads(json.dumps(engines()))
+    assert found.pop("trackers") == json.loads(json.dumps(trackers()))
     assert found == json.loads(json.dumps(catalog()))
     tables = {
         "regularizers": REGULARIZERS,

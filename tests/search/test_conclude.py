@@ -186,15 +186,15 @@ def test_weights_that_another_machine_has_are_trained_again_bit_by_bit(
 
 @pytest.mark.usefixtures("_delivered_beside")
 def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
+    from wdsearch.tracking.mlflow_tracker import MlflowTracker
     from wdsearch.tracking.spool import Spool
-    from wdsearch.tracking.tracker import Tracker
 
-    tracker = Tracker(tmp_path, "waiting")
+    tracker = MlflowTracker(tmp_path, "waiting")
     tracker.start_study({}, {}, {})
     tracker.end_study({}, {})
     tracker.log_model(tmp_path / "none.pt2", 3, ["torch"])
     began = time.monotonic()
-    delivery = tracker.close(wait_s=120.0)
+    delivery = tracker.finish(wait_s=120.0)
     assert delivery.undelivered == 0
     assert delivery.error is None
     assert time.monotonic() - began < 110
@@ -208,17 +208,17 @@ def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_delivered_beside")
 def test_on_a_cluster_its_maker_waits_for_a_model_and_nobody_else(tmp_path: Path) -> None:
-    from wdsearch.tracking.tracker import Tracker
+    from wdsearch.tracking.mlflow_tracker import MlflowTracker
 
-    maker, other = (Tracker(tmp_path, "waiting", node="here") for _ in range(2))
+    maker, other = (MlflowTracker(tmp_path, "waiting", node="here") for _ in range(2))
     maker.start_study({}, {}, {})
     maker.log_model(tmp_path / "none.pt2", 3, ["torch"])
     maker.flush()
     began = time.monotonic()
-    assert other.close(wait_s=1.0).undelivered <= 1, "a model is no reason to stay"
+    assert other.finish(wait_s=1.0).undelivered <= 1, "a model is no reason to stay"
     assert time.monotonic() - began < 60
     maker.end_study({}, {})
-    assert maker.close(wait_s=120.0).undelivered == 0
+    assert maker.finish(wait_s=120.0).undelivered == 0
     assert "the best model is not in MLflow" in (tmp_path / "spool" / "waiting@here.log").read_text()
 
 

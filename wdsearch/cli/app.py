@@ -1,7 +1,7 @@
 """The command line: each command calls one library function."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -147,16 +147,17 @@ def ui(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Serve the MLflow records on this machine and print the study's page; Ctrl-C ends it."""
+    """Serve the study's records (MLflow) on this machine and print their page; Ctrl-C ends it."""
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result
         from wdsearch.strategies.optuna_private import study_id
-        from wdsearch.tracking.mlflow_server import dashboard_server, mlflow_server, serve
+        from wdsearch.tracking import study_page
+        from wdsearch.tracking.serving import dashboard_server, serve
 
         studies = Home(home)
         result = load_result(study, studies, storage)
-        servers = [mlflow_server(studies.path, result.study, port)]
+        servers = [study_page(result, studies, port)]
         if dashboard:
             servers.append(dashboard_server(studies.url(storage), study_id(result.optuna_study), port + 1))
         serve(servers, typer.echo)
@@ -174,7 +175,7 @@ def report(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Write one HTML file on the result of a study and what λ did, and show it in MLflow."""
+    """Write one HTML file on the result of a study and what λ did, and add it to the study's records (MLflow)."""
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.tracking.report import report as write
@@ -184,7 +185,7 @@ def report(
             typer.echo(f"note: {note}", err=True)
         typer.echo(output or written.page)
         if delivery is None:
-            typer.echo(f"note: {study} has no run in MLflow to show it on", err=True)
+            typer.echo(f"note: {study} has no records, such as a run in MLflow, to show it with", err=True)
         elif delivery.note:
             typer.echo(f"note: {delivery.note}", err=True)
         if delivery is not None and delivery.undelivered:
@@ -221,7 +222,7 @@ def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -
         from rich.console import Console
 
         from wdsearch.storage.home import Home
-        from wdsearch.tracking.delivery import sync as deliver
+        from wdsearch.tracking import deliver_backlog as deliver
 
         console = Console()
         with console.status("delivering to MLflow") as bar:
@@ -254,20 +255,24 @@ def _options(
 
 
 def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage: str | None) -> Any:
-    """Start MLflow while torch is being loaded; a file that is no YAML is refused here already."""
+    """Start the tracker while torch is being loaded; a file that is no YAML is refused here already."""
     from wdsearch.storage.home import Home, clear_storage_errors
     from wdsearch.study.file import StudySource
-    from wdsearch.tracking.tracker import Tracker
+    from wdsearch.tracking import open_tracker
+    from wdsearch.tracking.tracker import TrackerError
 
     source = StudySource.from_file(file)
     for text in overrides:
         source.override(text)
     name = source.content.get("study")
     if isinstance(name, str) and name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        with clear_storage_errors(Home(home)):
-            tracker = Tracker(Home(home).path, name, node=Home(home).node(storage))
+        with (
+            clear_storage_errors(Home(home)),
+            suppress(TrackerError, TypeError),
+        ):  # what is wrong is told with other faults
+            tracker = open_tracker(source.content.get("tracking"), Home(home), name, storage)
             tracker.start_delivery()
-        return tracker
+            return tracker
     return None
 
 

@@ -61,13 +61,14 @@ def validate(
 
 
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """List the names that a study file takes: regularizers, models, data sets, samplers, pruners, and engines of workers."""
+    """List the names that a study file takes: regularizers, models, data sets, samplers, pruners, trackers, engines."""
     with _waiting("looking into the tables"):
         from wdsearch.cli.overviews import catalog_overview
         from wdsearch.launch.workers import engines
         from wdsearch.study.catalog import catalog
+        from wdsearch.tracking import trackers
 
-        names = catalog() | {"engines": engines()}
+        names = catalog() | {"trackers": trackers(), "engines": engines()}
     if as_json:
         import json
 

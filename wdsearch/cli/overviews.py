@@ -66,6 +66,7 @@ def _parts(preview: Preview) -> list[tuple[str, str]]:
         ("goal", "; ".join([", ".join(goals), *_limits(config)])),
         ("sampler", f"{_chosen(config.search.sampler, 'tpe')}, {config.batch} trials asked at a time"),
         ("pruner", _pruner(preview)),
+        *([("tracking", _chosen(config.tracking, ""))] if config.tracking else []),
         *([("schedule", _schedule(config.schedule))] if config.schedule else []),
     ]
 
@@ -209,7 +210,7 @@ def scaffold_overview(scaffold: Scaffold) -> list[RenderableType]:
 def catalog_overview(catalog: Mapping[str, list[dict[str, Any]]]) -> list[RenderableType]:
     """Output of `list`: the names a study file takes, each with a summary and its arguments.
 
-    >>> empty = dict.fromkeys(("regularizers", "optimizers", "models", "data", "samplers", "pruners", "engines"), [])
+    >>> empty = dict.fromkeys(("regularizers", "optimizers", "models", "data", "samplers", "pruners", "trackers", "engines"), [])
     >>> str(catalog_overview(empty)[0])
     'Regularizers  space: {KEY: ...}'
     """
@@ -220,6 +221,7 @@ def catalog_overview(catalog: Mapping[str, list[dict[str, Any]]]) -> list[Render
         *_section("Data sets", "data: {name: ..., init_args: {...}}", catalog["data"], _arguments),
         *_section("Samplers", "search: {sampler: {name: ..., OPTION: ...}}", catalog["samplers"], _arguments),
         *_section("Pruners", "search: {pruner: {name: ..., OPTION: ...}}", catalog["pruners"], _arguments),
+        *_section("Trackers", "tracking: {name: ..., OPTION: ...}", catalog["trackers"], _arguments),
         *_section("Engines", "wdsearch launch STUDY --on ENGINE -o OPTION=...", catalog["engines"], _options),
     ]
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from wdsearch.messages import shown_setting
 from wdsearch.search.status import StudyStatus
 from wdsearch.storage.results import StudyResult, settings_of
-from wdsearch.tracking.tracker import PORT
+from wdsearch.tracking.serving import PORT
 from wdsearch.trial.result import Result
 
 
@@ -51,7 +51,7 @@ def conclusion(result: StudyResult) -> list[Any]:
 
 
 def _page(result: StudyResult) -> str:
-    """Address of the runs: a server's page, or that of a local store, which must be served first."""
+    """Address of the records: a folder, a server's page, or that of a local store, which must be served first."""
     served = f"[bold]wdsearch ui {result.study}[/bold]"
     if result.link is None:
         return served

@@ -15,11 +15,12 @@ from typing import Any
 
 from wdsearch.launch.engines import Order
 from wdsearch.launch.study_folder import Entry
-from wdsearch.launch.workers import LOGINS, TRACKING, EngineError, options_of
+from wdsearch.launch.workers import LOGINS, EngineError, options_of
 from wdsearch.messages import nearest, shown_time, shown_value
 from wdsearch.storage.database import has_password
 from wdsearch.storage.home import HOME, STORAGE, Home
 from wdsearch.study.cron import DAYS, fields, next_fire
+from wdsearch.tracking import chosen_tracker
 
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12))
 
@@ -76,10 +77,12 @@ def _job(form: str, entry: Entry, home: Home, storage: str | None, options: Mapp
     """The job of an entry; on Slurm, which ends with a job all that it started, the job itself is the worker."""
     here_option = ["--here"] if entry.plan.on == "local" and form == "sbatch" else []
     command = [sys.executable, "-m", "wdsearch.cli", "schedule", str(entry.path.absolute()), "--once", *here_option]
-    variables = {HOME: str(home.path), STORAGE: storage or os.environ.get(STORAGE), TRACKING: os.environ.get(TRACKING)}
+    tracker, _ = chosen_tracker(entry.config.tracking)
+    variables = {HOME: str(home.path), STORAGE: storage or os.environ.get(STORAGE)}
+    variables |= {name: os.environ.get(name) for name in tracker.addresses}
     set_variables = {name: value for name, value in variables.items() if value}
     secret = [name for name, value in set_variables.items() if has_password(value)]
-    secret += [login for login in LOGINS if login in os.environ]
+    secret += [login for login in (*tracker.logins, *LOGINS) if login in os.environ]
     public = {name: value for name, value in set_variables.items() if name not in secret}
     return Job(entry, command, public, secret, options, home.folder(entry.family))
 

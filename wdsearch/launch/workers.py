@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from inspect import Parameter
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from sqlalchemy.engine import Engine
@@ -34,17 +33,10 @@ from wdsearch.storage.results import load_result
 from wdsearch.strategies.optuna_private import study_id
 from wdsearch.study.annotations import annotation_of
 from wdsearch.study.load import StudyConfig, load_study
+from wdsearch.tracking import chosen_tracker
 
-TRACKING = "MLFLOW_TRACKING_URI"
-LOGINS = (
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-    "PGUSER",
-    "PGPASSWORD",
-    "PGPASSFILE",
-)
-"""Variables that MLflow and PostgreSQL read from the environment beside a URL."""
+LOGINS = ("PGUSER", "PGPASSWORD", "PGPASSFILE")
+"""Variables that PostgreSQL reads from the environment beside a URL."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +78,8 @@ def launch(
     if workers < 1:
         raise EngineError(f"workers is {workers}; it takes at least 1")
     studies = Home(home)
-    check_shared(launcher, studies, storage)
     config = _config(source, overrides, studies, storage)
+    check_shared(launcher, studies, storage, config.tracking)
     recorded = Launch(on, platform.node(), "", (), checked_options.model_dump(exclude_defaults=True))
     folder = studies.folder(config.study) / "launches" / recorded.name
     order = _order(config, workers, folder, studies, storage)
@@ -277,11 +269,12 @@ def _options_of(kind: type[LauncherOptions]) -> list[dict[str, Any]]:
     return arguments
 
 
-def check_shared(launcher: Launcher[Any], home: Home, storage: str | None) -> None:
-    """Raise EngineError if workers on several machines could not share the storage, or MLflow.
+def check_shared(launcher: Launcher[Any], home: Home, storage: str | None, tracking: Any = None) -> None:
+    """Raise EngineError if workers on several machines could not share the storage, or a study's tracker.
 
     >>> check_shared(engine_of("local"), Home(), "sqlite:///optuna.db")
     """
+    tracker, _ = chosen_tracker(tracking)
     if not launcher.spans or launcher.renders:
         return
     faults = []
@@ -290,10 +283,8 @@ def check_shared(launcher: Launcher[Any], home: Home, storage: str | None) -> No
             f"storage {shown_url(home.url(storage))} is a file of one machine; workers on several need a server: "
             f"--storage postgresql://user@host/name (or ${STORAGE}); see: wdsearch storage check URL"
         )
-    tracking = os.environ.get(TRACKING, "")
-    if urlsplit(tracking).scheme in ("", "file", "sqlite"):
-        shown_tracking = tracking or "not set"
-        faults.append(f"${TRACKING} is {shown_tracking}; workers on several machines need a server: http://host:5000")
+    if fault := tracker.shared_fault():
+        faults.append(fault)
     if faults:
         raise EngineError("\n".join([f"the engine {launcher.name} may use several machines:", *faults]))
 
@@ -318,7 +309,9 @@ def _config(source: str | Path | StudyConfig, overrides: Sequence[str], home: Ho
 def _order(config: StudyConfig, workers: int, folder: Path, home: Home, storage: str | None) -> Order:
     command = [sys.executable, "-m", "wdsearch.cli", "work", config.study]
     environment = {HOME: str(home.path), STORAGE: home.url(storage)}
-    environment |= {name: os.environ[name] for name in (TRACKING, *LOGINS) if name in os.environ}
+    tracker, _ = chosen_tracker(config.tracking)
+    inherited = (*tracker.addresses, *tracker.logins, *LOGINS)
+    environment |= {name: os.environ[name] for name in inherited if name in os.environ}
     return Order(config.study, workers, command, environment, folder, config.dump())
 
 

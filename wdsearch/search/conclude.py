@@ -19,13 +19,13 @@ from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
 from wdsearch.tracking.description import study_description
 from wdsearch.tracking.report import log_report
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.tracking.tracker import DESCRIPTION, Tracker
 
 
 def conclude(
     result: StudyResult, factory: TrialFactory, tracker: Tracker, progress: SearchProgress, step: int, watch: Watch
 ) -> None:
-    """Show the study on its run in MLflow. Parts that cannot be drawn or exported are warned of: no study fails by it.
+    """Add the study's result to its record. Parts that cannot be drawn or exported are warned of: no study fails by it.
 
     If the best trial's weights are on another machine, it is trained again; `watch` hears how far that is, and may end it.
     """
@@ -45,7 +45,7 @@ def conclude(
             _model(result, factory, tracker, progress, watch)
     number = str(result.best.number) if result.best else "none"
     memory = {f"memory.{name}": shown_bytes(count) for name, count in result.memory.items()}
-    tags = {"best.trial": number, "training": result.training, "mlflow.note.content": study_description(result)}
+    tags = {"best.trial": number, "training": result.training, DESCRIPTION: study_description(result)}
     tracker.end_study(metrics, tags | memory, step)
 
 

@@ -19,7 +19,7 @@ from wdsearch.search.interruption import StopRequest, stopping_by_signal
 from wdsearch.search.prepare import prepare, quiet_libraries
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.replicate import Replica, configuration_of, replicate
-from wdsearch.storage.attributes import EXPLANATION, IDENTITY, OUTCOMES, TOKEN
+from wdsearch.storage.attributes import EXPLANATION, IDENTITY, OUTCOMES
 from wdsearch.storage.home import Home, clear_storage_errors
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import StudyResult, load_result, winner
@@ -28,6 +28,7 @@ from wdsearch.study.build import describe_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration
+from wdsearch.tracking import reopen_tracker
 from wdsearch.tracking.tracker import Tracker
 
 FILE = "explain.json"
@@ -75,8 +76,7 @@ def explain(
         claims, epochs = claims_of(evidence), config.budget.epochs
         explanation = Explanation(study, best.number, epochs, seeds, plan.axes.decay, evidence.outcomes, claims)
         _store(explanation, result)
-        token = result.optuna_study.user_attrs.get(TOKEN, "")
-        _track(Tracker.of_study(study_home.path, study, study_home.node(storage), token), result.folder / FILE, bar)
+        _track(reopen_tracker(result, study_home, storage), result.folder / FILE, bar)
     return explanation
 
 
@@ -181,13 +181,13 @@ def _store(explanation: Explanation, result: StudyResult) -> None:
 
 
 def _track(tracker: Tracker | None, path: Path, bar: SearchProgress) -> None:
-    """Log the file on the study's run in MLflow, if there is one."""
+    """Add the file to the study's record, if there is one."""
     if tracker is None:
         return
     tracker.log_artifact(path, "explain")
     tracker.flush()
     tracker.start_delivery()
-    delivery = tracker.close(progress=bar.delivering)
+    delivery = tracker.finish(progress=bar.delivering)
     if delivery.note:
         bar.warn(delivery.note)
     if delivery.undelivered:

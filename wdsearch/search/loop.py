@@ -30,7 +30,7 @@ from wdsearch.strategies.pruners import HalvingPruner, rungs
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.space import Configuration
 from wdsearch.tracking.description import trial_description
-from wdsearch.tracking.tracker import Tracker, ending
+from wdsearch.tracking.tracker import DESCRIPTION, Tracker, ending
 from wdsearch.trial.result import PRUNED, Result, flat, values, violations
 
 
@@ -158,9 +158,10 @@ class SearchLoop(TrainingCallback):
         tags |= {"wdsearch.gap": "augmented"} if self.factory.augmented else {}
         params, prefix = self.factory.params(settings), "" if self.factory.solo else "model."
         arguments = {prefix + name: value for name, value in settings.model.items()}
-        tags["mlflow.note.content"] = trial_description(params, arguments)
+        tags[DESCRIPTION] = trial_description(params, arguments)
         inherited = self.work.running[number].inherited
-        self.tracker.start_trial(_key(number), params, tags | provenance(), self.factory.dataset, inherited)
+        tags |= provenance(self.tracker.libraries)
+        self.tracker.start_trial(_key(number), params, tags, self.factory.dataset, inherited)
 
     # -- trials are judged and leave ---------------------------------------------------------------------------
 

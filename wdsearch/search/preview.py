@@ -57,7 +57,7 @@ class Preview:
 def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()) -> Preview:
     """Check a study as `run` does before it trains, and its network on one batch.
 
-    Raises StudyFileError, BuildError and DataError.
+    Raises StudyFileError, TrackerError, BuildError and DataError.
     """
     config = load_study(source, overrides)
     with quiet_libraries():

@@ -120,7 +120,7 @@ class SearchProgress:
         self.bar.update(self.task, completed=work, work=work, description="training", text=text)
 
     def delivering(self, left: int) -> None:
-        """Show how many records MLflow has yet to receive."""
+        """Show how many records have yet to be delivered."""
         self.bar.update(
             self.task, completed=1.0, work=1.0, description="delivering to MLflow", text=f"{left} records left"
         )

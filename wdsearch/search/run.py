@@ -32,8 +32,8 @@ def run(
 
     `source` is a study file, its content as a mapping (own objects in place of import paths), or a StudyConfig;
     `overrides` are `key.path=value` strings. State goes to `home` (default `$WDSEARCH_HOME` or `.wdsearch`), the Optuna
-    study to `storage` (an SQLAlchemy URL), records to `tracker`: by default MLflow at `$MLFLOW_TRACKING_URI`, or in a
-    SQLite file in `home`.
+    study to `storage` (an SQLAlchemy URL), records to `tracker`: by default as the
+    study's `tracking` says.
     Running a study again continues it; several processes may run the same study and share its budget.
 
     Raises StudyFileError for a faulty study, BuildError and DataError for what it names, StudyChangedError if it is not
@@ -55,7 +55,7 @@ def begin(
     progress: bool = True,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Check a study as `run` does, and enter it in its storage and in MLflow, for workers to come. Raises what `run` raises.
+    """Check a study as `run` does, and enter it in its storage and its records, for workers to come. Raises what `run` raises.
 
     `attributes` are stored with the study if it is new.
     """

@@ -4,11 +4,10 @@ import gc
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from wdsearch.files import is_locked
 from wdsearch.messages import shown_bytes
 from wdsearch.population.memory import Memory, available, device_of, footprint, is_out_of_memory
 from wdsearch.population.population import Population
@@ -32,8 +31,7 @@ from wdsearch.study.build import population_trainer
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import baseline
-from wdsearch.tracking.mlflow_view import saved_views
-from wdsearch.tracking.spool import now_ms, spool_paths
+from wdsearch.tracking import chosen_tracker, open_tracker
 from wdsearch.tracking.tracker import Delivery, Tracker
 
 STORAGE_PATIENCE_S = 600.0
@@ -70,18 +68,19 @@ class Session:
         attributes: Mapping[str, Any] | None = None,
     ) -> "Session":
         """Begin a study or take it up again; nothing is trained yet. `attributes` are stored with the study if it is new."""
+        chosen_tracker(config.tracking)
         factory = prepare(config, progress)
         digest = factory.dataset["digest"]
         study, engine = open_study(config, home, storage, build_pruner(config), factory.metric, digest, attributes)
-        study.set_user_attr(VERSIONS, provenance())
         leases = Leases(engine, study_id(study), home.folder(config.study) / "workers")
-        tracker = tracker or Tracker(home.path, config.study, node=home.node(storage))
+        tracker = tracker or open_tracker(config.tracking, home, config.study, storage)
+        study.set_user_attr(VERSIONS, provenance(tracker.libraries))
         return cls(Work(config, study, leases, factory.rate_sum), factory, tracker, progress, home)
 
     # -- its life ----------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
-        """Enter the study in the tracking server, for workers to come."""
+        """Open the study's record, for workers to come."""
         with self._delivering():
             self._start_study()
 
@@ -118,13 +117,13 @@ class Session:
             self._patiently(self._train_more)
 
     def _start_study(self) -> None:
-        """Open the study's run in MLflow."""
+        """Open the study's record, or take it up again."""
         config, attributes = self.config, self.study.user_attrs
         tags = {"seed": str(config.seed), "budget.trials": str(config.budget.trials)}
-        views = saved_views(config, self.factory.metric, now_ms())
         tags |= {f"wdsearch.{name}": attributes[name] for name in (FAMILY, FIRED) if name in attributes}
         params = {"epochs": config.budget.epochs}
-        self.tracker.start_study(params, tags | provenance(), self.factory.dataset, views, attributes[TOKEN])
+        tags |= provenance(self.tracker.libraries)
+        self.tracker.start_study(params, tags, self.factory.dataset, attributes[TOKEN], config, self.factory.metric)
 
     def _join(self) -> None:
         """Take part, unless waiting for the storage has brought that about."""
@@ -262,19 +261,9 @@ class Session:
             tracker.flush()
             self.progress.say("waiting for the other workers to end")
             leases.await_others(1.5 * GRACE_S, self.stop.check)
-            self._deliver_leftovers()
             results = {f"trial-{trial.number}": trial.result for trial in result.trials}
             tracker.sweep(results | ({"baseline": result.baseline} if result.baseline else {}))
         return True
-
-    def _deliver_leftovers(self) -> None:
-        """Deliver what machines that died left in this folder."""
-        from wdsearch.tracking.delivery import deliver
-
-        for path in spool_paths(self.home.path, self.config.study):
-            if path != self.tracker.spool.path and not is_locked(path.with_suffix(".lock")):
-                with suppress(Exception):  # `wdsearch sync` says why
-                    deliver(path, give_up_after_s=10.0)
 
     @contextmanager
     def _delivering(self) -> Iterator[None]:
@@ -282,7 +271,7 @@ class Session:
         try:
             yield
         finally:
-            delivery = self.tracker.close(progress=self.progress.delivering)
+            delivery = self.tracker.finish(progress=self.progress.delivering)
             if delivery.note:
                 self.progress.warn(delivery.note)
         self.study.set_user_attr(LINK, delivery.link)

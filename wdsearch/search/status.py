@@ -1,15 +1,13 @@
-"""Reads a study's standing: progress, workers, the best trial so far, records under way to MLflow. No torch here."""
+"""Reads a study's standing: progress, workers, the best trial so far, records that wait to be delivered. No torch here."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from wdsearch.files import is_locked
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import Worker, workers
 from wdsearch.storage.results import StudyResult, is_concluded, load_result, spent
 from wdsearch.strategies.optuna_private import study_id
-from wdsearch.tracking.spool import LOST, MODEL, Spool, open_elsewhere, spool_paths
+from wdsearch.tracking import backlog
 
 
 @dataclass(frozen=True)
@@ -75,30 +73,19 @@ def study_status(study: str, home: Home, storage: str | None = None) -> StudySta
     opened, engine = home.load_with_engine(study, storage)
     result = load_result(opened, home)
     budget = result.config.get("budget", {})
-    undelivered, error, lost = _waiting(home.path, study)
+    waiting = backlog(home, study)
     running = (trial for trial in opened.get_trials(deepcopy=False) if trial.state.name == "RUNNING")
     return StudyStatus(
         result=result,
         budget=int(budget.get("trials", 0)),
         epochs=int(budget.get("epochs", 0)),
         workers=tuple(workers(engine, study_id(opened), home.folder(study) / "workers")),
-        undelivered=undelivered,
-        elsewhere=open_elsewhere(home.path, study),
-        delivery_error=error,
-        lost=lost,
+        undelivered=waiting.undelivered,
+        elsewhere=waiting.elsewhere,
+        delivery_error=waiting.error,
+        lost=waiting.lost,
         training={trial.number: max(trial.intermediate_values, default=0) for trial in running},
     )
-
-
-def _waiting(home: Path, study: str) -> tuple[int, str | None, str | None]:
-    """Count of records that have not arrived, why, and those that never will; a model under way in a living delivery is none."""
-    left, error, lost = 0, None, None
-    for path in spool_paths(home, study):
-        spool = Spool(path)
-        under_way = MODEL if is_locked(path.with_suffix(".lock")) else ""
-        left, error, lost = left + spool.left(under_way), error or spool.recall("error"), lost or spool.recall(LOST)
-        spool.close()
-    return left, error, lost
 
 
 def _worker(worker: Worker) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from importlib.metadata import version
 
 from wdsearch.plugins import plugin_versions
 
-LIBRARIES = ("wdsearch", "optuna", "lightning", "torch", "mlflow")
+LIBRARIES = ("wdsearch", "optuna", "lightning", "torch")
 
 
 @cache
-def provenance() -> dict[str, str]:
+def provenance(libraries: tuple[str, ...] = ()) -> dict[str, str]:
     """Tags `version.<library>`, of plugins too, and `git.commit` (with `+` if there are changes) within a repository."""
-    libraries = {name: version(name) for name in LIBRARIES} | plugin_versions()
-    versions = {f"version.{name}": number for name, number in libraries.items()}
+    numbers = {name: version(name) for name in (*LIBRARIES, *libraries)} | plugin_versions()
+    versions = {f"version.{name}": number for name, number in numbers.items()}
     call = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
         commit = subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

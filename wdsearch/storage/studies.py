@@ -23,8 +23,8 @@ BEGINNING_DS = 100
 """Tenths of a second within which who creates a study has begun it."""
 
 
-FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"), ("schedule",))
-"""Keys that may differ when a study goes on: how much is spent, how fast, and when; all below a path as well."""
+FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"), ("tracking",), ("schedule",))
+"""Keys that may differ when a study goes on, with all below them: how much is spent, how fast, where it is recorded, and when."""
 
 
 class StudyChangedError(WdsearchError):

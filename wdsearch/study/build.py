@@ -162,7 +162,7 @@ def build_recipe(config: StudyConfig) -> Recipe:
 
 
 def describe_data(config: StudyConfig, data: L.LightningDataModule) -> dict[str, str]:
-    """The data set as MLflow records it: name, digest of its rows, where it comes from, rows of each part."""
+    """The data set as trackers record it: name, digest of its rows, where it comes from, rows of each part."""
     parts = getattr(data, "parts", {})
     digest = blake2b(digest_size=8)
     for part in parts.values():

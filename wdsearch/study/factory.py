@@ -49,7 +49,7 @@ class TrialFactory:
 
     @cached_property
     def dataset(self) -> dict[str, str]:
-        """The data set as MLflow records it; all rows are read for its digest, once."""
+        """The data set as trackers record it; all rows are read for its digest, once."""
         return describe_data(self.config, self.data)
 
     @property

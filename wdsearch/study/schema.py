@@ -222,6 +222,10 @@ class Choice(BaseModel):
         return dict(self.model_extra or {})
 
 
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class SearchConfig(_Section):
     """How configurations are chosen; `batch` trials are asked at a time, whatever runs them."""
 
@@ -279,6 +283,8 @@ class StudyConfig(_Section):
     trainer: TrainerConfig = TrainerConfig()
     seed: Seed = 0
     """Seed of initial weights, batches, noise and the sampler."""
+    tracking: Annotated[Choice, BeforeValidator(_named, json_schema_input_type=str | Choice)] | None = None
+    """What records the study for people, mlflow by default; a name, or a name with its options beside it."""
     schedule: ScheduleConfig | None = None
     """When `wdsearch schedule` starts sweeps of this study, and with which workers; it changes no result."""
 

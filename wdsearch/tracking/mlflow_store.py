@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from wdsearch.files import locked
+from wdsearch.tracking.mlflow_address import PATIENCE
 from wdsearch.tracking.spool import VIEW
-from wdsearch.tracking.tracker import PATIENCE
 
 VIEW_TAG = "mlflow.sharedViewState."
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wdsearch.files import is_locked
+from wdsearch.tracking.tracker import Backlog
 
-STUDY, LOST = "study", "lost"
+LOST = "lost"
+"""Fact that says what will never arrive."""
 VIEW = "wdsearch"
 """Key of the saved view in which a study's page opens."""
 MODEL = "model"
@@ -57,6 +59,17 @@ def _others(home: Path, study: str) -> list[Path]:
 def _is_open(path: Path) -> bool:
     """Whether somebody writes to a spool or delivers it, on whichever machine."""
     return any(is_locked(lock) for lock in path.parent.glob(f"{path.stem}.*lock"))
+
+
+def backlog_of(home: Path, study: str) -> Backlog:
+    """What waits in the spools of a study; a model that is on its way while a delivery lives needs nobody."""
+    left, error, lost = 0, None, None
+    for path in spool_paths(home, study):
+        spool = Spool(path)
+        under_way = MODEL if is_locked(path.with_suffix(".lock")) else ""
+        left, error, lost = left + spool.left(under_way), error or spool.recall("error"), lost or spool.recall(LOST)
+        spool.close()
+    return Backlog(left, open_elsewhere(home, study), error, lost)
 
 
 class Record(NamedTuple):

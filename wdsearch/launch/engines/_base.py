@@ -51,7 +51,7 @@ O = TypeVar("O", bound=LauncherOptions)  # noqa: E741 - options
 
 
 class Launcher(ABC, Generic[O]):
-    """One engine. One that `spans` several machines needs a storage and an MLflow that they share.
+    """One engine. One that `spans` several machines needs a storage and a tracker that they share.
 
     One that only `renders` writes files for its user to submit: no study is begun and no storage opened, for the workers may
     use another one than this machine.

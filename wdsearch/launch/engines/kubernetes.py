@@ -1,7 +1,7 @@
 """Workers as a Kubernetes Job, or on a schedule as a CronJob: manifests for the user's kubectl; no cluster is contacted.
 
 A pod's disk is lost with the pod unless `home_claim` names one that stays. Lost then are records of single epochs
-that MLflow has not received yet, and checkpoints: trials are trained again from their start, and results are in the storage.
+that the tracker has not delivered yet, and checkpoints: trials are trained again from their start. Results are in the storage.
 A pod that is asked to end has two minutes to deliver.
 """
 
@@ -15,16 +15,10 @@ from pydantic import Field
 
 from wdsearch.launch.engines._base import UNKNOWN, EngineError, Launcher, LauncherOptions, LaunchError, Order
 from wdsearch.launch.engines._manifest import LONGEST_CRON_JOB, LONGEST_LABEL, check_manifest
+from wdsearch.storage.home import STORAGE
 from wdsearch.study.file import as_yaml
+from wdsearch.tracking import chosen_tracker
 
-FROM_SECRET = {
-    "WDSEARCH_STORAGE": False,
-    "MLFLOW_TRACKING_URI": False,
-    "MLFLOW_TRACKING_USERNAME": True,
-    "MLFLOW_TRACKING_PASSWORD": True,
-    "MLFLOW_TRACKING_TOKEN": True,
-}
-"""Variables that the pods take from the secret, and whether each may be missing there."""
 STUDY = "/study"
 HOME = "/home/wdsearch"
 TEMPORARY = "/tmp"
@@ -268,7 +262,7 @@ def _container(order: Order, options: KubernetesOptions, command: Sequence[str] 
         "command": list(command or ["wdsearch", "run", f"{STUDY}/{order.study}.yaml"]),
         "workingDir": HOME,
         "env": [{"name": name, "value": value} for name, value in variables.items()]
-        + [_from_secret(options.secret, name, optional) for name, optional in FROM_SECRET.items()],
+        + [_from_secret(options.secret, name, optional) for name, optional in _secrets(order).items()],
         "resources": {"requests": requested, "limits": requested},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -280,6 +274,12 @@ def _container(order: Order, options: KubernetesOptions, command: Sequence[str] 
             for name, path in mounts.items()
         ],
     }
+
+
+def _secrets(order: Order) -> dict[str, bool]:
+    """Variables that the pods take from the secret, and whether they may be missing there."""
+    tracker, _ = chosen_tracker(order.content.get("tracking"))
+    return dict.fromkeys((STORAGE, *tracker.addresses), False) | dict.fromkeys(tracker.logins, True)
 
 
 def _from_secret(secret: str, name: str, optional: bool) -> dict[str, Any]:

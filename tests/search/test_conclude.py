@@ -15,7 +15,6 @@ from torch import nn
 
 import wdsearch
 from wdsearch.report import optuna_page
-from wdsearch.report import write as reports
 from wdsearch.search import conclude as conclusion
 from wdsearch.search.best_model import ExportError, export_best
 from wdsearch.search.progress import SearchProgress
@@ -100,7 +99,7 @@ def test_what_cannot_be_made_is_noted_and_the_study_ends_well(
     def fail(*_: Any) -> None:
         raise RuntimeError("it [is] broken")
 
-    monkeypatch.setattr(reports, "write_report", fail)
+    monkeypatch.setattr(conclusion, "write_report", fail)
     monkeypatch.setattr(optuna_page, "write_optuna_page", fail)
     stale = tmp_path / "studies" / "ended" / "report" / "gap.png"
     stale.parent.mkdir(parents=True)

@@ -31,9 +31,8 @@ ema = Regularizer(
     domain=Interval(0.0, 1.0, high_open=True),
     usual=Range(0.9, 0.999),
     torch=lambda strength, _: (
-        "torch.optim.swa_utils.AveragedModel(model, "
-        f"multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn({strength:.6g})); update_parameters(model) after each "
-        "step, and evaluate the averaged model"
+        f"torch.optim.swa_utils: AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn({strength:.6g})); "
+        "update_parameters(model) after each step, and evaluate the averaged model"
     ),
     init_state=_copies,
     after_step=_after_step,

@@ -1,4 +1,4 @@
-"""Opens databases: what each kind needs, and Optuna's tables and ours made once, by whoever comes first."""
+"""Opens databases with Optuna's tables and ours, made once by whoever comes first; waits for a server that is away."""
 
 import random
 import re
@@ -46,14 +46,14 @@ def _parsed(url: str) -> URL:
 def shown_url(url: str) -> str:
     """A storage's URL without its password, also where that is one of the options behind a `?`."""
     try:
-        shown = _parsed(url).render_as_string(hide_password=True)
+        hidden = _parsed(url).render_as_string(hide_password=True)
     except ArgumentError:
-        shown = repr(_LOGIN.sub("://***@", url))
-    return _OPTION.sub(r"\1***", shown)
+        hidden = repr(_LOGIN.sub("://***@", url))
+    return _OPTION.sub(r"\1***", hidden)
 
 
 def has_password(url: str) -> bool:
-    """Whether a URL of a storage or a server holds what must not be shown."""
+    """True for a URL of a storage or a server that holds what must not be shown."""
     return bool(_LOGIN.search(url) or _OPTION.search(url))
 
 
@@ -80,8 +80,8 @@ _NETWORK |= {"pvfs2", "orangefs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "
 
 def network_file_system(path: Path) -> str:
     """The kind of network file system that a file or folder is on, wherever links to it lie; empty if it is none."""
-    found = psutil.disk_partitions(all=True)
-    around = [part for part in found if path.resolve().is_relative_to(part.mountpoint)]
+    mounts = psutil.disk_partitions(all=True)
+    around = [part for part in mounts if path.resolve().is_relative_to(part.mountpoint)]
     kind = max(around, key=lambda part: len(part.mountpoint)).fstype if around else ""
     return kind if kind in _NETWORK else ""
 
@@ -201,9 +201,9 @@ _AWAY = (
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error means that a database server is away for a moment: restarted, or out of reach."""
-    found = [cause for cause in causes(error) if isinstance(cause, DBAPIError)]
-    return any(cause.connection_invalidated or any(text in str(cause) for text in _AWAY) for cause in found)
+    """True for an error of a database server that is away for a moment: restarted, or out of reach."""
+    failures = [cause for cause in causes(error) if isinstance(cause, DBAPIError)]
+    return any(cause.connection_invalidated or any(text in str(cause) for text in _AWAY) for cause in failures)
 
 
 def patiently(act: Callable[[], T], say: Callable[[str], None], seconds: float) -> T:

@@ -1,4 +1,4 @@
-"""Where a study's state lives: Optuna's storage, and files beside it."""
+"""Home folder of studies: Optuna's storage, and files beside it; errors of either say what to do."""
 
 import errno
 import os
@@ -89,10 +89,10 @@ def clear_storage_errors(home: Home, storage: str | None = None) -> Iterator[Non
     try:
         yield
     except Exception as error:
-        found = [(cause, hint) for cause in causes(error) if (hint := _hint(cause))]
-        if not found:
+        known = [(cause, hint) for cause in causes(error) if (hint := _hint(cause))]
+        if not known:
             raise
-        cause, hint = found[-1]
+        cause, hint = known[-1]
         text = f"storage {shown_url(home.url(storage))} (folder {home.path}): {str(cause).splitlines()[0]}"
         raise StorageError(text, hint) from error
 

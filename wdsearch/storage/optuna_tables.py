@@ -30,7 +30,7 @@ from wdsearch.strategies.optuna_private import (
 )
 
 End = tuple[TrialState, Sequence[float] | None]
-"""How a trial ends: its state, and the values of the goals if it has any."""
+"""End of a trial: its state, and the values of the goals if it has any."""
 Row = dict[str, Any]
 V = TypeVar("V")
 
@@ -61,29 +61,29 @@ def create_trials(study: optuna.Study, templates: Sequence[FrozenTrial]) -> list
 def report(study: optuna.Study, values: Mapping[int, tuple[int, float]]) -> None:
     """Report an intermediate value of each trial, by its id: (step, value)."""
     model = models.TrialIntermediateValueModel
-    with _training(study, values) as (session, found):
-        for step in {step for step, _ in found.values()}:
-            trials = [trial for trial, (at, _) in found.items() if at == step]
+    with _training(study, values) as (session, running):
+        for step in {step for step, _ in running.values()}:
+            trials = [trial for trial, (at, _) in running.items() if at == step]
             session.execute(delete(model).where(model.trial_id.in_(trials), model.step == step))
-        _insert(session, model, (_reported(trial, step, value) for trial, (step, value) in found.items()))
+        _insert(session, model, (_reported(trial, step, value) for trial, (step, value) in running.items()))
 
 
 def set_attribute(study: optuna.Study, key: str, values: Mapping[int, Any]) -> None:
     """Set one user attribute of each trial, by its id."""
     model = models.TrialUserAttributeModel
-    with _training(study, values) as (session, found):
-        session.execute(delete(model).where(model.trial_id.in_(found), model.key == key))
-        _insert(session, model, (row for trial, value in found.items() for row in _named(trial, {key: value})))
+    with _training(study, values) as (session, running):
+        session.execute(delete(model).where(model.trial_id.in_(running), model.key == key))
+        _insert(session, model, (row for trial, value in running.items() for row in _named(trial, {key: value})))
 
 
 def finish(study: optuna.Study, ends: Mapping[int, End]) -> None:
     """End each trial, by its id."""
     model = models.TrialValueModel
-    with _training(study, ends) as (session, found):
-        session.execute(delete(model).where(model.trial_id.in_(found)))
-        _insert(session, model, (row for trial, (_, values) in found.items() for row in _values(trial, values or ())))
-        for trial in session.scalars(select(models.TrialModel).where(models.TrialModel.trial_id.in_(found))):
-            trial.state, trial.datetime_complete = found[int(trial.trial_id)][0], datetime.now()
+    with _training(study, ends) as (session, running):
+        session.execute(delete(model).where(model.trial_id.in_(running)))
+        _insert(session, model, (row for trial, (_, values) in running.items() for row in _values(trial, values or ())))
+        for trial in session.scalars(select(models.TrialModel).where(models.TrialModel.trial_id.in_(running))):
+            trial.state, trial.datetime_complete = running[int(trial.trial_id)][0], datetime.now()
 
 
 class Storage(HookedStorage):
@@ -103,19 +103,19 @@ class Storage(HookedStorage):
         """Trials of a study by id, in some states or any: those of the ids `included`, and all `above` an id."""
         trial = models.TrialModel
         newer = trial.trial_id > above
-        wanted = (trial.study_id == study, or_(newer, trial.trial_id.in_(included)))
+        of_study = (trial.study_id == study, or_(newer, trial.trial_id.in_(included)))
         with session_of(self) as session:
             models.StudyModel.find_or_raise_by_id(study, session)
-            rows = session.execute(select(*trial.__table__.columns).where(*wanted).order_by(trial.trial_id)).all()
+            rows = session.execute(select(*trial.__table__.columns).where(*of_study).order_by(trial.trial_id)).all()
             training = {row.trial_id for row in rows if row.state == TrialState.RUNNING}
             known = {trial_id: self._in_training[trial_id] for trial_id in training & self._in_training.keys()}
-            others = (*wanted, trial.trial_id.not_in(known)) if known else wanted
+            others = (*of_study, trial.trial_id.not_in(known)) if known else of_study
             cells = {
-                model: _cells(session, model, wanted if model in _CHANGING else others) for model in _CELLS if rows
+                model: _cells(session, model, of_study if model in _CHANGING else others) for model in _CELLS if rows
             }
-        found = {row.trial_id: _frozen(row, cells, known.get(row.trial_id)) for row in rows}
-        self._in_training = {trial_id: found[trial_id] for trial_id in training}
-        return [found[row.trial_id] for row in rows if states is None or row.state in states]
+        trials = {row.trial_id: _frozen(row, cells, known.get(row.trial_id)) for row in rows}
+        self._in_training = {trial_id: trials[trial_id] for trial_id in training}
+        return [trials[row.trial_id] for row in rows if states is None or row.state in states]
 
 
 _CELLS: dict[type, tuple[str, ...]] = {
@@ -128,18 +128,18 @@ _CELLS: dict[type, tuple[str, ...]] = {
 
 
 _CHANGING = (models.TrialUserAttributeModel, models.TrialIntermediateValueModel)
-"""What is written while a trial is in training."""
+"""Tables that are written while a trial is in training."""
 
 
-def _cells(session: Session, model: Any, wanted: Sequence[Any]) -> dict[int, list[Any]]:
+def _cells(session: Session, model: Any, conditions: Sequence[Any]) -> dict[int, list[Any]]:
     """The rows of a table beside that of trials, by trial, in the order in which they were written."""
     columns, key = [getattr(model, name) for name in _CELLS[model]], next(iter(model.__table__.primary_key))
-    found: dict[int, list[Any]] = defaultdict(list)
+    cells_of: dict[int, list[Any]] = defaultdict(list)
     for trial, *cells in session.execute(
-        select(model.trial_id, *columns).join(models.TrialModel).where(*wanted).order_by(key)
+        select(model.trial_id, *columns).join(models.TrialModel).where(*conditions).order_by(key)
     ):
-        found[trial].append(cells)
-    return found
+        cells_of[trial].append(cells)
+    return cells_of
 
 
 def _frozen(row: Any, cells: Mapping[type, Mapping[int, list[Any]]], known: FrozenTrial | None) -> FrozenTrial:
@@ -152,9 +152,9 @@ def _frozen(row: Any, cells: Mapping[type, Mapping[int, list[Any]]], known: Froz
     attributes = {key: json.loads(text) for key, text in of(models.TrialUserAttributeModel)}
     reported = {step: reports.stored_repr_to_intermediate_value(*stored) for step, *stored in of(reports)}
     if known is not None:
-        found = copy.copy(known)
-        found.user_attrs, found.intermediate_values = attributes, reported
-        return found
+        trial = copy.copy(known)
+        trial.user_attrs, trial.intermediate_values = attributes, reported
+        return trial
     start, complete = trial_times(row.datetime_start, row.datetime_complete)
     params = [(name, value, _distribution(text)) for name, value, text in of(models.TrialParamModel)]
     values = models.TrialValueModel

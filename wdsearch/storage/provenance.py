@@ -1,4 +1,4 @@
-"""What a run was made with: versions, and the commit of the folder where it ran."""
+"""Provenance of a run: versions of libraries, and the commit of the folder where it ran."""
 
 import subprocess
 from functools import cache
@@ -16,7 +16,7 @@ def provenance() -> dict[str, str]:
     versions = {f"version.{name}": number for name, number in libraries.items()}
     call = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
-        found = subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        commit = subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return versions
-    return versions | {"git.commit": found}
+    return versions | {"git.commit": commit}

@@ -23,7 +23,7 @@ class ScaffoldError(WdsearchError):
 
 @dataclass(frozen=True)
 class Scaffold:
-    """What was written: the files with a line about each, the study file first, and what to know about them."""
+    """Files that were written, with a line about each, the study file first, and notes about them."""
 
     files: Mapping[Path, str]
     notes: tuple[str, ...] = ()

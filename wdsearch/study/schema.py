@@ -55,7 +55,7 @@ class Source(_Section):
 
     @property
     def folder(self) -> Path | None:
-        """Where the module of `class_path` is looked for first."""
+        """Folder in which the module of `class_path` is looked for first."""
         return self._folder
 
 
@@ -130,7 +130,7 @@ class Dimension(_Section):
 
     @property
     def integer(self) -> bool:
-        """Whether a range was written in whole numbers: 1, not 1.0."""
+        """True for a range that was written in whole numbers: 1, not 1.0."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
@@ -156,12 +156,12 @@ class Entry(Dimension):
 
     @property
     def form(self) -> str:
-        """As a dimension's, or `groups`."""
+        """Form of the dimension, or `groups`."""
         return "groups" if self.groups is not None else super().form
 
     @property
     def parts(self) -> Sequence[Dimension]:
-        """What it stands for: one dimension, or one for each group."""
+        """Dimensions that it stands for: one, or one for each group."""
         return [self] if self.groups is None else self.groups
 
 
@@ -218,7 +218,7 @@ class Choice(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was given beside the name."""
+        """Options that were given beside the name."""
         return dict(self.model_extra or {})
 
 

@@ -76,7 +76,7 @@ def _cron_field(field: str, name: str, low: int, high: int, words: Mapping[str, 
         ends = [words.get(end.upper(), end) for end in span.split("-")]
         numbers = [int(end) for end in ends if str(end).isascii() and str(end).isdigit()]
         if slash and not (step.isascii() and step.isdigit() and int(step) > 0):
-            yield f"{name} {part!r}: a step is an integer above 0"
+            yield f"{name} {part!r}: a step is a whole number above 0"
         if span in ("*", "?"):
             continue
         if len(numbers) != len(ends) or len(ends) > 2:
@@ -133,7 +133,7 @@ def _job(manifest: Mapping[str, Any], path: str = "spec") -> Iterator[str]:
     spec = manifest.get("spec", {})
     for key, least in {"parallelism": 1, "completions": 1, "backoffLimit": 0, "ttlSecondsAfterFinished": 0}.items():
         if key in spec and not (isinstance(spec[key], int) and spec[key] >= least):
-            yield f"{path}.{key} is {spec[key]!r}; it is an integer of at least {least}"
+            yield f"{path}.{key} is {spec[key]!r}; it is a whole number from {least}"
     template = spec.get("template", {})
     pod, inside = template.get("spec", {}), f"{path}.template"
     policy = pod.get("restartPolicy")

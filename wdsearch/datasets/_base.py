@@ -33,7 +33,11 @@ def fits(size: int) -> bool:
 
 
 class Arrays(NamedTuple):
-    """Rows of inputs (an array, or another input of the preprocessor) and their targets."""
+    """Rows of inputs (an array, or another input of the preprocessor) and their targets.
+
+    >>> Arrays(np.zeros((2, 3)), np.array([0, 1])).targets
+    array([0, 1])
+    """
 
     inputs: Any
     targets: np.ndarray
@@ -90,6 +94,14 @@ class ArrayDataModule(L.LightningDataModule):
     target of a regression, are standardised by mean and standard deviation of the training rows.
     `from_study` names those of `task`, `codes` and `folder` that are arguments of a subclass; the study sets them, not the user.
     `about` is a line for people. `class_weight` is `balanced`, or a weight for each class by its name in `classes` or its number.
+
+    >>> class Parity(ArrayDataModule):
+    ...     def arrays(self):
+    ...         return Arrays(np.arange(100.0).reshape(-1, 1), np.arange(100) % 2)
+    >>> data = Parity(batch_size=20)
+    >>> data.setup()
+    >>> {name: len(part) for name, part in data.parts.items()}, data.inputs, data.outputs
+    ({'train': 60, 'validation': 20, 'test': 20}, 1, 2)
     """
 
     task: str = "classification"

@@ -24,8 +24,8 @@ def with_bar(blocks: Sequence[Any], what: str) -> Iterable[Any]:
 def with_byte_bar(pieces: Iterable[Any], file: IO[bytes], size: int, what: str) -> Iterator[Any]:
     """Pieces of a file of `size` bytes, with a progress bar of the bytes read.
 
-    >>> import io
-    >>> list(with_byte_bar(["a", "b"], io.BytesIO(b"ab"), 2, "reading"))
+    >>> with open(__file__, "rb") as file:
+    ...     list(with_byte_bar(["a", "b"], file, size=2, what="reading"))
     ['a', 'b']
     """
     console = Console(stderr=True)

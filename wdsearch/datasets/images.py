@@ -31,6 +31,18 @@ class ImageFolder(StreamDataModule):
     are shares of them. Images are scaled and cropped to `size`, a side in pixels or (height, width), converted to gray
     (`channels` 1) or colours (3), and standardised by channel. Images that do not fit into memory are read batch by batch: see
     `StreamDataModule`. Raises DataError.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number in range(20):
+    ...         path = Path(folder, ["cats", "dogs"][number % 2], f"{number}.png")
+    ...         path.parent.mkdir(exist_ok=True)
+    ...         Image.new("RGB", (4, 4), (number, 0, 0)).save(path)
+    ...     data = ImageFolder(folder, size=4)
+    ...     data.setup()
+    >>> data.about, data.shape
+    ('one of 2 classes, 20 images of 4×4', (3, 4, 4))
     """
 
     from_study = ("folder",)

@@ -30,7 +30,7 @@ LONGEST = (
     "storage/test_home",
     "cli/test_app",
     "tracking/test_mlflow_view",
-    "tracking/test_tracker",
+    "tracking/test_mlflow_tracker",
     "search/test_conclude",
     "datasets/test_user_data",
     "launch/test_workers",

@@ -8,9 +8,9 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from cli.test_begin import called
 from mlflow import MlflowClient
-from study.test_load import faults, yaml_free
+from support.commands import called
+from support.studies import faults, yaml_free
 from support.training import Ends, largest_difference, quiet_trainer, train_alone, train_fused
 from torch import nn
 
@@ -85,12 +85,12 @@ def test_a_trial_with_groups_equals_training_it_alone(recipe: Recipe, fuse: bool
 
 
 def test_neighbours_change_no_bit_of_a_trial_with_groups() -> None:
-    def run(*numbers: int, places: int = 32) -> Ends:
+    def run(*numbers: int, max_fused: int = 32) -> Ends:
         trials = {number: trial(number, RECIPES["adamw"]) for number in numbers}
-        return train_fused(trials, data(101), 2, places=places, precision="32-true")
+        return train_fused(trials, data(101), 2, max_fused=max_fused, precision="32-true")
 
     together = run(0, 1, 2, 3)
-    for other in (run(2, 0), run(3), run(0, 1, 2, 3, places=2)):
+    for other in (run(2, 0), run(3), run(0, 1, 2, 3, max_fused=2)):
         for number, state in other.states.items():
             assert largest_difference(together.states[number], state) == 0.0, number
 

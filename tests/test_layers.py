@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wdsearch"
 LAYERS = [
-    "messages errors types noise files groups",
+    "messages errors types noise files groups plugins",
     "tasks",
     "regularizers optimizers models strategies",
     "trial",
@@ -24,14 +24,14 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted(PACKAGE.rglob("*.py"))
-TABLES = {"regularizers", "optimizers", "models", "datasets", "launch/engines"}
+TABLES = {"regularizers", "optimizers", "models", "datasets", "tracking", "launch/engines"}
 """Packages whose `__init__.py` is a table of their entries, and so imports them."""
 HOMES = {
     "mlflow": {"tracking/mlflow_client.py", "tracking/mlflow_store.py"},
     "yaml": {"study/file.py"},
-    "rich": {"cli/", "search/progress.py", "datasets/_progress.py", "search/conclude.py", "search/loop.py"},
+    "rich": {"cli/", "search/progress.py", "datasets/_progress.py"},
     "plotly": {"report/to_html.py"},
-    "optuna.storages._": {"storage/optuna_tables.py"},
+    "optuna.storages._": {"strategies/optuna_private.py"},
 }
 
 
@@ -92,6 +92,32 @@ def test_what_is_heavy_or_may_change_is_imported_at_home_only(module: str) -> No
             name.startswith(module) if module.endswith("_") else name.split(".")[0] == module for name in imports(path)
         )
         assert own or not named, f"{inside(path)} imports {module}"
+
+
+MARKUP = re.compile(r"\[/?(?:bold|dim|italic|reverse|red|green|yellow|blue|magenta|cyan|white)(?: [a-z ]+)?\]|\[/\]")
+
+
+def test_terminal_markup_is_written_at_home_only() -> None:
+    for path in FILES:
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        marked = [text for text in texts if isinstance(text, str) and MARKUP.search(text)]
+        own = any(inside(path).startswith(home) for home in HOMES["rich"])
+        assert own or not marked, f"{inside(path)}: {marked}"
+
+
+def identifiers(path: Path) -> set[str]:
+    """Names in a file's code, and its texts of one word, such as keys and variables of the environment."""
+    words: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        values = (getattr(node, name, None) for name in ("id", "attr", "arg", "name", "asname", "module", "value"))
+        words |= {value for value in values if isinstance(value, str) and not re.search(r"\s", value)}
+    return words
+
+
+def test_only_tracking_names_the_server_that_records_go_to() -> None:
+    for path in FILES:
+        named = {word for word in identifiers(path) if "mlflow" in word.lower()}
+        assert layer(path) == "tracking" or not named, f"{inside(path)} names {named}"
 
 
 def test_only_optimizers_and_population_name_the_trial_axis() -> None:

@@ -5,7 +5,7 @@
     result = wdsearch.run("studies/mnist1d.yaml", ["budget.trials=8"])
     print(wdsearch.recommendation(result))
 
-What the command line does is one call here: `run`, `load_result`, `recommendation`, `plot_gap`, `explain`. Names are
+Each command of the command line is one call here: `run`, `load_result`, `recommendation`, `plot_gap`, `explain`. Names are
 imported when they are used, for torch and lightning take seconds.
 """
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from wdsearch.trial.module import RegularizedModule
     from wdsearch.trial.recipe import Recipe
 
-# MKL rounds a matrix product by where it lies in memory unless told otherwise before its first call (oneMKL Developer
-# Guide, "Obtaining Numerically Reproducible Results")
+# unless this is set before its first call, MKL rounds a matrix product by its address in memory (oneMKL Developer Guide,
+# "Obtaining Numerically Reproducible Results")
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 _HOMES = {

@@ -8,22 +8,39 @@ from torch import Tensor
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from a study's seed and what it is for; equal parts give equal seeds on every machine."""
+    """Derive a 63-bit seed from a study's seed and a purpose; equal parts give equal seeds on every machine.
+
+    >>> derive_seed(0, "weights") == derive_seed(0, "weights") != derive_seed(0, "order")
+    True
+    """
     digest = blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def seed_torch(seed: int, device: torch.device) -> None:
-    """Seed torch's own generators of the CPU and of one device; `torch.manual_seed` costs a hundred times as much."""
+    """Seed torch's own generators of the CPU and of one device; `torch.manual_seed` costs a hundred times as much.
+
+    >>> seed_torch(3, torch.device("cpu"))
+    >>> first = torch.rand(2)
+    >>> seed_torch(3, torch.device("cpu"))
+    >>> torch.equal(torch.rand(2), first)
+    True
+    """
     torch.default_generator.manual_seed(seed)
     if device.type in ("cuda", "mps"):
         getattr(torch, device.type).manual_seed(seed)
 
 
 class NoiseStream:
-    """Noise of one regularizer; the n-th draw of a training step is the same whoever else draws.
+    """Noise of one regularizer; the n-th draw of a training step is the same whatever other streams draw.
 
     Under `vmap(..., randomness="same")` one draw serves all trials: common random numbers.
+
+    >>> stream, other = NoiseStream(0, "dropout"), NoiseStream(0, "dropout")
+    >>> first = stream.uniform(torch.zeros(2, 3))
+    >>> stream.at(epoch=0, batch=0)
+    >>> torch.equal(stream.uniform(torch.zeros(2, 3)), first)
+    True
     """
 
     def __init__(self, seed: int, key: str) -> None:

@@ -1,4 +1,4 @@
-"""What a trial learns: loss, and metrics as sums over rows, so that batches and trials add up exactly."""
+"""Losses, and metrics as sums over rows, which add up exactly over batches and trials."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,14 +13,19 @@ from torch.nn import functional as F
 from wdsearch.types import Scalar
 
 Sums = dict[str, Float[Tensor, "..."]]
-"""Sums over rows, per trial; adding those of all batches gives those of the whole set."""
+"""Sums over rows, per trial; the sums of all batches add up to those of the whole set."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the outputs: `sums` of one batch of one trial, and the `value` of the added sums.
+    """A metric of the outputs: `sums` of one batch of one trial, and the `value` of sums added up.
 
-    `larger_is_better` gives the sign of its gap: positive means overfitting.
+    `larger_is_better` gives the sign of its gap: a positive gap means overfitting.
+
+    >>> accuracy = METRICS["accuracy"]
+    >>> outputs, targets = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]]), torch.tensor([0, 1, 1])
+    >>> accuracy.value(accuracy.sums(outputs, targets))
+    tensor(0.6667)
     """
 
     name: str
@@ -77,15 +82,15 @@ METRICS: dict[str, Metric] = {
 
 
 def _squared_error(outputs: Float[Tensor, "batch ..."], targets: Float[Tensor, "batch ..."]) -> Scalar:
-    flat, wanted = outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1)
-    if flat.shape != wanted.shape:  # which F.mse_loss would broadcast
-        given = f"the network gives {flat.shape[1]} numbers a row, the targets are {wanted.shape[1]}"
-        raise ValueError(f"{given}; for a regression they must be as many")
-    return F.mse_loss(flat, wanted)
+    flat_outputs, flat_targets = outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1)
+    if flat_outputs.shape != flat_targets.shape:  # which F.mse_loss would broadcast
+        counts = f"the network gives {flat_outputs.shape[1]} numbers a row, the targets are {flat_targets.shape[1]}"
+        raise ValueError(f"{counts}; for a regression they must be as many")
+    return F.mse_loss(flat_outputs, flat_targets)
 
 
 def _cross_entropy(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Scalar:
-    """`torch.nn.functional.cross_entropy`, which vmap takes apart at twice the cost."""
+    """Mean cross-entropy, as `torch.nn.functional.cross_entropy`, which costs twice as much under vmap."""
     return -outputs.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).mean()
 
 
@@ -106,6 +111,12 @@ class Task:
     """A loss (mean over rows; nats, or squared target units) and a metric.
 
     With `class_weights` the mean is weighted by those of the rows' classes, as by `torch.nn.CrossEntropyLoss(weight=...)`.
+
+    >>> task, targets = Task(class_weights=(1.0, 3.0)), torch.tensor([0, 1])
+    >>> task.loss(torch.zeros(2, 2), targets)
+    tensor(0.6931)
+    >>> task.size(torch.tensor(0.0), targets)
+    tensor(4.)
     """
 
     name: str = "classification"
@@ -114,7 +125,7 @@ class Task:
 
     @property
     def metric(self) -> Metric:
-        """The metric of this task."""
+        """Metric by which the task is judged."""
         return METRICS[self.metric_name or DEFAULT_METRIC[self.name]]
 
     def loss(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Scalar:
@@ -126,24 +137,32 @@ class Task:
         return (weights * nats).sum() / weights.sum()
 
     def size(self, loss: Scalar, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
-        """What a batch's mean loss was divided by: its rows, or the weights of their classes."""
+        """Divisor of a batch's mean loss: its number of rows, or the sum of their classes' weights."""
         if self.class_weights is None:
             return torch.tensor(len(targets), dtype=loss.dtype, device=loss.device)
         return self.weights_like(loss)[targets].sum()
 
     def weights_like(self, values: Float[Tensor, "..."]) -> Float[Tensor, " classes"]:
-        """The classes' weights in the type of some values and where they are."""
+        """The classes' weights, with the dtype and on the device of `values`."""
         assert self.class_weights is not None
         return _tensor(self.class_weights, values.dtype, values.device)
 
 
 def widened(value: Any) -> Any:
-    """A tensor of 16 bits in 32, in which losses and counts of rows add up; anything else as it is."""
+    """A 16-bit tensor as 32 bits, in which losses and counts of rows add up; any other value as it is.
+
+    >>> widened(torch.ones(2, dtype=torch.bfloat16)).dtype, widened("text")
+    (torch.float32, 'text')
+    """
     return value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 def total(sums: Iterable[Sums]) -> Sums:
-    """The sums of several batches added up."""
+    """Sums of several batches added up.
+
+    >>> total([{"rows": torch.tensor(3.0)}, {"rows": torch.tensor(4.0)}])
+    {'rows': tensor(7.)}
+    """
     result: Sums = {}
     for batch in sums:
         result = {name: result[name] + value for name, value in batch.items()} if result else batch
@@ -151,7 +170,13 @@ def total(sums: Iterable[Sums]) -> Sums:
 
 
 def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Float[Tensor, "*trials"]]:
-    """`loss/train`, `loss/val`, `loss/gap` and the same for the metric, from sums of one trial or of several."""
+    """Training value, validation value and gap of the loss and of the metric, from sums of one trial or of several.
+
+    >>> train = {"loss": torch.tensor(2.0), "size": torch.tensor(4.0), "hits": torch.tensor(4.0), "rows": torch.tensor(4.0)}
+    >>> validation = train | {"loss": torch.tensor(3.0), "hits": torch.tensor(3.0)}
+    >>> {name: float(value) for name, value in losses_and_gaps(Task(), train, validation).items() if "gap" in name}
+    {'loss/gap': 0.25, 'accuracy/gap': 0.25}
+    """
     metric = task.metric
     sign = -1.0 if metric.larger_is_better else 1.0
     return {
@@ -167,5 +192,9 @@ def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Floa
 def generalization_gap(
     train: Float[Tensor, "*trials"], validation: Float[Tensor, "*trials"]
 ) -> Float[Tensor, "*trials"]:
-    """Validation minus training loss per trial; both in eval mode, without penalties, on the same weights."""
+    """Validation minus training loss per trial; both in eval mode, without penalties, on the same weights.
+
+    >>> generalization_gap(torch.tensor([0.25, 0.5]), torch.tensor([0.75, 0.5]))
+    tensor([0.5000, 0.0000])
+    """
     return validation - train

@@ -1,4 +1,4 @@
-"""Shared aliases and small frozen records; imports nothing of wdsearch."""
+"""Types that all packages share; this file imports nothing of wdsearch."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 Scalar = Float[Tensor, ""]
-"""A 0-d tensor: a number of one trial that a population stacks."""
+"""A 0-d tensor: a number of one trial, which a population stacks."""
 
 Params = dict[str, Shaped[Tensor, "..."]]
 """Parameters of one trial's network by name; a population stacks them along a trial axis in front."""
+
+States = dict[str, Params]
+"""What each regularizer remembers of the steps so far, by key; a population stacks it as it stacks parameters."""
 
 Strengths = dict[str, Float[Tensor, "..."]]
 """Sampled value of each regularizer by key, 0-d in a trial; a population stacks them."""
@@ -33,7 +36,12 @@ class TorchWords(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Allowed values of a number, as in `[0, 1)`."""
+    """Allowed values of a number.
+
+    >>> rates = Interval(0, 1, high_open=True)
+    >>> str(rates), 0 in rates, 1 in rates
+    ('[0, 1)', True, False)
+    """
 
     low: float
     high: float
@@ -53,12 +61,16 @@ class Interval(NamedTuple):
 
 
 class Range(NamedTuple):
-    """A range worth searching, in a study file's words."""
+    """A range worth searching, with the keys of a study file.
+
+    >>> round(Range(0.01, 100, log=True).at(0.5), 9), Range(0, 4).at(0.25)
+    (1.0, 1.0)
+    """
 
     low: float
     high: float
     log: bool = False
 
     def at(self, share: float) -> float:
-        """The value at a share of the way from low to high."""
+        """Value at a share of the way from low to high, on a log scale if `log`."""
         return self.low * (self.high / self.low) ** share if self.log else self.low + (self.high - self.low) * share

@@ -22,10 +22,11 @@ from wdsearch.analysis.outcomes import Explanation, Outcome
 from wdsearch.analysis.strength_range import NEIGHBOURS, SEEDS, Range, Trial, plausible
 from wdsearch.analysis.trend import MOVED, STEADY, UNDETERMINED, trend
 from wdsearch.cli.app import app
+from wdsearch.errors import StudyNotFoundError
 from wdsearch.report.texts import Texts
 from wdsearch.report.write import write_report
 from wdsearch.storage.attributes import BASELINE, CONFIG, EXPLANATION, FAMILY, FIRED, GOALS, METRIC, RESULT
-from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult, load_result, winner
 
 SPACE = {

@@ -23,8 +23,8 @@ import rich
 from rich.table import Table
 
 import wdsearch
-import wdsearch.search.run
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.search.session import Session
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
 
 STUDY = {
     "study": "outage",
@@ -64,21 +64,21 @@ def unused() -> str:
 def searched(uri: str | None, deliver: bool = True) -> float:
     """Seconds of one study's search, without the start before and the wait for MLflow after it."""
     taken: list[float] = []
-    search: Callable[..., None] = wdsearch.search.run._search
+    search = Session.search
 
-    def timed(*arguments: object) -> None:
+    def timed(session: Session) -> None:
         began = time.perf_counter()
-        search(*arguments)
+        search(session)
         taken.append(time.perf_counter() - began)
 
-    start, close = Tracker.start_delivery, Tracker.close
-    wdsearch.search.run._search = timed  # type: ignore[assignment]
+    start, finish = MlflowTracker.start_delivery, MlflowTracker.finish
+    Session.search = timed  # type: ignore[method-assign]
     if not deliver:
-        Tracker.start_delivery = lambda tracker: None  # type: ignore[method-assign]
-    Tracker.close = lambda tracker, progress=None: close(tracker, 0.0)  # type: ignore[method-assign, assignment]
+        MlflowTracker.start_delivery = lambda tracker: None  # type: ignore[method-assign]
+    MlflowTracker.finish = lambda tracker, progress=None: finish(tracker, 0.0)  # type: ignore[method-assign, assignment]
     try:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            tracker = Tracker(Path(folder), "outage", uri)
+            tracker = MlflowTracker(Path(folder), "outage", uri=uri)
             tracker.start_delivery()
             time.sleep(IMPORTS_S if deliver else 0.0)
             wdsearch.run(STUDY, home=folder, tracker=tracker, progress=False)
@@ -87,8 +87,8 @@ def searched(uri: str | None, deliver: bool = True) -> float:
                     os.kill(tracker._process.pid, signal.SIGKILL)  # closed, it was left to go on alone
                     os.waitpid(tracker._process.pid, 0)
     finally:
-        wdsearch.search.run._search = search  # type: ignore[assignment]
-        Tracker.start_delivery, Tracker.close = start, close  # type: ignore[method-assign]
+        Session.search = search  # type: ignore[method-assign]
+        MlflowTracker.start_delivery, MlflowTracker.finish = start, finish  # type: ignore[method-assign]
     return taken[0]
 
 

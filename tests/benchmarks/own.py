@@ -17,12 +17,13 @@ from competitors import BATCH, Measured, Parts, Setting, fused_configurations
 import wdsearch.datasets.mnist1d
 from wdsearch.models import mlp
 from wdsearch.population.population import Population
+from wdsearch.search import prepare, session
 from wdsearch.search import run as search
 from wdsearch.search.loop import SearchLoop
 from wdsearch.search.worker import Work
 from wdsearch.study.build import build_data
 from wdsearch.study.load import load_study
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
 from wdsearch.trial.module import RegularizedModule
 
 STEPS, REST, OVERHEAD = "training steps", "rest", "all but training steps"
@@ -30,17 +31,17 @@ SEARCH = "search: first to last epoch"
 PHASES = ("start: to the first step", SEARCH, "end: report, delivery", "all")
 LOOP = "Lightning's loop, batches"
 CALLS: Mapping[str, Sequence[tuple[Any, str]]] = {
-    "building data": [(search, "build_data")],
-    "opening storage": [(search, "open_study")],
+    "building data": [(prepare, "build_data")],
+    "opening storage": [(session, "open_study")],
     LOOP: [(L.Trainer, "fit")],
     STEPS: [(Population, "training_step")],
     "evaluation": [(Population, "validation_step"), (Population, "on_validation_epoch_end")],
     "stacking trials": [(Population, "admit"), (Population, "on_fit_start")],
     "asking": [(Work, "ask")],
-    "judging, telling": [(SearchLoop, "on_fit_start"), (SearchLoop, "on_train_epoch_end")],
-    "spooling records": [(Tracker, name) for name in ("start_study", "start_trial", "log", "end_trial", "flush")],
-    "report, plots, model": [(search, "conclude")],
-    "waiting for delivery": [(Tracker, "close")],
+    "judging, telling": [(SearchLoop, "begin"), (SearchLoop, "end_epoch")],
+    "spooling records": [(MlflowTracker, name) for name in ("start_study", "start_trial", "log", "end_trial", "flush")],
+    "report, plots, model": [(session, "conclude")],
+    "waiting for delivery": [(MlflowTracker, "finish")],
 }
 """Calls by what they are for; the time of a call does not include that of the calls of other parts in it."""
 
@@ -160,7 +161,7 @@ def fused_steps(setting: Setting, trials: int, steps: int) -> Measured:
         strengths = {key: value for key, value in chosen.items() if key != "lr"}
         network = mlp(data.inputs, data.outputs, setting.widths[1:-1])
         modules[number] = RegularizedModule(network, strengths, chosen["lr"])
-    population, ticks = Population(data, setting.epochs, places=trials), _Epochs()
+    population, ticks = Population(data, setting.epochs, max_fused=trials), _Epochs()
     population.admit(modules)
     of_epoch = len(data.train_dataloader())
     epochs = -(-steps // of_epoch)

@@ -7,17 +7,18 @@ from typing import Any
 from unittest.mock import patch
 
 from wdsearch.population.cohort import TrialEpoch
-from wdsearch.search import run as search
-from wdsearch.search.work import work
+from wdsearch.population.training import TrainingCallback
+from wdsearch.search import session
+from wdsearch.search.run import work
 from wdsearch.study.factory import TrialFactory
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
 from wdsearch.trial.result import FINISHED, Diagnosis
 
 
 class Stub:
     """What a search sees of a population; its losses are drawn by the trial's number and age."""
 
-    def __init__(self, data: Any, epochs: int, places: int, seed: int) -> None:
+    def __init__(self, data: Any, epochs: int, max_fused: int, seed: int) -> None:
         self.epochs = epochs
         self.ages: dict[int, int] = {}
         self.trial_epochs: dict[int, TrialEpoch] = {}
@@ -40,13 +41,13 @@ class Stub:
         """Nothing to see."""
         return Diagnosis({}, {}, {})
 
-    def fit(self, loop: Any) -> None:
+    def fit(self, callback: TrainingCallback) -> None:
         """Every epoch at once."""
-        loop.on_fit_start(None, self)
+        callback.begin(self)
         while self.ages:
             self.ages = {number: age + 1 for number, age in self.ages.items()}
             self.trial_epochs = {number: self._epoch(number, age) for number, age in self.ages.items()}
-            loop.on_train_epoch_end(None, self)
+            callback.end_epoch(self)
 
     def _epoch(self, number: int, age: int) -> TrialEpoch:
         drawn = random.Random(f"{number} {age}")
@@ -57,25 +58,25 @@ class Stub:
 
 
 class _Trainer:
-    def __init__(self, _: Any, loop: Any) -> None:
-        self.loop = loop
+    def __init__(self, _: Any, callback: TrainingCallback) -> None:
+        self.callback = callback
 
     def fit(self, population: Stub) -> None:
         """Train."""
-        population.fit(self.loop)
+        population.fit(self.callback)
 
 
 @contextmanager
 def stubbed() -> Iterator[Callable[[str, str], None]]:
     """`work(study, storage)` without training, weights, report, or delivery."""
     patches = [
-        patch.object(search, "Population", Stub),
-        patch.object(search, "population_trainer", _Trainer),
-        patch.object(search, "conclude", lambda *_: None),
+        patch.object(session, "Population", Stub),
+        patch.object(session, "population_trainer", _Trainer),
+        patch.object(session, "conclude", lambda *_: None),
         patch.object(TrialFactory, "trial", lambda self, settings: object()),
         patch.object(TrialFactory, "why_alone", lambda self, model: None),
-        patch.object(Tracker, "start_delivery", lambda self: None),
-        patch.object(Tracker, "close", _close),
+        patch.object(MlflowTracker, "start_delivery", lambda self: None),
+        patch.object(MlflowTracker, "finish", _finish),
         patch("wdsearch.search.loop.SearchLoop._replace_weights", lambda *_: None),
     ]
     for one in patches:
@@ -87,7 +88,7 @@ def stubbed() -> Iterator[Callable[[str, str], None]]:
             one.stop()
 
 
-def _close(self: Tracker, **_: Any) -> Any:
+def _finish(self: MlflowTracker, **_: Any) -> Any:
     from wdsearch.tracking.tracker import Delivery
 
     self.flush()

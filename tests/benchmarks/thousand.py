@@ -28,9 +28,8 @@ from wdsearch.storage.results import StudyResult
 from wdsearch.study.load import load_study
 from wdsearch.tracking.delivery import deliver
 from wdsearch.tracking.mlflow_server import ui_command
-from wdsearch.tracking.mlflow_view import saved_views
-from wdsearch.tracking.spool import VIEW, now_ms
-from wdsearch.tracking.tracker import Tracker
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
+from wdsearch.tracking.spool import VIEW
 
 PORT = 5077
 STUDY = {
@@ -49,8 +48,8 @@ STUDY = {
 def track(result: StudyResult, home: Home, epochs: int) -> str:
     """Tell MLflow of every trial as a search does; the study's link."""
     config = load_study(STUDY)
-    tracker = Tracker(home.path, result.study)
-    tracker.start_study({"epochs": epochs}, {}, {}, saved_views(config, result.metric, now_ms()))
+    tracker = MlflowTracker(home.path, result.study)
+    tracker.start_study({"epochs": epochs}, {}, {}, config=config, metric=result.metric)
     noise = random.Random(0)
     for trial in result.trials:
         key, found = f"trial-{trial.number}", trial.result
@@ -65,7 +64,7 @@ def track(result: StudyResult, home: Home, epochs: int) -> str:
     tracker.end_study({}, {})
     tracker.stop_writing()
     assert deliver(tracker.spool.path) == 0
-    return tracker.close().link or ""
+    return tracker.finish().link or ""
 
 
 def first_rows(link: str) -> float:

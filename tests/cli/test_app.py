@@ -10,20 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.processes import command
-
-FILE = """study: tiny
-data: {name: digits}
-model: {name: mlp, init_args: {hidden: [8]}}
-space:
-  weight_decay: {low: 1e-4, high: 10, log: true, off: true}
-  dropout: {low: 0.0, high: 0.5}
-budget: {trials: 4, epochs: 3}
-"""
-
-
-def wdsearch(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return command(*words, folder=folder, beside=words[0] == "run")
+from support.commands import FILE, wdsearch
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +171,9 @@ def test_ui_serves_the_page_that_it_prints(folder: Path) -> None:
         server.stdout.close()
 
 
-@pytest.mark.parametrize("module", ["search.status", "launch.workers", "cli.status", "cli.tables", "analysis.trend", "storage.check"])
+@pytest.mark.parametrize(
+    "module", ["search.status", "launch.workers", "cli.status", "cli.tables", "analysis.trend", "storage.check"]
+)
 def test_who_looks_at_a_study_does_not_wait_for_torch(module: str) -> None:
     code = f"import sys, wdsearch.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

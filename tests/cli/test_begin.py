@@ -11,10 +11,10 @@ import optuna
 import pytest
 from jsonschema import Draft7Validator
 from sklearn.datasets import load_diabetes
+from support.commands import called
 from support.processes import command
 from support.samples import cancer
 from typer.main import get_command
-from typer.testing import CliRunner, Result
 
 import wdsearch
 from wdsearch.cli.app import app
@@ -34,13 +34,10 @@ from wdsearch.study.file import StudySource
 from wdsearch.study.json_schema import study_schema
 from wdsearch.study.load import load_study
 from wdsearch.study.scaffold import ScaffoldError, begin_study
+from wdsearch.tracking import trackers
 
 HEAVY = ("torch", "lightning", "optuna", "mlflow", "sklearn", "pandas", "numpy")
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
-
-
-def called(*words: str) -> Result:
-    return CliRunner().invoke(app, [*words])
 
 
 def console(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -230,6 +227,7 @@ def test_validate_does_not_load_torch_for_what_is_no_yaml(tmp_path: Path) -> Non
 def test_list_names_all_that_there_is_with_what_it_takes() -> None:
     found = json.loads(called("list", "--json").stdout)
     assert found.pop("engines") == json.loads(json.dumps(engines()))
+    assert found.pop("trackers") == json.loads(json.dumps(trackers()))
     assert found == json.loads(json.dumps(catalog()))
     tables = {
         "regularizers": REGULARIZERS,

@@ -11,13 +11,14 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes
 from sklearn.utils.class_weight import compute_class_weight
-from study.test_load import yaml_free
 from support.samples import cancer
+from support.studies import yaml_free
 from support.training import largest_difference, train_alone, train_fused
 
 import wdsearch
 from wdsearch.datasets import TableData
-from wdsearch.datasets.frames import columns_of, read_frame, target_of
+from wdsearch.datasets.files import read_frame
+from wdsearch.datasets.frames import columns_of, target_of
 from wdsearch.errors import BuildError, DataError
 from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory

@@ -16,13 +16,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 import torch
-from datasets.test_streams import batches
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from study.test_load import yaml_free
-from support.samples import cancer
+from support.samples import batches, cancer
+from support.studies import yaml_free
 
 import wdsearch
 from wdsearch.datasets import TableData

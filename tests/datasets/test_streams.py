@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_diabetes, load_digits
-from study.test_load import yaml_free
-from support.samples import digit_images, mnist_folder
+from support.samples import batches, digit_images, mnist_folder
+from support.studies import yaml_free
 
 import wdsearch
 from wdsearch.datasets import DATASETS, ArraysData, ImageFolder
@@ -33,12 +33,6 @@ def images(path: Path | None = None, **arguments: Any) -> ImageFolder:
     data = ImageFolder(path or digit_images(), **({"size": 8, "channels": 1} | arguments))
     data.setup()
     return data
-
-
-def batches(data: Any) -> list[torch.Tensor]:
-    """Everything that a study asks of them."""
-    loaders = [data.train_dataloader(), data.train_eval_dataloader(), data.val_dataloader(), data.test_dataloader()]
-    return [tensor for loader in loaders for batch in loader for tensor in batch]
 
 
 # -- arrays --------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
-from search.test_run import told
 from support.processes import command
+from support.studies import told
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset, default_collate
 

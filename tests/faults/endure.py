@@ -47,7 +47,7 @@ STUDY = {
     "trainer": {"accelerator": "cpu"},
     "seed": 1,
 }
-OFTEN = {"search.loop.CHECKPOINT_S": 2.0}
+OFTEN = {"search.worker.CHECKPOINT_S": 2.0}
 
 
 class Server:

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search.test_run import STUDY
+from support.orders import SECRET, order
+from support.studies import STUDY
 from typer.testing import CliRunner
 
 from wdsearch.cli.app import app
 from wdsearch.launch import workers as launching
-from wdsearch.launch.engines import LAUNCHERS, EngineError, Launcher, LaunchError, Order
+from wdsearch.launch.engines import LAUNCHERS, EngineError, Launcher, LaunchError
 from wdsearch.launch.workers import check_shared, engines, launch, options_of
 from wdsearch.storage.home import Home
 from wdsearch.study.load import load_study
 
 NEEDED: dict[str, dict[str, Any]] = {"kubernetes": {"image": "registry.example.org/wdsearch:1"}}
 """Options without which an engine does not do."""
-SECRET = "postgresql+psycopg://wdsearch:hunter2@db/studies"
 ENGINES = pytest.mark.parametrize("launcher", LAUNCHERS.values(), ids=list(LAUNCHERS))
 
 
@@ -30,16 +30,6 @@ def _slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     srun.write_text("#!/bin/sh\n")
     srun.chmod(srun.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-
-
-def order(folder: Path, study: str = "small", workers: int = 3) -> Order:
-    command = ["python", "-m", "wdsearch.cli", "work", study]
-    environment = {
-        "WDSEARCH_STORAGE": SECRET,
-        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
-        "WDSEARCH_HOME": "/srv/home",
-    }
-    return Order(study, workers, command, environment, folder / "1a2b3c4d", load_study(STUDY | {"study": study}).dump())
 
 
 @ENGINES

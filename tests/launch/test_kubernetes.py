@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from launch.test_engines import SECRET, order
+from support.orders import SECRET, order
 
 from wdsearch.launch.engines import LAUNCHERS, EngineError, LaunchError
 from wdsearch.launch.engines._manifest import check_manifest, cron_faults, quantity

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch.test_engines import order
+from support.orders import order
 from support.postgres import binaries
 
 from wdsearch.launch.engines import LAUNCHERS, LaunchError

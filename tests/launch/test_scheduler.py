@@ -23,10 +23,10 @@ import pytest
 import sqlalchemy as sql
 from optuna.distributions import FloatDistribution
 from scheduling import BEGUN, disturbed
-from search.test_run import STUDY as SMALL_STUDY
 from sqlalchemy.exc import OperationalError
 from support import postgres
 from support.fabricated import SPACE, fabricate
+from support.studies import STUDY as SMALL_STUDY
 from typer.testing import CliRunner
 
 from wdsearch.analysis.trend import sweeps_of
@@ -406,7 +406,7 @@ def test_a_sweep_whose_workers_were_killed_goes_on_and_one_that_was_stopped_does
     assert made.once()
     (name,) = made.latest()
     (config,) = [entry.config for entry in made.timetables.entries()]
-    (fire,) = made.fires.of(config.study)
+    (fire,) = made.claims.of(config.study)
     assert not sweeps.was_killed(config, name), "its worker lives"
     limit = time.monotonic() + 100
     while not study_status(name, home).training:
@@ -532,14 +532,14 @@ def test_who_calls_while_the_storage_is_restarted_is_not_turned_away(
     monkeypatch.setattr(schedule, "POLL_S", 0.01)
     write(bench.folder / "studies")
     made, answers = bench.scheduler(), [OperationalError("", {}, Exception("the database system is shutting down"))] * 2
-    since = made.fires.since
+    since = made.claims.since
 
     def shut(*arguments: Any) -> float:
         if answers:
             raise answers.pop()
         return since(*arguments)
 
-    monkeypatch.setattr(made.fires, "since", shut)
+    monkeypatch.setattr(made.claims, "since", shut)
     bench.now = at("2026-06-01T02:30+00:00")
     assert serve_once(made) == 0
     assert bench.states() == [("01T0200Z", LAUNCHED)]

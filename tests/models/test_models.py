@@ -5,46 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from population.test_population import RECIPES, STRENGTHS
+from support.networks import SMALL, VARIANTS, data, trial
 from support.training import Ends, distance_from_alone, largest_difference, train_fused
 from torch import nn
 
-from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.models.layers import BatchNorm, LayerNorm, SiLU
-from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe, decayed_parameters
 
-SMALL: dict[str, dict[str, Any]] = {
-    "mlp": {"inputs": 64, "hidden": (23, 13), "norm": "batch"},
-    "residual_mlp": {"inputs": 64, "width": 13, "blocks": 2},
-    "convnet": {"shape": (1, 8, 8), "channels": (5, 7)},
-    "resnet": {"shape": (1, 8, 8), "width": 4, "blocks": (1, 1)},
-    "transformer": {"shape": (1, 64), "patch": 8, "width": 10, "heads": 2, "blocks": 1},
-}
-VARIANTS = SMALL | {
-    "mlp layer": {"inputs": 64, "hidden": (23, 13), "norm": "layer"},
-    "convnet layer": {"shape": (1, 8, 8), "channels": (5, 7), "norm": "layer"},
-    "resnet layer": {"shape": (1, 8, 8), "width": 4, "blocks": (1, 1), "norm": "layer"},
-    "residual_mlp layer": {"inputs": 64, "width": 13, "blocks": 1, "norm": "layer"},
-    "convnet 1d": {"shape": (1, 64), "channels": (5,), "norm": None},
-    "transformer table": {"shape": (64,), "width": 4, "heads": 2, "blocks": 1},
-    "transformer batch": {"shape": (1, 64), "patch": 8, "width": 10, "heads": 2, "blocks": 1, "norm": "batch"},
-    "transformer table batch": {"shape": (64,), "width": 4, "heads": 2, "blocks": 1, "norm": "batch"},
-    "transformer bare": {"shape": (1, 64), "patch": 8, "width": 10, "heads": 2, "blocks": 1, "norm": None},
-}
 TESTED = [pytest.param(name, marks=[pytest.mark.slow] * (name == "transformer table batch")) for name in VARIANTS]
-
-
-def data(batch_size: int) -> Any:
-    return DATASETS["digits"](batch_size=batch_size, seed=3)
-
-
-def trial(name: str, number: int, scale: float = 1.0) -> RegularizedModule:
-    torch.manual_seed(0)
-    network = MODELS[name.split()[0]](outputs=10, **VARIANTS[name])
-    strengths = {key: values[number] for key, values in STRENGTHS.items()}
-    return RegularizedModule(network, strengths, scale * 1e-4 * (number + 1), RECIPES["adamw"], seed=3)
 
 
 def test_every_network_is_tested_here() -> None:
@@ -60,9 +29,9 @@ def test_a_fused_trial_of_each_network_equals_training_it_alone(name: str) -> No
 
 @pytest.mark.parametrize("name", TESTED)
 def test_neighbours_change_no_bit_of_any_network(name: str) -> None:
-    def run(numbers: tuple[int, ...], places: int) -> Ends:
+    def run(numbers: tuple[int, ...], max_fused: int) -> Ends:
         trials = {number: trial(name, number, 10.0) for number in numbers}
-        return train_fused(trials, data(101), 1, places=places, precision="32-true")
+        return train_fused(trials, data(101), 1, max_fused=max_fused, precision="32-true")
 
     together = run(tuple(range(7)), 32)
     for other in (run(tuple(range(7)), 3), run((5, 2), 32), run((5,), 32)):

@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from cli.test_app import FILE, wdsearch
-from models.test_models import SMALL, VARIANTS, data, trial
-from population import test_user_module as test_solo
-from population.test_fusibility import trial as of_the_zoo
-from population.test_population import BFLOAT16
-from search.test_run import STUDY, searched, told
-from search.test_worker import EVERY_EPOCH
-from search.test_worker import searched as killed
+from support import users_module as solo
+from support.commands import FILE, wdsearch
+from support.killed import EVERY_EPOCH
+from support.killed import searched as killed
+from support.networks import BFLOAT16, SMALL, VARIANTS, data, trial
+from support.studies import STUDY, searched, told
 from support.training import distance_from_alone, largest_difference, train_alone, train_fused
 from support.zoo import ZOO, Counting, ZooData
+from support.zoo_trials import trial as of_the_zoo
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
@@ -35,7 +34,7 @@ def test_a_fused_trial_of_each_network_equals_training_it_alone_whatever_lies_be
     build = partial(trial, name)
     together = train_fused({number: build(number) for number in range(4)}, data(240), 3, **GPU)
     assert distance_from_alone(together, build, data(240), 3, **GPU) < 1e-9
-    others = train_fused({number: build(number) for number in (6, 1, 5)}, data(240), 3, places=2, **GPU)
+    others = train_fused({number: build(number) for number in (6, 1, 5)}, data(240), 3, max_fused=2, **GPU)
     assert largest_difference(together.states[1], others.states[1]) < 1e-9
     assert largest_difference(together.states[1], together.states[2]) > 1e-5
 
@@ -124,8 +123,8 @@ def test_out_of_memory_fewer_trials_share_a_call_and_the_winner_stays(
 
 
 def test_a_lightning_module_is_trained_there_as_by_plain_lightning(tmp_path: Path) -> None:
-    result = test_solo.searched(tmp_path, trainer=GPU, budget={"trials": 2, "epochs": 4})
+    result = solo.searched(tmp_path, trainer=GPU, budget={"trials": 2, "epochs": 4})
     assert result.training.startswith("on cuda"), result.training
     for one in result.trials:
-        _, trainer = test_solo.trained_alone(one.result, ZooData(), **GPU)
+        _, trainer = solo.trained_alone(one.result, ZooData(), **GPU)
         assert one.result.metrics["val_loss"] == pytest.approx(float(trainer.callback_metrics["val_loss"]), abs=1e-6)

@@ -1,5 +1,6 @@
 """What a population takes: the estimate is near the measured peak, and a population that does not fit is shrunk."""
 
+import copy
 import os
 import re
 import subprocess
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from search.test_run import searched, told
+from support.studies import searched, told
 
-import wdsearch.search.run
-from wdsearch.population.memory import Footprint, is_out_of_memory
+import wdsearch.search.session
+from wdsearch.population.memory import Footprint, footprint, is_out_of_memory
+from wdsearch.trial.module import RegularizedModule
 
 WIDE = """
 import sys
@@ -24,7 +26,7 @@ torch.set_num_threads(1)
 study = {{
     "study": "wide", "data": {{"name": "mnist1d", "init_args": {{"batch_size": {rows}}}}},
     "model": {{"name": "mlp", "init_args": {{"hidden": [{width}, {width}]}}}},
-    "space": {{"weight_decay": {{"low": 0.0, "high": 1.0}}, "dropout": {{"low": 0.0, "high": 0.5}}}},
+    "space": {{"weight_decay": {{"low": 0.0, "high": 1.0}}, "dropout": {{"low": 0.0, "high": 0.5}}{more}}},
     "budget": {{"trials": 32, "epochs": 2}}, "search": {{"batch": 16, "sampler": "random", "pruner": "none"}},
     "trainer": {{"accelerator": "cpu"}},
 }}
@@ -39,9 +41,11 @@ print("trained", result.training, file=sys.stderr)
 """
 
 
-def run_wide(home: Path, width: int = 256, rows: int = 3200, limit: int = 0) -> tuple[list[str], str]:
+def run_wide(home: Path, width: int = 256, rows: int = 3200, limit: int = 0, more: str = "") -> tuple[list[str], str]:
     """Run a study of a wide network in a process of its own; what it printed."""
-    code = WIDE.format(tests=str(Path(__file__).parents[1]), home=str(home), width=width, rows=rows, limit=limit)
+    code = WIDE.format(
+        tests=str(Path(__file__).parents[1]), home=str(home), width=width, rows=rows, limit=limit, more=more
+    )
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}  # each arena reserves 64 MiB of addresses
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=280, check=False, env=environment
@@ -52,8 +56,9 @@ def run_wide(home: Path, width: int = 256, rows: int = 3200, limit: int = 0) -> 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak as Linux counts it")
-def test_the_estimate_is_near_the_measured_peak(tmp_path: Path) -> None:
-    (complete, estimated, peak, _), _ = run_wide(tmp_path, width=512, rows=2000)
+@pytest.mark.parametrize("more", ["", ', "ema": {"low": 0.0, "high": 0.9}'], ids=["nothing", "averages"])
+def test_the_estimate_is_near_the_measured_peak(tmp_path: Path, more: str) -> None:
+    (complete, estimated, peak, _), _ = run_wide(tmp_path, width=512, rows=2000, more=more)
     assert complete == "32"
     assert 0.5 < int(estimated) / int(peak) < 2.0
 
@@ -76,17 +81,29 @@ def test_a_population_that_will_not_fit_is_shrunk_before_the_start(
 ) -> None:
     budget = {"budget": {"trials": 6, "epochs": 2}}
     expected = told(searched(tmp_path / "free", **budget))
-    monkeypatch.setattr(wdsearch.search.run, "available", lambda device: 90 * 2**20)
+    monkeypatch.setattr(wdsearch.search.session, "available", lambda device: 90 * 2**20)
     assert told(searched(tmp_path / "short", **budget)) == expected
     assert "9 trials in training, 9 in a call, need about" in " ".join(capsys.readouterr().err.split())
 
 
-def test_places_are_as_many_as_fit() -> None:
-    small = Footprint(per_trial=10 * 2**20, per_place=100 * 2**20)
-    assert small.places(trials=33, wanted=33, available=2**34) == 33
-    assert small.places(trials=33, wanted=33, available=2**30) == 5
-    assert small.places(trials=33, wanted=33, available=2**20) == 1
+def test_as_many_are_fused_as_fit() -> None:
+    small = Footprint(per_trial=10 * 2**20, per_fused=100 * 2**20)
+    assert small.max_fused(trials=33, wanted=33, available=2**34) == 33
+    assert small.max_fused(trials=33, wanted=33, available=2**30) == 5
+    assert small.max_fused(trials=33, wanted=33, available=2**20) == 1
     assert small.total(33, 5) - small.total(33, 4) == 100 * 2**20
+
+
+def test_what_regularizers_remember_is_counted() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(6, 50), torch.nn.BatchNorm1d(50), torch.nn.Linear(50, 3))
+    batch = torch.randn(8, 6), torch.zeros(8, dtype=torch.int64)
+    weights = sum(4 * parameter.numel() for parameter in network.parameters())
+    with_average, without = (
+        footprint(RegularizedModule(copy.deepcopy(network), strengths), batch, stops_early=True)
+        for strengths in ({"weight_decay": 0.1, "ema": 0.9}, {"weight_decay": 0.1, "l2": 0.1})
+    )
+    assert with_average.per_trial - without.per_trial == weights
+    assert with_average.per_place <= without.per_place
 
 
 def test_errors_of_memory_are_told_from_others() -> None:

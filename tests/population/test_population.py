@@ -8,32 +8,16 @@ from functools import cache
 import lightning as L
 import pytest
 import torch
-from support.training import INF, Ends, largest_difference, quiet_trainer, train_alone, train_fused
+from support.networks import BFLOAT16, RECIPES, STRENGTHS
+from support.training import Ends, largest_difference, quiet_trainer, train_alone, train_fused
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
-from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.population import Population
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 
 EPOCHS = 5
-BFLOAT16 = 2.0**-7
-"""Relative difference of losses in bfloat16: twice the rounding of a number to its 8 bits."""
-STRENGTHS = {
-    "weight_decay": [0.0, 0.1, 1.0, 3.0, 0.5, 0.0, 2.0, 0.1, 10.0, 0.3],
-    "l2": [0.0, 0.0, 1e-3, 1e-4, 0.0, 1e-2, 0.0, 1e-5, 1e-3, 0.0],
-    "l1": [0.0, 1e-4, 0.0, 1e-5, 1e-3, 0.0, 1e-4, 0.0, 0.0, 1e-6],
-    "dropout": [0.0, 0.1, 0.5, 0.3, 0.0, 0.7, 0.2, 0.0, 0.4, 0.1],
-    "input_noise": [0.1, 0.0, 0.3, 0.0, 0.0, 0.5, 0.1, 0.2, 0.0, 0.1],
-    "label_smoothing": [0.0, 0.1, 0.05, 0.0, 0.2, 0.0, 0.1, 0.0, 0.3, 0.0],
-    "gradient_clip": [1.0, INF, 0.5, INF, 0.1, INF, 2.0, INF, 1.0, 0.3],
-    "early_stopping": [INF, INF, INF, INF, 1.0, INF, INF, 2.0, INF, INF],
-}
-RECIPES = {
-    **{key: Recipe(key, schedule="cosine", warmup=0.1) for key in OPTIMIZERS},
-    "nesterov": Recipe("sgd", nesterov=True),
-}
 
 
 def data():
@@ -57,9 +41,9 @@ def alone(recipe: str, number: int, stop_after: int) -> tuple[dict[str, torch.Te
     return module.state_dict(), metrics, trainer.current_epoch
 
 
-@pytest.mark.parametrize("places", [32, 3, 1])
+@pytest.mark.parametrize("max_fused", [32, 3, 1])
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_fused_trial_equals_training_it_alone(name: str, places: int) -> None:
+def test_a_fused_trial_equals_training_it_alone(name: str, max_fused: int) -> None:
     """Eight trials with all regularizers, batch norm on; one diverges, one is pruned half-way, one is admitted late."""
     broken, pruned, late, recipe = 5, 2, 9, RECIPES[name]
 
@@ -67,7 +51,7 @@ def test_a_fused_trial_equals_training_it_alone(name: str, places: int) -> None:
         return trial(number, recipe, **({"lr": 1e300} if number == broken else {}))
 
     ends = Ends(prune={pruned: 3}, admit={1: lambda: {late: build(late)}})
-    train_fused({number: build(number) for number in range(8)}, data(), EPOCHS, ends, places)
+    train_fused({number: build(number) for number in range(8)}, data(), EPOCHS, ends, max_fused)
 
     assert ends.epochs[broken][-1].end == "diverged"
     assert ends.epochs[broken][-1].age < EPOCHS
@@ -200,9 +184,11 @@ def test_neighbours_change_no_bit(name: str, batch_norm: bool, activation: str) 
         strengths = {key: values[number] for key, values in STRENGTHS.items()}
         return RegularizedModule(network, strengths, 0.01 * (number + 1), RECIPES[name], seed=3)
 
-    def run(order: Sequence[int], places: int) -> Ends:
+    def run(order: Sequence[int], max_fused: int) -> Ends:
         odd = DATASETS["digits"](batch_size=101, seed=3)
-        return train_fused({number: build(number) for number in order}, odd, 2, places=places, precision="32-true")
+        return train_fused(
+            {number: build(number) for number in order}, odd, 2, max_fused=max_fused, precision="32-true"
+        )
 
     together = run(range(10), 32)
     for other in (run(range(10), 4), run(range(10), 1), run((7, 2, 5), 32), run((5,), 32)):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from search.test_run import told
+from support.studies import told
 from support.zoo import Recurrent, Residual, ZooData
 from torch import nn
 
@@ -42,7 +42,7 @@ def searched(home: Path, model: object, **changes: object) -> wdsearch.StudyResu
 @pytest.mark.parametrize(
     "model", [Recurrent, Recurrent(), Residual, Focal], ids=["class", "object", "fused", "subclass"]
 )
-def test_an_own_network_is_searched_and_places_change_no_trial(model: object, tmp_path: Path) -> None:
+def test_an_own_network_is_searched_and_max_fused_changes_no_trial(model: object, tmp_path: Path) -> None:
     study = searched(tmp_path / "all", model)
     assert study.counts["complete"] == 6
     assert len({trial.values[0] for trial in study.trials}) == 6

@@ -1,14 +1,12 @@
 """The contract of every regularizer in the table; a new one is covered without new test code."""
 
 import copy
-import math
 
 import pytest
 import torch
-from support.training import largest_difference, train_alone, train_fused
+from support.regularizer_contract import changes_by_its_strength, fused_equals_alone, strong
 from torch.func import vmap
 
-from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.noise import NoiseStream
 from wdsearch.optimizers import OPTIMIZERS
@@ -17,58 +15,20 @@ from wdsearch.tasks import Task
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 
-EPOCHS = 8
 every_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
 every_optimizer = pytest.mark.parametrize("recipe", [Recipe(key) for key in OPTIMIZERS], ids=OPTIMIZERS)
-
-
-def data(regularizer: Regularizer):
-    name = "digits" if "classification" in regularizer.tasks else "diabetes"
-    return DATASETS[name](batch_size=128, seed=1)
-
-
-def trial(regularizer: Regularizer, recipe: Recipe, *strengths: float) -> RegularizedModule:
-    """A trial with the regularizer at a strength, or without it; learning fast enough to overfit."""
-    source = data(regularizer)
-    torch.manual_seed(0)
-    network = MODELS["mlp"](source.inputs, source.outputs, hidden=(16,))
-    values = {regularizer.key: strengths[0]} if strengths else {}
-    return RegularizedModule(network, values, 0.1, recipe, Task(source.task), seed=1)
-
-
-def strong(regularizer: Regularizer) -> float:
-    """A strength within the usual range that shows: the end further from neutral."""
-    low, high, _ = regularizer.usual
-    return low if regularizer.neutral == math.inf else high
-
-
-def weights(module: RegularizedModule) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in module.state_dict().items() if "strengths." not in name}
 
 
 @every_regularizer
 @every_optimizer
 def test_a_neutral_strength_changes_nothing_and_some_strength_does(regularizer: Regularizer, recipe: Recipe) -> None:
-    without, neutral = trial(regularizer, recipe), trial(regularizer, recipe, regularizer.neutral)
-    active = trial(regularizer, recipe, strong(regularizer))
-    epochs = EPOCHS * 5 if regularizer.key == "early_stopping" else EPOCHS // 2
-    for module in (without, neutral, active):
-        train_alone(module, data(regularizer), epochs)
-    assert largest_difference(weights(without), weights(neutral)) == 0.0
-    assert largest_difference(weights(without), weights(active)) > 1e-6
+    changes_by_its_strength(regularizer, recipe)
 
 
 @every_regularizer
 @every_optimizer
 def test_fused_equals_alone_from_neutral_to_strong(regularizer: Regularizer, recipe: Recipe) -> None:
-    low, high, _ = regularizer.usual
-    middle = round((low + high) / 2) if regularizer.integer else (low + high) / 2
-    strengths = [regularizer.neutral, low, middle, high]
-    fused = train_fused({k: trial(regularizer, recipe, s) for k, s in enumerate(strengths)}, data(regularizer), EPOCHS)
-    for number, strength in enumerate(strengths):
-        alone = trial(regularizer, recipe, strength)
-        train_alone(alone, data(regularizer), EPOCHS)
-        assert largest_difference(alone.state_dict(), fused.states[number]) < 1e-6, strength
+    fused_equals_alone(regularizer, recipe)
 
 
 @every_regularizer
@@ -89,6 +49,9 @@ def test_vmapped_equals_looped(regularizer: Regularizer) -> None:
         "gradients": lambda row, s: regularizer.gradients({"weight": row}, s)["weight"],
         "decay": lambda row, s: regularizer.decay(s),
         "prox": lambda row, s: regularizer.prox(row, torch.full_like(row, 0.1), s),
+        "init_state": lambda row, s: _together(regularizer.init_state({"weight": row})),
+        "after_step": lambda row, s: _followed(regularizer, row, s),
+        "evaluated": lambda row, s: regularizer.evaluated({"weight": row}, {"weight": row + 1.0})["weight"],
     }
     for point, call in calls.items():
         if getattr(regularizer, point) is not None:
@@ -99,6 +62,20 @@ def test_vmapped_equals_looped(regularizer: Regularizer) -> None:
                 stream = noise()
                 looped.append(call(row, strength))
             torch.testing.assert_close(vmapped, torch.stack(looped), rtol=0, atol=1e-14)
+
+
+def _followed(regularizer: Regularizer, weight: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """Weight and state after three steps that each add to the weight."""
+    state = regularizer.init_state({"weight": weight}) if regularizer.init_state else {}
+    after = {"weight": weight}
+    for step in (1, 2, 3):
+        before = {"weight": after["weight"] + 0.1 * step}
+        after, state = regularizer.after_step(before, state, step, strength)
+    return _together(after | {f"state {name}": value for name, value in state.items()})
+
+
+def _together(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in tensors.values()])
 
 
 @every_regularizer

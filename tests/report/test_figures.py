@@ -1,12 +1,11 @@
 """Figures: where values stand on an axis, and that both who draw them put them there."""
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from matplotlib.image import imread
+from support.drawings import traces
 
 from wdsearch.report.figures import BARS, LINE, STAR, Axis, Figure, Heat, Line, Panel, Series, scale
 from wdsearch.report.to_html import as_html
@@ -15,7 +14,7 @@ from wdsearch.report.to_image import draw
 
 def test_off_stands_apart_at_the_left_of_a_log_axis() -> None:
     found = scale(Axis("λ", log=True, off=0.0, off_label="off"), [0.0, 0.01, 0.1, 10.0])
-    places = [found.place(value) for value in (0.0, 0.01, 0.1, 10.0)]
+    places = [found.position(value) for value in (0.0, 0.01, 0.1, 10.0)]
     assert places[1:] == [-2.0, -1.0, 1.0]
     assert found.low < places[0] < -2.0  # type: ignore[operator]
     assert {text: place for place, text in found.ticks}["off"] == places[0]
@@ -24,20 +23,20 @@ def test_off_stands_apart_at_the_left_of_a_log_axis() -> None:
 
 def test_an_infinite_off_stands_at_the_right() -> None:
     found = scale(Axis("clip", off=math.inf, off_label="off"), [1.0, 2.0, 3.0, math.inf])
-    assert 3.0 < found.place(math.inf) < found.high  # type: ignore[operator]
-    assert found.ticks[-1] == (found.place(math.inf), "off")
+    assert 3.0 < found.position(math.inf) < found.high  # type: ignore[operator]
+    assert found.ticks[-1] == (found.position(math.inf), "off")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
 def test_what_has_no_place_is_left_out(value: float) -> None:
-    assert scale(Axis("λ", log=True), [0.1, 1.0, value]).place(value) is None
+    assert scale(Axis("λ", log=True), [0.1, 1.0, value]).position(value) is None
 
 
 def test_an_outlier_stands_at_the_edge_instead_of_hiding_the_rest() -> None:
     values = [*(1.0 + 0.01 * number for number in range(20)), 1e6]
     found = scale(Axis("loss"), values)
     assert found.high < 2.0
-    assert found.place(1e6) == found.high
+    assert found.position(1e6) == found.high
     assert found.clipped
     assert scale(Axis("loss", beyond="outliers at the edge"), values).note == "outliers at the edge"
     assert scale(Axis("loss", beyond="outliers at the edge"), values, tight=False).note == ""
@@ -76,15 +75,6 @@ def figure() -> Figure:
     panels = (Panel(Axis("loss"), series, (Line(0.9, "baseline", "#c1440e"),)), Panel(Axis("gap"), (shaded,)))
     axis = Axis("weight_decay", log=True, off=0.0, off_label="off")
     return Figure("every", "Every kind", axis, panels, (Line(1.0, "λ.1se", "#1b7f4d"),), "shade")
-
-
-def traces(html: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Data and layout of the drawing in a page."""
-    start = html.index("[", html.index("Plotly.newPlot"))
-    decoder = json.JSONDecoder()
-    data, end = decoder.raw_decode(html[start:])
-    layout, _ = decoder.raw_decode(html[start + end :].lstrip(", \n"))
-    return data, layout
 
 
 def test_both_draw_the_same_points_at_the_same_places(tmp_path: Path) -> None:

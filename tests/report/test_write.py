@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from report.test_figures import traces
 from support import fabricated
+from support.drawings import traces
 from support.fabricated import SPACE, TrialState, fabricate
 
 from wdsearch.analysis.advice import Flag
@@ -29,8 +29,8 @@ from wdsearch.report.write import write_report
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult
 from wdsearch.tracking.delivery import deliver
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
 from wdsearch.tracking.report import report
-from wdsearch.tracking.tracker import Tracker
 
 LARGEST = 6_000_000
 SECTIONS = ["answer", "comparison", "gap", "path", "importance", "claims", "flags", "reproduce"]
@@ -290,10 +290,10 @@ def test_optunas_plots_are_on_one_page_that_stays_small(home: Home) -> None:
 
 def ended(home: Home, study: str) -> tuple[MlflowClient, Any]:
     """A study whose run has ended in the local MLflow."""
-    tracker = Tracker(home.path, study)
+    tracker = MlflowTracker(home.path, study)
     tracker.start_study({}, {}, {})
     tracker.end_study({"val_loss": 0.5}, {})
-    assert tracker.close().undelivered == 0
+    assert tracker.finish().undelivered == 0
     client = MlflowClient(f"sqlite:///{home.path / 'mlflow.db'}")
     return client, run_of(client, study)
 
@@ -341,7 +341,7 @@ def test_a_report_waits_in_the_spool_while_mlflow_is_out_of_reach(home: Home, mo
     fabricate(home, trials=6, stored=True)
     client, run = ended(home, "fabricated")
     idle = [sys.executable, "-c", ""]
-    monkeypatch.setattr(Tracker, "_deliver_beside", lambda self: subprocess.Popen(idle))
+    monkeypatch.setattr(MlflowTracker, "_deliver_beside", lambda self: subprocess.Popen(idle))
     delivery = report("fabricated", home)[1]
     assert delivery is not None
     assert delivery.undelivered > 0

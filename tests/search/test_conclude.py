@@ -15,9 +15,9 @@ from torch import nn
 
 import wdsearch
 from wdsearch.report import optuna_page
-from wdsearch.report import write as reports
 from wdsearch.search import conclude as conclusion
 from wdsearch.search.best_model import ExportError, export_best
+from wdsearch.search.progress import SearchProgress
 from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import load_study
@@ -99,7 +99,7 @@ def test_what_cannot_be_made_is_noted_and_the_study_ends_well(
     def fail(*_: Any) -> None:
         raise RuntimeError("it [is] broken")
 
-    monkeypatch.setattr(reports, "write_report", fail)
+    monkeypatch.setattr(conclusion, "write_report", fail)
     monkeypatch.setattr(optuna_page, "write_optuna_page", fail)
     stale = tmp_path / "studies" / "ended" / "report" / "gap.png"
     stale.parent.mkdir(parents=True)
@@ -134,6 +134,21 @@ def test_a_network_that_is_called_in_a_way_of_its_own_is_not_exported(tmp_path: 
         export_best(TrialFactory(config, build_data(config)), result)
 
 
+class Heard(SearchProgress):
+    """Keeps what is said instead of printing it."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
 @pytest.mark.parametrize("found", [{"trial": 999}, {"study": "of the same name, deleted"}, None])
 def test_weights_that_another_machine_has_are_trained_again_bit_by_bit(
     done: wdsearch.StudyResult, tmp_path: Path, found: dict[str, Any] | None
@@ -143,21 +158,24 @@ def test_weights_that_another_machine_has_are_trained_again_bit_by_bit(
     done.weights.unlink()
     if found:
         torch.save(saved | found, done.weights)
-    notes: list[str] = []
+    here, there = Heard(), Heard()
     assert done.best is not None
     elsewhere = replace(done, best=replace(done.best, result=replace(done.best.result, metrics={"val_loss": 0.0})))
     try:
         with pytest.raises(ExportError, match="there are no weights of the best trial"):
             export_best(factory, done)
-        conclusion._get_weights(done, factory, notes.append, lambda share: None)
+        conclusion._get_weights(done, factory, here, lambda share: None)
         again = torch.load(done.weights, weights_only=True)
         done.weights.unlink()
-        warnings: list[str] = []
-        conclusion._get_weights(elsewhere, factory, warnings.append, lambda share: None)
+        conclusion._get_weights(elsewhere, factory, there, lambda share: None)
     finally:
         torch.save(saved, done.weights)
-    assert ["other numbers than there" in text for text in warnings] == [False, True]
-    assert notes == [f"the weights of trial {done.best.number}, the best, are not on this machine: it is trained again"]
+    assert ["other numbers than there" in text for text in there.warnings] == [True]
+    assert here.warnings == []
+    assert here.notes == there.notes
+    assert here.notes == [
+        f"the weights of trial {done.best.number}, the best, are not on this machine: it is trained again"
+    ]
     assert {name: again[name] for name in ("study", "trial", "values")} == {
         name: saved[name] for name in ("study", "trial", "values")
     }
@@ -167,15 +185,15 @@ def test_weights_that_another_machine_has_are_trained_again_bit_by_bit(
 
 @pytest.mark.usefixtures("_delivered_beside")
 def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
+    from wdsearch.tracking.mlflow_tracker import MlflowTracker
     from wdsearch.tracking.spool import Spool
-    from wdsearch.tracking.tracker import Tracker
 
-    tracker = Tracker(tmp_path, "waiting")
+    tracker = MlflowTracker(tmp_path, "waiting")
     tracker.start_study({}, {}, {})
     tracker.end_study({}, {})
     tracker.log_model(tmp_path / "none.pt2", 3, ["torch"])
     began = time.monotonic()
-    delivery = tracker.close(wait_s=120.0)
+    delivery = tracker.finish(wait_s=120.0)
     assert delivery.undelivered == 0
     assert delivery.error is None
     assert time.monotonic() - began < 110
@@ -189,17 +207,17 @@ def test_nobody_waits_for_a_model(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_delivered_beside")
 def test_on_a_cluster_its_maker_waits_for_a_model_and_nobody_else(tmp_path: Path) -> None:
-    from wdsearch.tracking.tracker import Tracker
+    from wdsearch.tracking.mlflow_tracker import MlflowTracker
 
-    maker, other = (Tracker(tmp_path, "waiting", node="here") for _ in range(2))
+    maker, other = (MlflowTracker(tmp_path, "waiting", node="here") for _ in range(2))
     maker.start_study({}, {}, {})
     maker.log_model(tmp_path / "none.pt2", 3, ["torch"])
     maker.flush()
     began = time.monotonic()
-    assert other.close(wait_s=1.0).undelivered <= 1, "a model is no reason to stay"
+    assert other.finish(wait_s=1.0).undelivered <= 1, "a model is no reason to stay"
     assert time.monotonic() - began < 60
     maker.end_study({}, {})
-    assert maker.close(wait_s=120.0).undelivered == 0
+    assert maker.finish(wait_s=120.0).undelivered == 0
     assert "the best model is not in MLflow" in (tmp_path / "spool" / "waiting@here.log").read_text()
 
 

@@ -20,11 +20,12 @@ from torch import nn
 import wdsearch
 from wdsearch.analysis.claims import TESTS
 from wdsearch.analysis.outcomes import Claim, Explanation, explanation_from
+from wdsearch.errors import StudyNotFoundError
 from wdsearch.search import explain as explaining
 from wdsearch.search.explain import ExplainError
 from wdsearch.search.replicate import replicate
 from wdsearch.storage.attributes import EXPLANATION
-from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.home import Home
 from wdsearch.storage.restore import NotStoredError
 from wdsearch.storage.results import load_result
 from wdsearch.storage.studies import StudyChangedError

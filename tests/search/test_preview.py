@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 from rich.console import Console
-from study.test_load import yaml_free
+from support.studies import yaml_free
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 

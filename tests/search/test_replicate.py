@@ -115,17 +115,17 @@ def test_a_training_that_diverges_is_told_and_ends_no_other() -> None:
 
 
 def test_out_of_memory_fewer_share_a_call_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, places, trained = replicas(0), [], module_of_replicate._trained
+    expected, shared, trained = replicas(0), [], module_of_replicate._trained
 
     def short(factory, configurations, count, ends):  # type: ignore[no-untyped-def]
-        places.append(count)
+        shared.append(count)
         if count > 1:
             raise torch.OutOfMemoryError("out of memory")
         return trained(factory, configurations, count, ends)
 
     monkeypatch.setattr(module_of_replicate, "_trained", short)
     assert replicas(0) == expected
-    assert places == [4, 2, 1]
+    assert shared == [4, 2, 1]
 
 
 def test_the_watcher_sees_it_grow_and_can_end_it() -> None:

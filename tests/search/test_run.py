@@ -10,40 +10,13 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from support.shortened import concluded
+from support.studies import STUDY, searched, told
 
 import wdsearch
 from wdsearch.search.loop import TrialsFailedError
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import load_result
 from wdsearch.study.build import build_data
-
-STUDY = {
-    "study": "small",
-    "data": {"name": "digits", "init_args": {"batch_size": 256}},
-    "model": {"name": "mlp", "init_args": {"hidden": [16]}},
-    "optimizer": {"name": "adamw", "schedule": "cosine", "lr": 0.01},
-    "space": {
-        "lr": {"low": 1e-3, "high": 1e-1, "log": True},
-        "weight_decay": {"timescale": [0.5, 10], "off": True},
-        "dropout": {"low": 0.0, "high": 0.6},
-        "early_stopping": {"low": 3, "high": 8, "off": True},
-    },
-    "budget": {"trials": 14, "epochs": 8},
-    "search": {"batch": 4, "sampler": {"name": "tpe", "n_startup_trials": 6}},
-    "trainer": {"accelerator": "cpu"},
-    "seed": 3,
-}
-
-
-def searched(folder: Path, **changes: object) -> wdsearch.StudyResult:
-    return wdsearch.run(STUDY | changes, home=folder, progress=False)
-
-
-def told(result: wdsearch.StudyResult) -> list[tuple]:
-    trials = result.optuna_study.get_trials(deepcopy=False)
-    return [
-        (t.number, t.params, t.state.name, t.values, t.intermediate_values, t.user_attrs.get("result")) for t in trials
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from search.test_run import STUDY, told
 from sqlalchemy import create_engine
-from support.processes import start as start_process
+from support.killed import EVERY_EPOCH, NEVER, searched, start
+from support.studies import STUDY, told
 from support.zoo import Counting, Recurrent, ZooData
 
 import wdsearch
@@ -34,24 +33,6 @@ from wdsearch.storage.optuna_tables import set_attribute
 from wdsearch.storage.results import StudyResult, load_result, spent
 from wdsearch.study.load import load_study
 from wdsearch.trial.result import Result
-
-start = partial(start_process, report=False)
-EVERY_EPOCH, NEVER = {"search.loop.CHECKPOINT_S": 0.0}, {"search.loop.CHECKPOINT_S": 1e9}
-
-
-def searched(home: Path, kills: Iterable[int] = (), study: dict | None = None, **options: object) -> StudyResult:
-    """Run a study in processes that kill themselves after so many writes, then in one that does not."""
-    for kill_at in kills:
-        process = start(study or STUDY, home, kill_at, **options)
-        process.join()
-        if process.exitcode == 0:
-            break
-        assert process.exitcode == -signal.SIGKILL, (home.parent / f"{home.name}.log").read_text()
-    else:
-        process = start(study or STUDY, home, **options)
-        process.join()
-        assert process.exitcode == 0, (home.parent / f"{home.name}.log").read_text()
-    return load_result((study or STUDY)["study"], Home(home))
 
 
 def statuses(home: Path, study: str) -> Counter[str]:
@@ -144,6 +125,19 @@ def test_trials_trained_one_after_another_go_on_from_their_checkpoint(tmp_path: 
     study_again = searched(tmp_path / "home", [61] * 12, study, constants=EVERY_EPOCH)
     assert told(study_again) == told(expected)
     assert study_again.baseline == expected.baseline
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [None, Counting], ids=["fused", "one after another"])
+def test_averages_go_on_from_their_checkpoint(tmp_path: Path, model: type | None) -> None:
+    space = {"lr": STUDY["space"]["lr"], "ema": {"choices": [0.5, 0.9, 0.99], "off": True}, "early_stopping": 3}
+    study = STUDY | {"study": "averaged", "space": space} | ({"data": ZooData(), "model": model} if model else {})
+    expected = searched(tmp_path / "calm", study=study)
+    study_again = searched(tmp_path / "home", [61] * 12, study, constants=EVERY_EPOCH)
+    assert told(study_again) == told(expected)
+    assert study_again.baseline == expected.baseline
+    weights, calm_weights = (torch.load(result.weights)["state_dict"] for result in (study_again, expected))
+    assert all(torch.equal(value, calm_weights[name]) for name, value in weights.items())
 
 
 def other_device(checkpoint: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import optuna
 import pytest
 from endure import Server
-from search.test_run import STUDY
 from sqlalchemy.exc import OperationalError
 from support.processes import CONTEXT, command
+from support.studies import STUDY
 
 import wdsearch
 import wdsearch.storage.database
@@ -191,7 +191,7 @@ def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": server.uri}
     here = {"folder": tmp_path, "environment": environment}
     code = (
-        "import sys, wdsearch.tracking.tracker as t; t.Tracker.close.__defaults__ = (3.0, None); "
+        "import sys, wdsearch.tracking.mlflow_tracker as t; t.MlflowTracker.finish.__defaults__ = (3.0, None); "
         "from wdsearch.cli import main; main()"
     )
     run = [sys.executable, "-c", code, "run", "study.yaml", "--home", "h"]

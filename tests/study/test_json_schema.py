@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 from pydantic import BaseModel
-from study.test_fuzz import FULL, SHORT, _mutate, _places, _token, _word
-from study.test_load import GOOD, STUDIES, yaml_free
+from support.mutations import FULL, SHORT, _mutate, _places, _token, _word
+from support.studies import GOOD, STUDIES, yaml_free
 
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS

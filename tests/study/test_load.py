@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import optuna
 import pytest
 from optuna.samplers import RandomSampler
+from support.studies import GOOD, STUDIES, faults, yaml_free
 from torch import nn
 
 from wdsearch.datasets import DATASETS
@@ -21,14 +21,6 @@ from wdsearch.study.file import StudyFileError
 from wdsearch.study.load import load_study
 from wdsearch.study.space import baseline, configuration, distributions
 
-STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
-GOOD = """study: good
-data: {name: digits}
-model: {name: mlp}
-space:
-  weight_decay: {low: 1e-4, high: 10, log: true, off: true}
-budget: {trials: 8, epochs: 2}
-"""
 BAD = """study: a b
 data: {name: mnst1d}
 model: {name: mlp, init_args: {hiden: [1]}}
@@ -68,25 +60,6 @@ FAULTS = {
     16: "search.pruner is 'halvin'; did you mean halving?",
     17: "trainer.threads is 'lots'; allowed is 'auto' or a whole number",
 }
-
-
-def yaml_free() -> dict[str, Any]:
-    """The least study that Python can bring."""
-    return {
-        "study": "x",
-        "data": "digits",
-        "model": "mlp",
-        "space": {"l2": {"low": 0, "high": 1}},
-        "budget": {"trials": 1, "epochs": 1},
-    }
-
-
-def faults(text: str, tmp_path: Path, *overrides: str) -> str:
-    path = tmp_path / "a.yaml"
-    path.write_text(text)
-    with pytest.raises(StudyFileError) as error:
-        load_study(path, overrides)
-    return str(error.value).replace(f"{tmp_path}/", "")
 
 
 def test_all_faults_of_a_file_come_at_once_with_their_lines(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def start(
 ) -> multiprocessing.process.BaseProcess:
     """Begin to run a study in a process of its own; it kills itself at its `kill_at`-th write to any storage, if not 0.
 
-    `constants` are set in modules: {"search.loop.CHECKPOINT_S": 2.0}. Without a `report` it ends seconds earlier: none is
+    `constants` are set in modules: {"search.worker.CHECKPOINT_S": 2.0}. Without a `report` it ends seconds earlier: none is
     made, nor any plots, nor a model in MLflow, which the process tells all at its end by itself. Of a study that is `begun` it
     is one more worker.
     """
@@ -117,7 +117,7 @@ def _run(
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
         if begun:
-            from wdsearch.search.work import work
+            from wdsearch.search.run import work
 
             work(study["study"], home=home, storage=storage, progress="lines")
         else:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.datasets
+import torch
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_digits
 
@@ -98,3 +99,9 @@ def mnist_folder() -> Path:
         (raw / f"{part}-images-idx3-ubyte").write_bytes(header + chosen.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, len(labels)) + labels.tobytes())
     return folder
+
+
+def batches(data: Any) -> list[torch.Tensor]:
+    """Everything that a study asks of them."""
+    loaders = [data.train_dataloader(), data.train_eval_dataloader(), data.val_dataloader(), data.test_dataloader()]
+    return [tensor for loader in loaders for batch in loader for tensor in batch]

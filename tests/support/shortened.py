@@ -16,7 +16,7 @@ from wdsearch.search import conclude as conclusion
 from wdsearch.tracking import mlflow_client as courier
 from wdsearch.tracking.delivery import deliver
 from wdsearch.tracking.mlflow_store import make_store
-from wdsearch.tracking.tracker import Delivery, Tracker
+from wdsearch.tracking.mlflow_tracker import MlflowDelivery, MlflowTracker
 
 PARTS = {name: (conclusion, name) for name in ("_report", "_optunas_plots", "_model")} | {
     "draw": (TrialPicture, "draw")
@@ -39,15 +39,15 @@ def concluded(*names: str) -> Iterator[None]:
         yield
 
 
-DELIVERY = {name: getattr(Tracker, name) for name in ("_deliver_beside", "close")}
+DELIVERY = {name: getattr(MlflowTracker, name) for name in ("_deliver_beside", "finish")}
 EMPTY_STORE = "WDSEARCH_TESTS_EMPTY_STORE"
 """Names the file of an MLflow store without experiments: making one takes MLflow seconds."""
 
 
 def deliver_here(patch: Callable[[Any, str, Any], None]) -> None:
     """Let a process that has imported mlflow tell it all at a study's end; deliveries beside have tests of their own."""
-    patch(Tracker, "_deliver_beside", _nobody)
-    patch(Tracker, "close", _deliver_and_close)
+    patch(MlflowTracker, "_deliver_beside", _nobody)
+    patch(MlflowTracker, "finish", _deliver_and_finish)
     patch(courier, "make_store", copy_store)
 
 
@@ -57,15 +57,15 @@ def _nobody(*_: object) -> "subprocess.Popen[bytes]":
     return process
 
 
-def _deliver_and_close(tracker: Tracker, *args: float, **options: Any) -> Delivery:
+def _deliver_and_finish(tracker: MlflowTracker, *args: float, **options: Any) -> MlflowDelivery:
     tracker.stop_writing()
-    if Tracker._deliver_beside is _nobody:
+    if MlflowTracker._deliver_beside is _nobody:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         with redirect_stderr(io.StringIO()):  # mlflow's, which goes to a log where another process delivers
             deliver(tracker.spool.path, give_up_after_s=1.0)
         if uri is None:
             os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets it, and leaves it
-    return DELIVERY["close"](tracker, *args, **options)
+    return DELIVERY["finish"](tracker, *args, **options)
 
 
 def copy_store(uri: str) -> None:
@@ -86,5 +86,5 @@ def delivered_beside() -> Iterator[None]:
     """Within it studies reach MLflow by a process of its own, as they do for users."""
     with pytest.MonkeyPatch.context() as patch:
         for name, method in DELIVERY.items():
-            patch.setattr(Tracker, name, method)
+            patch.setattr(MlflowTracker, name, method)
         yield

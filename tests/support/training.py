@@ -58,14 +58,14 @@ def train_fused(
     data: L.LightningDataModule,
     epochs: int,
     ends: Ends | None = None,
-    places: int = 32,
+    max_fused: int = 32,
     precision: str = "64-true",
     fuse: bool = True,
     **options: object,
 ) -> Ends:
     """Train trials as one population; `options` are the Trainer's."""
     ends = ends or Ends()
-    population = Population(data, epochs, places)
+    population = Population(data, epochs, max_fused)
     population.admit(trials, fuse=fuse)
     quiet_trainer(-1, precision, callbacks=[ends], **options).fit(population)
     return ends

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import wdsearch
-from wdsearch.tracking import mlflow_server as serving
-from wdsearch.tracking.mlflow_server import DashboardError, PortError, Server, dashboard_server, serve
+from wdsearch.tracking import serving
+from wdsearch.tracking.serving import DashboardError, PortError, Server, dashboard_server, serve
 
 STUDY = {
     "study": "served",

@@ -22,9 +22,9 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from playwright.sync_api import BrowserContext, Page, sync_playwright
-from study.test_load import yaml_free
 from support import fabricated
 from support.shortened import concluded
+from support.studies import yaml_free
 
 import wdsearch
 from wdsearch.report.texts import Texts
@@ -34,10 +34,10 @@ from wdsearch.study.load import load_study
 from wdsearch.tracking import mlflow_client as courier
 from wdsearch.tracking.delivery import deliver
 from wdsearch.tracking.mlflow_server import ui_command
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
 from wdsearch.tracking.mlflow_view import LOSSES, saved_views
 from wdsearch.tracking.report import report
 from wdsearch.tracking.spool import VIEW
-from wdsearch.tracking.tracker import Tracker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STUDY = {
@@ -292,13 +292,15 @@ def test_an_mlflow_whose_page_is_another_gets_no_view_and_that_is_said(
 ) -> None:
     monkeypatch.setattr(courier, "VIEWED", ("9.9",))
     idle = [sys.executable, "-c", ""]
-    monkeypatch.setattr(Tracker, "_deliver_beside", lambda self: subprocess.Popen(idle))  # delivered in this process
-    tracker = Tracker(tmp_path, "other")
-    tracker.start_study({}, {}, {}, {"wdsearch": json.dumps({"state": "x"})})
+    monkeypatch.setattr(
+        MlflowTracker, "_deliver_beside", lambda self: subprocess.Popen(idle)
+    )  # delivered in this process
+    tracker = MlflowTracker(tmp_path, "other")
+    tracker.start_study({}, {}, {}, config=load_study(yaml_free()), metric="accuracy")
     tracker.end_study({}, {})
     tracker.stop_writing()
     deliver(tmp_path / "spool" / "other.db")
-    told = tracker.close()
+    told = tracker.finish()
     assert told.link is not None
     assert "viewStateShareKey" not in told.link
     assert told.note is not None

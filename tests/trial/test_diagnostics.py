@@ -158,11 +158,11 @@ def test_weights_and_units_are_measured_as_numpy_and_scipy_do() -> None:
     assert ends.found[0].whole["zeros"] == 0
 
 
-def test_neighbours_and_places_change_no_bit_of_a_diagnosis() -> None:
+def test_neighbours_and_max_fused_change_no_bit_of_a_diagnosis() -> None:
     trials = {number: trial(number) for number in TRIALS}
     together, sliced, lone = Diagnoses(), Diagnoses(), Diagnoses()
     train_fused(trials, data(), EPOCHS, together, precision="32-true")
-    train_fused({number: trial(number) for number in TRIALS}, data(), EPOCHS, sliced, places=1, precision="32-true")
+    train_fused({number: trial(number) for number in TRIALS}, data(), EPOCHS, sliced, max_fused=1, precision="32-true")
     train_fused({1: trial(1)}, data(), EPOCHS, lone, precision="32-true")
     assert together.found == sliced.found
     assert lone.found[1] == together.found[1]

@@ -1,1 +1,1 @@
-"""What the numbers say: pure functions. Nothing here trains or draws."""
+"""Draws conclusions from numbers, in pure functions; trains and plots nothing."""

@@ -1,4 +1,4 @@
-"""What a study's diagnostics say that one can act on, found in its records alone."""
+"""Advice from a study's diagnostics: symptoms that a user can act on, from its records alone."""
 
 import math
 from collections.abc import Iterator
@@ -10,8 +10,14 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from wdsearch.groups import TIMESCALE, split_key
 from wdsearch.storage.results import StudyResult
 
-INERT, EDGE, NORMED, DIVERGING = 0.05, 0.05, 0.5, 0.1
-"""Shrinkage below which λ does nothing; share of a range that is its edge; of weights before norm layers; of trials diverged."""
+INERT = 0.05
+"""Shrinkage below which λ does nothing."""
+EDGE = 0.05
+"""Share of a range that counts as its edge."""
+NORMED = 0.5
+"""Share of decayed weights before norm layers from which on that is reported."""
+DIVERGING = 0.1
+"""Share of diverged trials from which on that is reported."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +29,18 @@ class Flag:
 
 
 def flags(result: StudyResult) -> tuple[Flag, ...]:
-    """What to act on, the most telling first; nothing while no trial is complete."""
+    """Symptoms to act on, the most telling first; none while no trial is complete."""
     return (*_decay(result), *_edges(result), *_norm_layers(result), *_diverging(result)) if result.best else ()
 
 
 def _decay(result: StudyResult) -> Iterator[Flag]:
-    """The winner's decay takes next to nothing away, or forgets within an epoch."""
+    """The winner's decay shrinks next to nothing, or forgets within an epoch."""
     assert result.best is not None
-    found = result.best.result.diagnosis.whole
-    shrinkage, timescale = found.get("shrinkage", 0.0), found.get("timescale", math.inf)
+    diagnosis = result.best.result.diagnosis.whole
+    shrinkage, timescale = diagnosis.get("shrinkage", 0.0), diagnosis.get("timescale", math.inf)
     if 0.0 < shrinkage < INERT:
         yield Flag("inert", {"shrinkage": shrinkage, "timescale": timescale})
-    epochs = found.get("timescale_epochs", math.inf)
+    epochs = diagnosis.get("timescale_epochs", math.inf)
     if epochs < 1.0:
         yield Flag("saturated", {"timescale_epochs": epochs})
 
@@ -64,7 +70,7 @@ def _entry(result: StudyResult, key: str) -> dict[str, Any]:
     name, group = split_key(key)
     entry = result.config.get("space", {}).get(name, {})
     entry = entry if isinstance(entry, dict) else {}
-    named = {one.get("name"): one for one in entry.get("groups") or ()}
+    named = {group_entry.get("name"): group_entry for group_entry in entry.get("groups") or ()}
     return named.get(group, {}) if group else entry
 
 
@@ -79,18 +85,20 @@ def _end(value: Any, distribution: BaseDistribution) -> str | None:
 
 
 def _goes_on_to_off(key: str, entry: dict[str, Any], end: str, timescale: bool) -> bool:
-    """Whether beyond that end lies no decay at all, which was searched as well, or nothing: a rate of 0."""
+    """True where beyond that end lies no decay at all, which was searched as well, or nothing: a rate of 0."""
     vanishing = "high" if timescale else "low"
     nothing = end == "low" and entry.get("low") == 0
     return nothing or (bool(entry.get("off")) and end == vanishing)
 
 
 def _norm_layers(result: StudyResult) -> Iterator[Flag]:
+    """Much of what decays has its scale taken out by norm layers."""
     if result.invariant > NORMED:
         yield Flag("norm_layers", {"share": result.invariant})
 
 
 def _diverging(result: StudyResult) -> Iterator[Flag]:
-    diverged, all_of_them = result.counts["diverged"], len(result.trials)
-    if all_of_them and diverged / all_of_them > DIVERGING:
-        yield Flag("diverging", {"count": float(diverged), "trials": float(all_of_them)})
+    """Many trials diverged."""
+    diverged, trials = result.counts["diverged"], len(result.trials)
+    if trials and diverged / trials > DIVERGING:
+        yield Flag("diverging", {"count": float(diverged), "trials": float(trials)})

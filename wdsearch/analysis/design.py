@@ -1,4 +1,4 @@
-"""What an explanation trains: the winner's configuration, in which λ, l1, dropout and the rate are varied, each on its grid."""
+"""The design of an explanation: the winner's configuration, with λ, l1, dropout and the rate varied, each on its grid."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ LONGEST_TIMESCALE = 30.0
 LARGEST_SHRINKAGE = 0.5
 """Largest ηλ of the grid: there a single step halves the weights."""
 LEAST_L1, LARGEST_L1 = 1e-6, 1e-1
-"""From what hardly acts to more than most weights' gradients of a loss of about 1, so that most become zero."""
+"""Ends of the grid of l1: from hardly acting to more than most gradients of a loss of about 1, where most weights become zero."""
 RATES = (1.0, 3.0, 10.0, 30.0)
 RATES_OF_DROPOUT = (0.1, 0.25, 0.5)
 
@@ -33,7 +33,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Axes:
-    """The keys that are varied, and what stands for λ*: the winner's λ, or where that is 0, one that acts.
+    """The keys that are varied, and λ* as `reference`: the winner's λ, or where that is 0, one that acts.
 
     A regularizer's groups are changed in proportion. Where `weight_decay` and `l2` both act, the other one goes down with the one
     that is varied, so that at 0 nothing decays, but not up: it has a limit of its own. `dropout` is empty if the network has no
@@ -49,19 +49,19 @@ class Axes:
 
 @dataclass(frozen=True)
 class Design:
-    """Which configurations are trained for which arm; one may serve several."""
+    """The configurations to train, each with its arm; one may serve several arms."""
 
     axes: Axes
     cells: tuple[tuple[str, Configuration], ...]
 
     @property
     def configurations(self) -> list[Configuration]:
-        """Each once."""
-        found: list[Configuration] = []
+        """The configurations, each once."""
+        distinct: list[Configuration] = []
         for _, configuration in self.cells:
-            if configuration not in found:
-                found.append(configuration)
-        return found
+            if configuration not in distinct:
+                distinct.append(configuration)
+        return distinct
 
 
 def design(winner: Configuration, schedule: Schedule, drops: bool) -> Design:
@@ -71,6 +71,11 @@ def design(winner: Configuration, schedule: Schedule, drops: bool) -> Design:
     - `l1`: λ of l1 alone, 0 and six values, with the decay off
     - `dropout`: λ of 0, λ*/3, λ*, 3λ* × dropout of 0 and three rates, the winner's among them
     - `lr`: the winner's rate × 1, 3, 10, 30 × λ of 0 and λ*; rates at which ηλ reaches 1 are left out
+
+    >>> winner = Configuration(0.01, {"weight_decay": 0.2, "dropout": 0.17}, model={})
+    >>> arms = design(winner, Schedule(rate_sum=640.0, largest_factor=1.0), drops=True)
+    >>> sorted({arm for arm, _ in arms.cells}), arms.axes.reference, len(arms.configurations)
+    (['dropout', 'l1', 'lr', 'weight_decay'], 0.2, 37)
     """
     decay = _decay_key(winner.strengths)
     decays, reference = _decays(decay, winner, schedule)
@@ -99,12 +104,12 @@ def _changed(winner: Configuration, changes: Mapping[str, float], lr: float | No
 
 def _varied(strengths: Mapping[str, float], key: str, value: float) -> dict[str, float]:
     """A key at a value, and its regularizer's groups in proportion, or at the same value if all are off; see `Axes`."""
-    own, kind = strengths.get(key, 0.0), split_key(key)[0]
-    groups = [other for other in strengths if split_key(other)[0] == kind]
-    changed = {other: strengths[other] * (value / own) if own else value for other in groups}
-    if own and kind in (DECAY, COUPLED):
-        beside = [other for other in strengths if split_key(other)[0] in (DECAY, COUPLED) and other not in groups]
-        changed |= {other: strengths[other] * min(1.0, value / own) for other in beside}
+    current, regularizer = strengths.get(key, 0.0), split_key(key)[0]
+    groups = [other for other in strengths if split_key(other)[0] == regularizer]
+    changed = {other: strengths[other] * (value / current) if current else value for other in groups}
+    if current and regularizer in (DECAY, COUPLED):
+        other_decays = [other for other in strengths if split_key(other)[0] in (DECAY, COUPLED) and other not in groups]
+        changed |= {other: strengths[other] * min(1.0, value / current) for other in other_decays}
     return changed | {key: value}
 
 
@@ -123,16 +128,16 @@ def _decay_key(strengths: Mapping[str, float]) -> str:
 
 def _decays(key: str, winner: Configuration, schedule: Schedule) -> tuple[list[float], float]:
     """The grid of λ with 0, and λ*."""
-    own = winner.strengths.get(key, 0.0)
+    strength = winner.strengths.get(key, 0.0)
     if split_key(key)[0] == DECAY:
         low = 1.0 / (winner.lr * schedule.rate_sum * LONGEST_TIMESCALE)
-        reference = own or low * LONGEST_TIMESCALE
+        reference = strength or low * LONGEST_TIMESCALE
     else:
         usual = REGULARIZERS[COUPLED].usual
-        low, reference = usual.low, own or usual.at(0.5)
+        low, reference = usual.low, strength or usual.at(0.5)
     high = _largest(key, winner.lr, schedule)
-    reference = own or min(reference, high)
-    return [0.0, *_grid(min(low, reference / 3), max(high, own), DECAYS, reference)], reference
+    reference = strength or min(reference, high)
+    return [0.0, *_grid(min(low, reference / 3), max(high, strength), DECAYS, reference)], reference
 
 
 def _largest(key: str, lr: float, schedule: Schedule) -> float:
@@ -147,30 +152,30 @@ def _within(value: float, key: str, lr: float, schedule: Schedule) -> float:
 
 
 def _l1s(key: str, winner: Configuration) -> list[float]:
-    own = winner.strengths.get(key, 0.0)
-    return [0.0, *_grid(min(LEAST_L1, own or LEAST_L1), max(LARGEST_L1, own), L1S, own)]
+    strength = winner.strengths.get(key, 0.0)
+    return [0.0, *_grid(min(LEAST_L1, strength or LEAST_L1), max(LARGEST_L1, strength), L1S, strength)]
 
 
-def _dropouts(own: float) -> list[float]:
-    return [0.0, *_with(RATES_OF_DROPOUT, own)]
+def _dropouts(rate: float) -> list[float]:
+    return [0.0, *_with(RATES_OF_DROPOUT, rate)]
 
 
-def _grid(low: float, high: float, count: int, own: float) -> list[float]:
-    """Values in equal ratios from low to high, with the winner's in place of the nearest."""
+def _grid(low: float, high: float, count: int, included: float) -> list[float]:
+    """Values in equal ratios from low to high, with one value in place of the nearest."""
     ratio = (high / low) ** (1 / (count - 1))
-    return _with([low * ratio**step for step in range(count)], own)
+    return _with([low * ratio**step for step in range(count)], included)
 
 
-def _with(values: Sequence[float], own: float) -> list[float]:
-    """The values with another in place of the nearest, by ratio; 0 takes no place."""
-    if own <= 0.0:
+def _with(values: Sequence[float], included: float) -> list[float]:
+    """The values with another in place of the nearest, by ratio; unchanged for 0."""
+    if included <= 0.0:
         return list(values)
-    nearest = min(values, key=lambda value: abs(math.log(value / own)))
-    return sorted(own if value == nearest else value for value in values)
+    nearest = min(values, key=lambda value: abs(math.log(value / included)))
+    return sorted(included if value == nearest else value for value in values)
 
 
 def _fast(winner: Configuration, axes: Axes, schedule: Schedule) -> Iterator[tuple[str, Configuration]]:
-    """The arm of high rates."""
+    """The arm of high learning rates."""
     for factor in RATES:
         lr = winner.lr * factor
         decoupled = split_key(axes.decay)[0] == DECAY

@@ -13,7 +13,7 @@ FEWEST = 3
 
 
 def importances(result: StudyResult) -> dict[str, float]:
-    """How much each searched key decides whether a complete trial is among the best, as shares of 1; the largest first.
+    """Importance of each searched key for a complete trial being among the best, as shares of 1; the largest first.
 
     PED-ANOVA (Watanabe et al. 2304.10255), by the first goal: 0.1 s for 1,000 trials, for which fANOVA takes 75 s. Empty with
     too few trials.
@@ -29,13 +29,17 @@ def importances(result: StudyResult) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = get_param_importances(study, evaluator=evaluator, target=lambda trial: sign * trial.values[0])
+            shares = get_param_importances(study, evaluator=evaluator, target=lambda trial: sign * trial.values[0])
         except (ValueError, RuntimeError, ZeroDivisionError):  # nothing that differs between the trials
             return {}
-    ranked = sorted(found.items(), key=lambda item: -item[1])
+    ranked = sorted(shares.items(), key=lambda item: -item[1])
     return {key: float(share) for key, share in ranked if math.isfinite(share)}
 
 
 def best_share(trials: int) -> float:
-    """Share of the trials that count as the best: a tenth, more of few, for PED-ANOVA wants five."""
+    """Share of the trials that count as the best: a tenth, more of few, for PED-ANOVA wants five.
+
+    >>> best_share(1000), best_share(20)
+    (0.1, 0.25)
+    """
     return min(0.5, max(0.1, 5 / trials))

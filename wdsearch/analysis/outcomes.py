@@ -1,4 +1,4 @@
-"""What training configurations again on fresh seeds showed, and what it says about the claims: data alone."""
+"""Records of an explanation: outcomes of trainings on fresh seeds, and the verdicts on the claims; data alone."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -51,9 +51,9 @@ class Curve:
 class Claim:
     """One textbook claim about λ, tested: an effect with its 95 % bootstrap interval, and the verdict that follows from it.
 
-    `key` names the claim, `unit` what the effect is measured in.
+    `key` names the claim, `unit` the unit of the effect.
 
-    `evidence` has the numbers that a sentence about it tells, `curves` what a figure of it draws, by the name of the quantity.
+    `evidence` has the numbers for a sentence about it, `curves` those for its figure, by the name of the quantity.
     `unit` is `share` (of the value without decay), `weights` or `runs` (a share of them), `correlation`, `loss`, or `log`. An
     effect that could not be measured is NaN.
 
@@ -75,7 +75,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What λ did in one study: outcomes from the winner's configuration along λ, and the claims they support or not.
+    """Effects of λ in one study: outcomes from the winner's configuration along λ, and the claims they support or not.
 
     `decay` is the key that was varied: `weight_decay`, `l2`, or that of a group, in proportion to which the others went; `trial`
     is the winner's number.
@@ -91,34 +91,50 @@ class Explanation:
 
     def along(self, quantity: Callable[[Outcome], float | None]) -> dict[float, dict[int, float]]:
         """A quantity by strength of decay and seed, over the outcomes that differ in that strength alone."""
-        found: dict[float, dict[int, float]] = {}
+        by_strength: dict[float, dict[int, float]] = {}
         for outcome in self.outcomes:
             value = quantity(outcome)
             if outcome.arm == ARM and self.decay in outcome.strengths and value is not None:
-                found.setdefault(outcome.strengths[self.decay], {})[outcome.seed] = value
-        return dict(sorted(found.items()))
+                by_strength.setdefault(outcome.strengths[self.decay], {})[outcome.seed] = value
+        return dict(sorted(by_strength.items()))
 
     def as_dict(self) -> dict[str, Any]:
-        """For files and Optuna's attributes; JSON has no ∞ and no NaN, so they are texts."""
-        found: dict[str, Any] = plain(asdict(self))
-        return found
+        """A record for files and Optuna's attributes; JSON has no ∞ and no NaN, so they are texts."""
+        return dict(plain(asdict(self)))
 
 
 def explanation_from(stored: Mapping[str, Any]) -> Explanation:
-    """What `as_dict` gave, back from JSON."""
-    outcomes = tuple(Outcome(**dict(one) | {"strengths": _numbers(one["strengths"])}) for one in stored["outcomes"])
-    claims = tuple(_claim(one) for one in stored["claims"])
+    """The explanation that `as_dict` recorded, back from JSON.
+
+    >>> explanation = Explanation("digits", 3, 40, 5, "weight_decay", outcomes=(), claims=())
+    >>> explanation_from(explanation.as_dict()) == explanation
+    True
+    """
+    outcomes = tuple(_outcome(outcome) for outcome in stored["outcomes"])
+    claims = tuple(_claim(claim) for claim in stored["claims"])
     return Explanation(**dict(stored) | {"outcomes": outcomes, "claims": claims})
 
 
+def _outcome(stored: Mapping[str, Any]) -> Outcome:
+    return Outcome(**dict(stored) | {"strengths": _numbers(stored["strengths"])})
+
+
 def _claim(stored: Mapping[str, Any]) -> Claim:
-    curves = {name: Curve(**{key: tuple(v) for key, v in one.items()}) for name, one in stored["curves"].items()}
+    curves = {name: _curve(points) for name, points in stored["curves"].items()}
     numbers = _numbers({name: stored[name] for name in ("effect", "low", "high")})
     return Claim(**dict(stored) | numbers | {"curves": curves})
 
 
+def _curve(stored: Mapping[str, Any]) -> Curve:
+    return Curve(**{name: tuple(numbers) for name, numbers in stored.items()})
+
+
 def plain(value: Any) -> Any:
-    """As JSON can hold it, which has no ∞ and no NaN."""
+    """A value as JSON can hold it, which has no ∞ and no NaN.
+
+    >>> plain({"timescale": math.inf, "sizes": (1, 2)})
+    {'timescale': 'inf', 'sizes': [1, 2]}
+    """
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -137,7 +153,7 @@ def explained_trial(result: StudyResult) -> int | None:
 
 
 def explanation_of(result: StudyResult) -> Explanation | None:
-    """What λ did around the best trial, if that was looked at."""
+    """The explanation of the best trial, if that one was explained."""
     if result.best is None or explained_trial(result) != result.best.number:
         return None
     return explanation_from(result.optuna_study.user_attrs[EXPLANATION])

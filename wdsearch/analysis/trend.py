@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 from wdsearch.analysis.one_standard_error import Losses
 from wdsearch.analysis.outcomes import explanation_of, plain
 from wdsearch.analysis.strength_range import Range, Trial, plausible
+from wdsearch.errors import StudyNotFoundError
 from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, IDENTITY, RESULT
-from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult, is_feasible, load_result, main_key, spent
 
 MOVED, STEADY, UNDETERMINED = "moved", "steady", "undetermined"
@@ -22,9 +23,9 @@ MOVED, STEADY, UNDETERMINED = "moved", "steady", "undetermined"
 
 @dataclass(frozen=True)
 class Sweep:
-    """One sweep: what its best trial is, and where its λ* lies as far as its own trials, or fresh seeds, can tell.
+    """One sweep: its best trial, and the range of λ* that its own trials, or fresh seeds, allow.
 
-    What it has not got yet is None, as its `range` with too few complete trials. `data` is a digest.
+    Values that it does not have yet are None, as its `range` with too few complete trials. `data` is a digest.
     """
 
     study: str
@@ -46,8 +47,8 @@ class Sweep:
 class Trend:
     """A family's sweeps, the earliest first. `verdict` compares the last finished one with the finished one before.
 
-    `reason` is why it is undetermined: `one` (fewer than two are finished), `key` (another strength is searched), `few` (too few
-    complete trials).
+    `reason` says why it is undetermined: `one` (fewer than two are finished), `key` (another strength is searched), `few`
+    (too few complete trials).
     """
 
     family: str
@@ -68,22 +69,20 @@ class Trend:
         return self.sweeps[-1].key if self.sweeps else ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, which has no ∞."""
-        found: dict[str, Any] = plain(asdict(self))
-        return found
+        """A record for JSON, which has no ∞."""
+        return dict(plain(asdict(self)))
 
 
 def trend(family: str, home: Home, storage: str | None = None) -> Trend:
     """A family's sweeps; raises StudyNotFoundError with the families that there are."""
     opened = home.open(storage)
-    found = trend_in(opened, family, home)
-    if not found.sweeps:
-        known = sorted(
-            {str(study.user_attrs[FAMILY]) for study in opened.get_all_studies() if FAMILY in study.user_attrs}
-        )
+    family_trend = trend_in(opened, family, home)
+    if not family_trend.sweeps:
+        attributes = [study.user_attrs for study in opened.get_all_studies()]
+        known = sorted({str(each[FAMILY]) for each in attributes if FAMILY in each})
         text = f"there are no sweeps of {family!r}; there are sweeps of: {', '.join(known) or 'nothing'}"
         raise StudyNotFoundError(f"{text}; begin some with: wdsearch schedule FILE")
-    return found
+    return family_trend
 
 
 def trend_in(storage: BaseStorage, family: str, home: Home) -> Trend:
@@ -91,26 +90,26 @@ def trend_in(storage: BaseStorage, family: str, home: Home) -> Trend:
     results = [load_result(study, home) for study in sweeps_of(family, storage)]
     sweeps = tuple(_sweep(result) for result in results)
     goal = next((result.goals[0] for result in reversed(results) if result.goals), "val_loss")
-    found = Trend(family, goal, sweeps, UNDETERMINED, "one")
-    if found.compared is None:
-        return found
-    before, last = found.compared
-    if before.key != last.key:
+    undetermined = Trend(family, goal, sweeps, UNDETERMINED, "one")
+    if undetermined.compared is None:
+        return undetermined
+    earlier, last = undetermined.compared
+    if earlier.key != last.key:
         return Trend(family, goal, sweeps, UNDETERMINED, "key")
-    if before.range is None or last.range is None:
+    if earlier.range is None or last.range is None:
         return Trend(family, goal, sweeps, UNDETERMINED, "few")
-    return Trend(family, goal, sweeps, STEADY if last.range.meets(before.range) else MOVED)
+    return Trend(family, goal, sweeps, STEADY if last.range.meets(earlier.range) else MOVED)
 
 
 def sweeps_of(family: str, storage: BaseStorage) -> list[optuna.Study]:
     """A family's sweeps, the earliest first."""
-    mine = [found for found in storage.get_all_studies() if found.user_attrs.get(FAMILY) == family]
-    mine.sort(key=lambda found: (str(found.user_attrs.get(FIRED, "")), found.study_name))
-    return [optuna.load_study(study_name=found.study_name, storage=storage) for found in mine]
+    of_family = [study for study in storage.get_all_studies() if study.user_attrs.get(FAMILY) == family]
+    of_family.sort(key=lambda study: (str(study.user_attrs.get(FIRED, "")), study.study_name))
+    return [optuna.load_study(study_name=study.study_name, storage=storage) for study in of_family]
 
 
 def is_finished(result: StudyResult) -> bool:
-    """Whether a sweep's budget is spent."""
+    """True once a sweep's budget is spent."""
     budget = result.config.get("budget", {}).get("trials", 0)
     return bool(budget) and spent(result.counts) >= budget
 
@@ -120,7 +119,7 @@ def _sweep(result: StudyResult) -> Sweep:
     attributes = study.user_attrs
     key = main_key(result) or ""
     trials = [
-        Trial(trial.user_attrs[RESULT]["strengths"][key], _loss(result, trial.values[0]), _place(trial))
+        Trial(trial.user_attrs[RESULT]["strengths"][key], _loss(result, trial.values[0]), _position(trial))
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if key in trial.user_attrs.get(RESULT, {}).get("strengths", {}) and is_feasible(trial)
     ]
@@ -145,18 +144,18 @@ def _loss(result: StudyResult, value: float) -> float:
     return -value if result.optuna_study.directions[0] == StudyDirection.MAXIMIZE else value
 
 
-def _place(trial: FrozenTrial) -> tuple[float, ...]:
+def _position(trial: FrozenTrial) -> tuple[float, ...]:
     """Each parameter from 0 to 1, as it is searched; different choices are 1 apart."""
-    place: list[float] = []
+    position: list[float] = []
     for name, distribution in sorted(trial.distributions.items()):
         value = trial.params[name]
         if isinstance(distribution, CategoricalDistribution):
-            place += [float(value == choice) / math.sqrt(2.0) for choice in distribution.choices]
+            position += [float(value == choice) / math.sqrt(2.0) for choice in distribution.choices]
         elif isinstance(distribution, FloatDistribution | IntDistribution) and distribution.low < distribution.high:
             ends = [distribution.low, value, distribution.high]
-            low, own, high = map(math.log, ends) if distribution.log else ends
-            place.append((own - low) / (high - low))
-    return tuple(place)
+            low, middle, high = map(math.log, ends) if distribution.log else ends
+            position.append((middle - low) / (high - low))
+    return tuple(position)
 
 
 def _path(result: StudyResult, key: str) -> Losses | None:

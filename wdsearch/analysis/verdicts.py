@@ -1,4 +1,4 @@
-"""From what effects show to a verdict on a claim."""
+"""Verdicts on claims, from the states of their effects."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,11 +10,17 @@ from wdsearch.analysis.outcomes import CONTRADICTED, SUPPORTED, UNDETERMINED
 SHARE = 0.05
 """Smallest relative change of a norm, a spread or a condition number that matters."""
 Verdict = tuple[str, str]
-"""The verdict, and why it is not `supported`."""
+"""The verdict, and the reason why it is not `supported`."""
 
 
 def verdict_of(states: Sequence[str], evidence: Evidence, *effects: Effect, acts: bool | None = None) -> Verdict:
-    """Supported by any effect as claimed, contradicted by any against, or by none of any size that matters if λ `acts`."""
+    """Supported by any effect as claimed, contradicted by any against, or by none of any size that matters if λ `acts`.
+
+    >>> from wdsearch.analysis.design import Axes
+    >>> evidence = Evidence((), Axes(DECAY, reference=0.1, l1=L1, dropout="", rate=0.01))
+    >>> verdict_of(["for", "unclear"], evidence), verdict_of(["against", "none"], evidence)
+    (('supported', ''), ('contradicted', 'opposite'))
+    """
     if FOR in states:
         return (UNDETERMINED, "mixed") if AGAINST in states else (SUPPORTED, "")
     if AGAINST in states:
@@ -25,33 +31,44 @@ def verdict_of(states: Sequence[str], evidence: Evidence, *effects: Effect, acts
     return UNDETERMINED, _why_open(states, evidence, effects, acts)
 
 
-def all_of(states: Sequence[str], evidence: Evidence, found: Effect) -> Verdict:
-    """Supported if every effect is as claimed, contradicted if one is surely not."""
+def all_of(states: Sequence[str], evidence: Evidence, effect: Effect) -> Verdict:
+    """Supported if every effect is as claimed, contradicted if one is surely not.
+
+    >>> from wdsearch.analysis.design import Axes
+    >>> evidence = Evidence((), Axes(DECAY, reference=0.1, l1=L1, dropout="", rate=0.01))
+    >>> all_of(["for", "none"], evidence, Effect(-0.3, -0.4, -0.2, count=5))
+    ('contradicted', 'none')
+    """
     if set(states) == {FOR}:
         return SUPPORTED, ""
     if AGAINST in states:
         return CONTRADICTED, "opposite"
-    return (CONTRADICTED, "none") if NONE in states else (UNDETERMINED, _why_open(states, evidence, [found], True))
+    return (CONTRADICTED, "none") if NONE in states else (UNDETERMINED, _why_open(states, evidence, [effect], True))
 
 
 def _why_open(states: Sequence[str], evidence: Evidence, effects: Iterable[Effect], acts: bool) -> str:
-    """Why nothing can be said."""
+    """The reason why a claim stays undetermined."""
     if evidence.seeds < FEWEST:
         return "seeds"
     unmeasured = evidence.diverged(DECAY, L1) > 0  # a metric is then infinite, a measure is lost
-    if any(found.worse or found.better or (found.lost and unmeasured) for found in effects):
+    if any(effect.worse or effect.better or (effect.lost and unmeasured) for effect in effects):
         return "diverged"
-    if not states or all(found.count == 0 for found in effects):
+    if not states or all(effect.count == 0 for effect in effects):
         return "not_measured"
     return "unclear" if acts else "inert"
 
 
 def acts_at_all(evidence: Evidence) -> bool:
-    """Whether λ* changes the weights' norm by a size that matters; if that was not measured, it does."""
-    found = evidence.at_reference("norm", relative=True)
-    return not found.count or abs(found.mean) >= SHARE
+    """True if λ* changes the weights' norm by a size that matters, or if that was not measured."""
+    change = evidence.at_reference("norm", relative=True)
+    return not change.count or abs(change.mean) >= SHARE
 
 
-def varying(found: Effect, smallest: float) -> list[str]:
-    """The state of a falling effect; none if the quantity cannot vary, as the stable rank of a single row."""
-    return [] if found.count and found.low == found.high == 0.0 else [found.stands(smallest)] if found.count else []
+def varying(effect: Effect, smallest: float) -> list[str]:
+    """The state of a falling effect; none if it was not measured or cannot vary, as the stable rank of a single row.
+
+    >>> varying(Effect(-0.3, -0.4, -0.2, count=5), smallest=0.1), varying(Effect(0.0, 0.0, 0.0, count=5), smallest=0.1)
+    (['for'], [])
+    """
+    cannot_vary = effect.low == effect.high == 0.0
+    return [] if not effect.count or cannot_vary else [effect.stands(smallest)]

@@ -1,8 +1,8 @@
-"""The commands, and what they show in a terminal."""
+"""The commands and their output in a terminal; each command calls one library function."""
 
 
 def main() -> None:
-    """Entry point of the command `wdsearch`; what it needs is imported at the call."""
+    """Entry point of the command `wdsearch`; imports are made at the call."""
     from wdsearch.cli.app import main as run
 
     run()

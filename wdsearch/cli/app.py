@@ -1,7 +1,7 @@
 """The command line: each command calls one library function."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from wdsearch.cli.begin import BEGIN, Overrides, StudyFile
 from wdsearch.cli.workers import OPERATE, RESULTS, HomeOption, StorageOption, Study, storage_commands
+from wdsearch.errors import BuildError, DataError, WdsearchError
 
 
 class _Commands(TyperGroup):
@@ -32,30 +33,10 @@ app = typer.Typer(
 )
 
 TRAINING = ("work", "schedule")
-EXIT_CODES = {
-    "StudyFileError": 2,
-    "StudyNotFoundError": 2,
-    "StudyChangedError": 2,
-    "NotSearchedError": 2,
-    "NotStoredError": 2,
-    "EngineError": 2,
-    "LaunchError": 1,
-    "ScheduleError": 2,
-    "BuildError": 2,
-    "DataError": 2,
-    "ScaffoldError": 2,
-    "ExplainError": 2,
-    "StorageError": 1,
-    "TrialsFailedError": 1,
-    "UndeliveredError": 1,
-    "PortError": 1,
-    "LanguageError": 2,
-    "DashboardError": 2,
-}
 
 
 class Format(StrEnum):
-    """How `best` prints."""
+    """Output formats of `best`."""
 
     table = "table"
     yaml = "yaml"
@@ -86,8 +67,8 @@ def run(
         from wdsearch.cli.tables import conclusion
         from wdsearch.search.run import run as search
     with _clear_errors(trains=True):
-        shown: Any = "lines" if log else True
-        result = search(file, overrides or [], home=home, storage=storage, tracker=tracker, progress=shown)
+        progress: Any = "lines" if log else True
+        result = search(file, overrides or [], home=home, storage=storage, tracker=tracker, progress=progress)
         console.print(*conclusion(result), sep="\n", soft_wrap=True)
 
 
@@ -98,13 +79,13 @@ def best(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """What to put into one's own training: the best trial's rate and strengths, and what to pass to torch."""
+    """Show the best trial's learning rate and strengths, and the arguments of torch to train with them."""
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result, recommendation
 
-        found = recommendation(load_result(study, Home(home), storage))
-        _print(found, form)
+        settings = recommendation(load_result(study, Home(home), storage))
+        _print(settings, form)
 
 
 @app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch plot mnist1d --key dropout --output gap.png")
@@ -139,21 +120,21 @@ def explain(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """What λ did: vary it alone from the best configuration, and test each textbook claim; run it again to continue."""
+    """Explain what λ did: vary it alone from the best trial, and test each textbook claim; run it again to continue."""
     from rich.console import Console
 
     console = Console()
     with _clear_errors(), Console(stderr=True).status("loading torch") if console.is_terminal else nullcontext():
         from wdsearch.cli.explanation import explained
-        from wdsearch.search.explain import explain as tested
+        from wdsearch.search.explain import explain as explain_study
     with _clear_errors():
-        found = tested(study, home=home, storage=storage, seeds=seeds, progress=not as_json)
+        explanation = explain_study(study, home=home, storage=storage, seeds=seeds, progress=not as_json)
         if as_json:
             import json
 
-            typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+            typer.echo(json.dumps(explanation.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         else:
-            console.print(*explained(found), sep="\n", soft_wrap=True)
+            console.print(*explained(explanation), sep="\n", soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch ui mnist1d --port 5001 --dashboard")
@@ -166,17 +147,19 @@ def ui(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Serve the MLflow records on this machine and print the study's page; Ctrl-C ends it."""
+    """Serve the study's records (MLflow) on this machine and print their page; Ctrl-C ends it."""
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.storage.results import load_result
-        from wdsearch.tracking.mlflow_server import dashboard_server, mlflow_server, serve
+        from wdsearch.strategies.optuna_private import study_id
+        from wdsearch.tracking import study_page
+        from wdsearch.tracking.serving import dashboard_server, serve
 
-        place = Home(home)
-        found = load_result(study, place, storage)
-        servers = [mlflow_server(place.path, found.study, port)]
+        studies = Home(home)
+        result = load_result(study, studies, storage)
+        servers = [study_page(result, studies, port)]
         if dashboard:
-            servers.append(dashboard_server(place.url(storage), found.optuna_study._study_id, port + 1))
+            servers.append(dashboard_server(studies.url(storage), study_id(result.optuna_study), port + 1))
         serve(servers, typer.echo)
 
 
@@ -192,7 +175,7 @@ def report(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Write one HTML file on what a study found and what λ did, and show it in MLflow."""
+    """Write one HTML file on the result of a study and what λ did, and add it to the study's records (MLflow)."""
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.tracking.report import report as write
@@ -202,7 +185,7 @@ def report(
             typer.echo(f"note: {note}", err=True)
         typer.echo(output or written.page)
         if delivery is None:
-            typer.echo(f"note: {study} has no run in MLflow to show it on", err=True)
+            typer.echo(f"note: {study} has no records, such as a run in MLflow, to show it with", err=True)
         elif delivery.note:
             typer.echo(f"note: {delivery.note}", err=True)
         if delivery is not None and delivery.undelivered:
@@ -218,28 +201,28 @@ def status(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """How far a study is: trials, workers, the best so far, what has yet to reach MLflow."""
+    """Show how far a study is: trials, workers, the best so far, records that have yet to reach MLflow."""
     with _clear_errors():
         from wdsearch.cli.status import show_status, status_record
         from wdsearch.storage.home import Home
 
-        place = Home(home)
+        studies = Home(home)
         if as_json:
             import json
 
-            typer.echo(json.dumps(status_record(study, place, storage), indent=2))
+            typer.echo(json.dumps(status_record(study, studies, storage), indent=2))
         else:
-            show_status(study, place, storage, watch)
+            show_status(study, studies, storage, watch)
 
 
 @app.command(rich_help_panel=PANELS["search"], epilog="Example: wdsearch sync mnist1d")
 def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -> None:
-    """Deliver to MLflow what is left after an outage."""
+    """Deliver to MLflow the records that are left after an outage."""
     with _clear_errors():
         from rich.console import Console
 
         from wdsearch.storage.home import Home
-        from wdsearch.tracking.delivery import sync as deliver
+        from wdsearch.tracking import deliver_backlog as deliver
 
         console = Console()
         with console.status("delivering to MLflow") as bar:
@@ -253,13 +236,13 @@ def sync(study: Study, home: HomeOption = None, storage: StorageOption = None) -
         console.print((f"{count} records delivered" if count else "nothing was left to deliver") + others)
 
 
-def _version(wanted: bool) -> bool:
-    if wanted:
+def _version(requested: bool) -> bool:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"wdsearch {version('wdsearch')}")
         raise typer.Exit
-    return wanted
+    return requested
 
 
 @app.callback()
@@ -272,38 +255,42 @@ def _options(
 
 
 def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage: str | None) -> Any:
-    """Let MLflow get ready while torch is being loaded; faults of the file show here already if it is no YAML."""
+    """Start the tracker while torch is being loaded; a file that is no YAML is refused here already."""
     from wdsearch.storage.home import Home, clear_storage_errors
     from wdsearch.study.file import StudySource
-    from wdsearch.tracking.tracker import Tracker
+    from wdsearch.tracking import open_tracker
+    from wdsearch.tracking.tracker import TrackerError
 
     source = StudySource.from_file(file)
     for text in overrides:
         source.override(text)
     name = source.content.get("study")
     if isinstance(name, str) and name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        with clear_storage_errors(Home(home)):
-            tracker = Tracker(Home(home).path, name, node=Home(home).node(storage))
+        with (
+            clear_storage_errors(Home(home)),
+            suppress(TrackerError, TypeError),
+        ):  # what is wrong is told with other faults
+            tracker = open_tracker(source.content.get("tracking"), Home(home), name, storage)
             tracker.start_delivery()
-        return tracker
+            return tracker
     return None
 
 
-def _print(found: dict[str, Any], form: Format) -> None:
+def _print(settings: dict[str, Any], form: Format) -> None:
     if form is Format.json:
         import json
 
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(settings, indent=2))
     elif form is Format.yaml:
         from wdsearch.study.file import as_yaml
 
-        typer.echo(as_yaml(found, flow=False).rstrip())
+        typer.echo(as_yaml(settings, flow=False).rstrip())
     else:
         from rich.console import Console
 
         from wdsearch.cli.tables import recommendation_table
 
-        Console().print(recommendation_table(found))
+        Console().print(recommendation_table(settings))
 
 
 @contextmanager
@@ -315,15 +302,10 @@ def _clear_errors(trains: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
-        name = type(error).__name__
-        code = 1 if trains and name in ("BuildError", "DataError") else EXIT_CODES.get(name)
-        if name == "InterruptedStudyError":
-            code = 128 + error.signal  # type: ignore[attr-defined]  # as shells say
-        if code is None:
-            raise
+    except WdsearchError as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(code) from None
+        may_pass = trains and isinstance(error, BuildError | DataError)
+        raise typer.Exit(1 if may_pass else error.exit_code) from None
 
 
 for _panel, _commands in (("begin", BEGIN), ("workers", OPERATE), ("results", RESULTS)):

@@ -1,4 +1,4 @@
-"""The commands with which a study begins: init, validate, list, schema. What is heavy is imported when it is needed."""
+"""The commands with which a study begins: init, validate, list, schema. Heavy libraries are imported when they are needed."""
 
 import shlex
 from collections.abc import Callable, Iterator
@@ -29,8 +29,8 @@ def init(
         from wdsearch.cli.overviews import scaffold_overview
         from wdsearch.study.scaffold import begin_study
 
-        begun = scaffold_overview(begin_study(folder, csv, target))
-    _show(begun)
+        lines = scaffold_overview(begin_study(folder, csv, target))
+    _show(lines)
 
 
 def validate(
@@ -41,11 +41,11 @@ def validate(
     ] = False,
 ) -> None:
     """Check a study as `run` does before it trains, and show what it will do."""
-    given = overrides or []
+    overriding = overrides or []
     with _waiting("checking the study"):
         from wdsearch.study.load import load_study
 
-        config = load_study(file, given)  # what is no YAML does not wait for torch
+        config = load_study(file, overriding)  # before torch is loaded, for a file that is no YAML
         if config.schedule is not None:
             from wdsearch.launch.workers import options_of
 
@@ -53,27 +53,28 @@ def validate(
         from wdsearch.cli.overviews import parameter_overview, study_overview
         from wdsearch.search.preview import preview
 
-        found = preview(config)
-    command = ["wdsearch", "run", str(file), *(word for text in given for word in ("--set", text))]
+        checked = preview(config)
+    command = ["wdsearch", "run", str(file), *(word for text in overriding for word in ("--set", text))]
     if params:
-        _show(parameter_overview(found))
-    _show(study_overview(found, shlex.join(command)))
+        _show(parameter_overview(checked))
+    _show(study_overview(checked, shlex.join(command)))
 
 
 def list_names(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """What can be named: regularizers, models, data sets, samplers, pruners, and the engines of workers."""
+    """List the names that a study file takes: regularizers, models, data sets, samplers, pruners, trackers, engines."""
     with _waiting("looking into the tables"):
         from wdsearch.cli.overviews import catalog_overview
         from wdsearch.launch.workers import engines
         from wdsearch.study.catalog import catalog
+        from wdsearch.tracking import trackers
 
-        found = catalog() | {"engines": engines()}
+        names = catalog() | {"trackers": trackers(), "engines": engines()}
     if as_json:
         import json
 
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(names, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        _show(catalog_overview(found))
+        _show(catalog_overview(names))
 
 
 def schema(

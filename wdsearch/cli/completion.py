@@ -1,4 +1,4 @@
-"""What the shell offers at the tab key: names of studies and study files. Nothing heavy is imported here."""
+"""Completes names of studies and paths of files at the tab key; imports nothing heavy."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ DEEPEST = 20
 
 
 def study_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Studies of the folder or storage that the command line names so far; none if it is no SQLite file."""
+    """Studies of the folder or storage that the command line names so far; none unless it is an SQLite file."""
     import sqlite3
 
     storage = context.params.get("storage") or os.environ.get("WDSEARCH_STORAGE")
@@ -27,22 +27,33 @@ def study_names(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def study_files(incomplete: str) -> list[str]:
-    """YAML files and folders that a path so far may become."""
+    """Paths of YAML files and folders that begin with the text.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Path(folder, "digits.yaml").touch()
+    ...     study_files(f"{folder}/di") == [f"{folder}/digits.yaml"]
+    True
+    """
     return _paths(incomplete, (".yaml", ".yml"))
 
 
 def table_files(incomplete: str) -> list[str]:
-    """CSV and Parquet files and folders that a path so far may become."""
+    """Paths of CSV and Parquet files and folders that begin with the text.
+
+    >>> table_files("/no/such/folder/")
+    []
+    """
     return _paths(incomplete, (".csv", ".tsv", ".txt", ".csv.gz", ".parquet", ".pq"))
 
 
 def _paths(incomplete: str, endings: tuple[str, ...]) -> list[str]:
-    """A folder alone is entered: the shell would put a space behind its name."""
-    found = sorted(_entries(incomplete, endings))
+    """Paths that begin with the text; a single folder is entered, for the shell would put a space behind its name."""
+    paths = sorted(_entries(incomplete, endings))
     for _ in range(DEEPEST):  # a link may lead back
-        if len(found) == 1 and found[0].endswith("/"):
-            found = sorted(_entries(found[0], endings))
-    return found
+        if len(paths) == 1 and paths[0].endswith("/"):
+            paths = sorted(_entries(paths[0], endings))
+    return paths
 
 
 def _entries(incomplete: str, endings: tuple[str, ...]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal of an explanation, claim by claim, and of a family of sweeps."""
+"""Formats an explanation, claim by claim, and a family of sweeps for the terminal."""
 
 import math
 from collections.abc import Mapping
@@ -21,41 +21,51 @@ STYLES = {"supported": "green", "contradicted": "red", "undetermined": "yellow"}
 WORDS = Texts("en")
 
 
-def explanation_table(found: Explanation) -> Table:
-    """A line for each claim."""
-    title = f"{found.study}: what {found.decay} did, {found.seeds} fresh seeds × {found.epochs} epochs"
+def explanation_table(explanation: Explanation) -> Table:
+    """A table with a row for each claim.
+
+    >>> claim = Claim("gap", "supported", -0.11, -0.14, -0.09, "loss", {}, {})
+    >>> explanation_table(Explanation("digits", 3, 40, 5, "weight_decay", (), (claim,))).row_count
+    1
+    """
+    title = f"{explanation.study}: what {explanation.decay} did, {explanation.seeds} fresh seeds × {explanation.epochs} epochs"
     table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("claim")
     table.add_column("effect of λ, 95 % interval", justify="right", no_wrap=True)
     table.add_column("here", min_width=18)
-    for claim in found.claims:
+    for claim in explanation.claims:
         verdict = f"[bold {STYLES[claim.verdict]}]{claim.verdict}[/]"
         reason = f": {WORDS(f'reason.{claim.reason}')}" if claim.reason else ""
         table.add_row(escape(WORDS(f"claim.{claim.key}")), _numbers(claim), verdict + reason)
     return table
 
 
-def explained(found: Explanation) -> list[Any]:
-    """What `wdsearch explain` prints: the table, what was compared, and the next command."""
-    known = _evidence(found, "optimum")
-    reference = known.get("reference", math.nan)
+def explained(explanation: Explanation) -> list[Any]:
+    """Output of `wdsearch explain`: the table, the comparison it is of, and the next command.
+
+    >>> lines = explained(Explanation("digits", 3, 40, 5, "weight_decay", outcomes=(), claims=()))
+    >>> lines[-1]
+    'next            [bold]wdsearch report digits[/bold]  (figures and all numbers in one page)'
+    """
+    numbers = _evidence(explanation, "optimum")
+    reference = numbers.get("reference", math.nan)
     lines: list[Any] = [
-        explanation_table(found),
-        f"from λ = 0 to {found.decay} {reference:.4g}, all else as in the best trial",
+        explanation_table(explanation),
+        f"from λ = 0 to {explanation.decay} {reference:.4g}, all else as in the best trial",
     ]
-    if "best" in known:
-        lines[-1] += f"; validation loss is best about {known['best']:.4g}"
-    diverged = sum(outcome.end == DIVERGED for outcome in found.outcomes)
-    lines += [f"{diverged} of {len(found.outcomes)} outcomes diverged"] if diverged else []
+    if "best" in numbers:
+        lines[-1] += f"; validation loss is best about {numbers['best']:.4g}"
+    diverged = sum(outcome.end == DIVERGED for outcome in explanation.outcomes)
+    lines += [f"{diverged} of {len(explanation.outcomes)} outcomes diverged"] if diverged else []
     return [
         *lines,
         "",
-        f"next            [bold]wdsearch report {found.study}[/bold]  (figures and all numbers in one page)",
+        f"next            [bold]wdsearch report {explanation.study}[/bold]  (figures and all numbers in one page)",
     ]
 
 
-def _evidence(found: Explanation, key: str) -> Mapping[str, float]:
-    return next((claim.evidence for claim in found.claims if claim.key == key), {})
+def _evidence(explanation: Explanation, key: str) -> Mapping[str, float]:
+    return next((claim.evidence for claim in explanation.claims if claim.key == key), {})
 
 
 def _numbers(claim: Claim) -> str:
@@ -63,28 +73,29 @@ def _numbers(claim: Claim) -> str:
     return "\n".join(effect_and_interval(claim, WORDS)) if math.isfinite(claim.effect) else "–"
 
 
-def trend_lines(found: Trend) -> list[Any]:
-    """What `wdsearch trend` prints: a line for each sweep, and whether λ* moved."""
-    table = Table(title=f"{found.family}: {len(found.sweeps)} sweeps", title_justify="left", box=SIMPLE, pad_edge=False)
-    heads = ["due (UTC)", "trials", "lr", f"λ*: {found.key}", "where it may lie", "gap", found.goal, "baseline"]
+def trend_lines(trend: Trend) -> list[Any]:
+    """Output of `wdsearch trend`: a row for each sweep, and whether λ* moved."""
+    table = Table(title=f"{trend.family}: {len(trend.sweeps)} sweeps", title_justify="left", box=SIMPLE, pad_edge=False)
+    heads = ["due (UTC)", "trials", "lr", f"λ*: {trend.key}", "where it may lie", "gap", trend.goal, "baseline"]
     for head in heads:
         table.add_column(head, justify="left" if head == heads[0] else "right", no_wrap=head in heads[:2])
-    for sweep in found.sweeps:
+    for sweep in trend.sweeps:
         strength = "–" if sweep.strength is None else strength_text(sweep.key, sweep.strength, WORDS)
-        strength += "" if sweep.key == found.key else f" ({sweep.key})"
+        strength += "" if sweep.key == trend.key else f" ({sweep.key})"
         numbers = [
-            "–" if one is None else shown_number(one) for one in (sweep.lr, sweep.gap, sweep.value, sweep.baseline)
+            "–" if number is None else shown_number(number)
+            for number in (sweep.lr, sweep.gap, sweep.value, sweep.baseline)
         ]
         where = range_text(sweep.key, sweep.range, WORDS)
-        done = str(sweep.spent) if sweep.finished else f"{sweep.spent}/{sweep.budget}"
-        table.add_row(date(sweep), done, numbers[0], strength, where, *numbers[1:])
+        progress = str(sweep.spent) if sweep.finished else f"{sweep.spent}/{sweep.budget}"
+        table.add_row(date(sweep), progress, numbers[0], strength, where, *numbers[1:])
     colors = {"moved": "red", "steady": "green", "undetermined": "yellow"}
-    first, *rest = (text.replace("**", "") for text in verdict_sentences(found, WORDS))
-    last = found.sweeps[-1].study
+    first, *rest = (text.replace("**", "") for text in verdict_sentences(trend, WORDS))
+    latest = trend.sweeps[-1].study
     return [
         table,
-        f"[{colors[found.verdict]}]{escape(first)}[/]",
+        f"[{colors[trend.verdict]}]{escape(first)}[/]",
         *map(escape, rest),
         "",
-        f"next            [bold]wdsearch report {last}[/bold]  (with a figure over the sweeps)",
+        f"next            [bold]wdsearch report {latest}[/bold]  (with a figure over the sweeps)",
     ]

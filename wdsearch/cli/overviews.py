@@ -1,4 +1,4 @@
-"""What `init`, `validate` and `list` show in a terminal, as lines and tables; commands and paths are not to be wrapped."""
+"""Formats the output of `init`, `validate` and `list` for the terminal; commands and paths are not to be wrapped."""
 
 import shlex
 import time
@@ -21,18 +21,18 @@ from wdsearch.study.schema import Choice, Dimension, Source, StudyConfig
 # -- validate ------------------------------------------------------------------------------------------------------
 
 
-def study_overview(found: Preview, command: str) -> list[RenderableType]:
-    """A sound study: its parts, its space, what to beware of, and the command that runs it."""
-    config = found.config
+def study_overview(preview: Preview, command: str) -> list[RenderableType]:
+    """Output of `validate`: the study's parts, its space, warnings, and the command that runs it."""
+    config = preview.config
     counts = counted(config.budget.trials, "trial"), counted(config.budget.epochs, "epoch")
     budget = f"{' of '.join(counts)}, and the baseline"
     lines: list[RenderableType] = [
         Text.assemble((config.study, "bold"), (" is sound", "green"), f": {budget}"),
         "",
-        _aligned(_parts(found)),
-        _space(found),
+        _aligned(_parts(preview)),
+        _space(preview),
     ]
-    lines += [Text.assemble(("warning", "yellow"), f" data: {text}") for text in found.warnings]
+    lines += [Text.assemble(("warning", "yellow"), f" data: {text}") for text in preview.warnings]
     return [*lines, Text.assemble("next  ", (command, "bold"))]
 
 
@@ -44,28 +44,29 @@ def _aligned(rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def _parts(found: Preview) -> list[tuple[str, str]]:
-    config, optimizer = found.config, found.config.optimizer
+def _parts(preview: Preview) -> list[tuple[str, str]]:
+    config, optimizer = preview.config, preview.config.optimizer
     goals = [f"{way} {name}" for way, name in zip(config.objective.directions, config.objective.goals, strict=True)]
     warmup = f" after a warm-up of {optimizer.warmup:.0%} of the steps" if optimizer.warmup else ""
-    decay = f", {found.decayed:,} of them decay" if found.decayed is not None else ""
-    weighted = ", its classes weighted" if found.task.class_weights else ""
-    own = [
-        ("task", f"{found.task.name}, with {found.task.metric.name} beside the loss{weighted}"),
+    decay = f", {preview.decayed:,} of them decay" if preview.decayed is not None else ""
+    weighted = ", its classes weighted" if preview.task.class_weights else ""
+    task_and_optimizer = [
+        ("task", f"{preview.task.name}, with {preview.task.metric.name} beside the loss{weighted}"),
         (
             "optimizer",
-            f"{optimizer.name}, {optimizer.schedule} rate{warmup}, {found.steps:,} steps; the baseline at lr {optimizer.lr:g}",
+            f"{optimizer.name}, {optimizer.schedule} rate{warmup}, {preview.steps:,} steps; the baseline at lr {optimizer.lr:g}",
         ),
     ]
     return [
-        ("data", _data(found)),
-        *([("", found.about)] if found.about else []),
-        ("network", f"{_name(config.model)}: {found.parameters:,} parameters{decay}"),
-        *(own if found.decayed is not None else []),
-        ("training", found.training),
+        ("data", _data(preview)),
+        *([("", preview.about)] if preview.about else []),
+        ("network", f"{_name(config.model)}: {preview.parameters:,} parameters{decay}"),
+        *(task_and_optimizer if preview.decayed is not None else []),
+        ("training", preview.training),
         ("goal", "; ".join([", ".join(goals), *_limits(config)])),
         ("sampler", f"{_chosen(config.search.sampler, 'tpe')}, {config.batch} trials asked at a time"),
-        ("pruner", _pruner(found)),
+        ("pruner", _pruner(preview)),
+        *([("tracking", _chosen(config.tracking, ""))] if config.tracking else []),
         *([("schedule", _schedule(config.schedule))] if config.schedule else []),
     ]
 
@@ -75,13 +76,13 @@ def _schedule(plan: ScheduleConfig) -> str:
     return f"{plan.spec}, next {coming}; {counted(plan.workers, 'worker')} on {plan.on}"
 
 
-def _data(found: Preview) -> str:
-    rows = ", ".join(f"{count:,} {part}" for part, count in found.rows.items())
+def _data(preview: Preview) -> str:
+    rows = ", ".join(f"{count:,} {part}" for part, count in preview.rows.items())
     sizes = [f"{rows} rows"] if rows else []
-    sizes += [f"{found.inputs:,} features"] if found.inputs is not None else []
-    if found.outputs is not None:
-        sizes.append(counted(found.outputs, "class" if found.task.name == "classification" else "target"))
-    return f"{_name(found.config.data)}: {'; '.join(sizes)}; {counted(found.batches, 'batch')} an epoch"
+    sizes += [f"{preview.inputs:,} features"] if preview.inputs is not None else []
+    if preview.outputs is not None:
+        sizes.append(counted(preview.outputs, "class" if preview.task.name == "classification" else "target"))
+    return f"{_name(preview.config.data)}: {'; '.join(sizes)}; {counted(preview.batches, 'batch')} an epoch"
 
 
 def _name(source: Any) -> str:
@@ -105,25 +106,25 @@ def _chosen(choice: Any, default: str) -> str:
     return f"{choice.name} ({options})" if options else choice.name
 
 
-def _pruner(found: Preview) -> str:
-    default = "halving" if len(found.config.objective.goals) == 1 else "none"
-    name = _chosen(found.config.search.pruner, default)
-    if not found.rungs:
+def _pruner(preview: Preview) -> str:
+    default = "halving" if len(preview.config.objective.goals) == 1 else "none"
+    name = _chosen(preview.config.search.pruner, default)
+    if not preview.rungs:
         return f"{name}: every trial trains to the end"
-    shown = ", ".join(map(str, found.rungs[:6])) + (" ..." if len(found.rungs) > 6 else "")
-    return f"{name}: trials are judged after {shown} epochs"
+    epochs = ", ".join(map(str, preview.rungs[:6])) + (" ..." if len(preview.rungs) > 6 else "")
+    return f"{name}: trials are judged after {epochs} epochs"
 
 
-def _space(found: Preview) -> Table:
+def _space(preview: Preview) -> Table:
     table = Table()
     table.add_column("key", style="bold")
     table.add_column("searched", justify="right")
     table.add_column("scale")
     table.add_column("off", justify="right")
     table.add_column("that is")
-    for key, dimension in found.config.dimensions.items():
+    for key, dimension in preview.config.dimensions.items():
         searched = escape(_range(dimension))
-        table.add_row(key, searched, _scale(dimension), _off(key, dimension), _meaning(found, key, dimension))
+        table.add_row(key, searched, _scale(dimension), _off(key, dimension), _meaning(preview, key, dimension))
     return table
 
 
@@ -153,68 +154,80 @@ def _off(key: str, dimension: Dimension) -> str:
     return f"at {_value(neutral(key))}" if regularizer_of(key) and dimension.off else ""
 
 
-def _meaning(found: Preview, key: str, dimension: Dimension) -> str:
-    """A strength's unit; of a timescale the λ, and of a range of λ the timescale, at the study's learning rate."""
+def _meaning(preview: Preview, key: str, dimension: Dimension) -> str:
+    """A strength's unit; for a timescale the λ, and for a range of λ the timescale, at the study's learning rate."""
     if key == "lr":
         return "peak of the learning rate"
     regularizer = regularizer_of(key)
     if regularizer is None:
         return "argument of the network"
     if regularizer.key == "weight_decay" and dimension.form in ("timescale", "range"):
-        ends = [_inverse(found, end) for end in dimension.timescale or (dimension.low, dimension.high)]
-        text = f"{' to '.join(ends)} at lr {found.config.optimizer.lr:g}"
+        ends = [_inverse(preview, end) for end in dimension.timescale or (dimension.low, dimension.high)]
+        text = f"{' to '.join(ends)} at lr {preview.config.optimizer.lr:g}"
         return f"in training lengths; λ {text}" if dimension.timescale else f"λ; timescale {text}"
     return regularizer.unit.partition(";")[0]
 
 
-def _inverse(found: Preview, value: float | None) -> str:
-    """The λ of a timescale, or the timescale of a λ: they are each other's inverse but for a factor."""
-    return f"{found.decay_at(value):.3g}" if value else "∞"
+def _inverse(preview: Preview, value: float | None) -> str:
+    """The λ of a timescale, or the timescale of a λ: inverse to each other but for a factor."""
+    return f"{preview.decay_at(value):.3g}" if value else "∞"
 
 
-def parameter_overview(found: Preview) -> list[RenderableType]:
+def parameter_overview(preview: Preview) -> list[RenderableType]:
     """The network's parameters and layers that drop, each with the strengths that act on it."""
-    if found.decayed is None:
-        return [Text("an own LightningModule decides itself which of its parameters decay"), ""]
+    if preview.decayed is None:
+        return [Text("a user-defined LightningModule decides itself which of its parameters decay"), ""]
     parameters = Table("parameter", "shape", "decays", "strengths")
-    for name, shape, kept, strengths in found.table:
-        decays = Text(f"no: {kept}", "dim") if kept else Text("yes", "green")
+    for name, shape, reason, strengths in preview.table:
+        decays = Text(f"no: {reason}", "dim") if reason else Text("yes", "green")
         parameters.add_row(escape(name), " × ".join(map(str, shape)), decays, ", ".join(strengths))
     layers = Table("layer that drops", "strengths")
-    for name, _, _, strengths in found.dropout_layers:
+    for name, _, _, strengths in preview.dropout_layers:
         layers.add_row(escape(name), ", ".join(strengths) or Text("none: it keeps its own rate", "dim"))
-    return [parameters, *([layers] if found.dropout_layers else []), ""]
+    return [parameters, *([layers] if preview.dropout_layers else []), ""]
 
 
 # -- init ----------------------------------------------------------------------------------------------------------
 
 
-def scaffold_overview(begun: Scaffold) -> list[RenderableType]:
-    """What was written, and the next command."""
-    width = max(len(str(path)) for path in begun.files)
-    files = [Text.assemble((f"{path!s:{width}}", "cyan"), f"  {about}") for path, about in begun.files.items()]
-    command = shlex.join(["wdsearch", "validate", str(next(iter(begun.files)))])
-    return [*map(Text, begun.notes), *files, Text.assemble("next  ", (command, "bold"))]
+def scaffold_overview(scaffold: Scaffold) -> list[RenderableType]:
+    """Output of `init`: the files written, and the next command.
+
+    >>> from pathlib import Path
+    >>> lines = scaffold_overview(Scaffold({Path("digits.yaml"): "the study"}))
+    >>> str(lines[-1])
+    'next  wdsearch validate digits.yaml'
+    """
+    width = max(len(str(path)) for path in scaffold.files)
+    files = [Text.assemble((f"{path!s:{width}}", "cyan"), f"  {about}") for path, about in scaffold.files.items()]
+    command = shlex.join(["wdsearch", "validate", str(next(iter(scaffold.files)))])
+    return [*map(Text, scaffold.notes), *files, Text.assemble("next  ", (command, "bold"))]
 
 
 # -- list ----------------------------------------------------------------------------------------------------------
 
 
-def catalog_overview(found: Mapping[str, list[dict[str, Any]]]) -> list[RenderableType]:
-    """All that a study file can name: what it is, and below it what it takes."""
+def catalog_overview(catalog: Mapping[str, list[dict[str, Any]]]) -> list[RenderableType]:
+    """Output of `list`: the names a study file takes, each with a summary and its arguments.
+
+    >>> empty = dict.fromkeys(("regularizers", "optimizers", "models", "data", "samplers", "pruners", "trackers", "engines"), [])
+    >>> str(catalog_overview(empty)[0])
+    'Regularizers  space: {KEY: ...}'
+    """
     return [
-        *_section("Regularizers", "space: {KEY: ...}", found["regularizers"], _strength),
-        *_section("Optimizers", "optimizer: {name: ..., OPTION: ...}", found["optimizers"], _arguments),
-        *_section("Models", "model: {name: ..., init_args: {...}}", found["models"], _arguments),
-        *_section("Data sets", "data: {name: ..., init_args: {...}}", found["data"], _arguments),
-        *_section("Samplers", "search: {sampler: {name: ..., OPTION: ...}}", found["samplers"], _arguments),
-        *_section("Pruners", "search: {pruner: {name: ..., OPTION: ...}}", found["pruners"], _arguments),
-        *_section("Engines", "wdsearch launch STUDY --on ENGINE -o OPTION=...", found["engines"], _options),
+        *_section("Regularizers", "space: {KEY: ...}", catalog["regularizers"], _strength),
+        *_section("Optimizers", "optimizer: {name: ..., OPTION: ...}", catalog["optimizers"], _arguments),
+        *_section("Models", "model: {name: ..., init_args: {...}}", catalog["models"], _arguments),
+        *_section("Data sets", "data: {name: ..., init_args: {...}}", catalog["data"], _arguments),
+        *_section("Samplers", "search: {sampler: {name: ..., OPTION: ...}}", catalog["samplers"], _arguments),
+        *_section("Pruners", "search: {pruner: {name: ..., OPTION: ...}}", catalog["pruners"], _arguments),
+        *_section("Trackers", "tracking: {name: ..., OPTION: ...}", catalog["trackers"], _arguments),
+        *_section("Engines", "wdsearch launch STUDY --on ENGINE -o OPTION=...", catalog["engines"], _options),
     ]
 
 
 def _section(
-    title: str, place: str, entries: Iterable[Mapping[str, Any]], details: Callable[[Mapping[str, Any]], str]
+    title: str, usage: str, entries: Iterable[Mapping[str, Any]], details: Callable[[Mapping[str, Any]], str]
 ) -> list[RenderableType]:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="cyan", no_wrap=True, min_width=16)
@@ -223,14 +236,16 @@ def _section(
         text = Text(first_sentence(entry["summary"]) + only)
         below = details(entry)
         table.add_row(entry["name"], text.append(f"\n{below}", "dim") if below else text)
-    return [Text.assemble((title, "bold"), f"  {place}"), table, ""]
+    return [Text.assemble((title, "bold"), f"  {usage}"), table, ""]
 
 
 def _strength(entry: Mapping[str, Any]) -> str:
     usual, off = entry["usual"], _value(float(entry["off"]))
-    reach = f"{_value(usual['low'])} to {_value(usual['high'])}{', log' if usual['log'] else ''}"
-    kind = ", whole" if entry["whole"] else ""
-    return f"{entry['unit'].partition(';')[0]}; in {entry['allowed']}{kind}; off at {off}; worth searching: {reach}"
+    searched = f"{_value(usual['low'])} to {_value(usual['high'])}{', log' if usual['log'] else ''}"
+    integer = ", integer" if entry["whole"] else ""
+    return (
+        f"{entry['unit'].partition(';')[0]}; in {entry['allowed']}{integer}; off at {off}; worth searching: {searched}"
+    )
 
 
 def _arguments(entry: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal of a study's launched workers."""
+"""Formats a study's status and its launched workers for the terminal."""
 
 import time
 from collections import Counter
@@ -19,56 +19,71 @@ from wdsearch.storage.home import Home
 WATCH_EVERY_S = 2.0
 
 
-def started(found: Started) -> list[str]:
-    """What `wdsearch launch` prints: which workers run where, and the next commands."""
-    jobs = [job.partition("@")[0] for job in found.launch.jobs] if found.launch else []  # of a process, its number
-    given = f"{', '.join(jobs[:8])}{', ...' if len(jobs) > 8 else ''}"
-    note = [f"[yellow]{escape(found.note)}[/yellow]"] if found.note else []
-    next_lines = [f"{does:<15} [bold]{escape(command)}[/bold]" for does, command in found.follow_up.items()]
-    return [f"{found.workers} workers of [bold]{found.study}[/bold] on {found.engine}: {given}", *note, "", *next_lines]
+def started(launched_workers: Started) -> list[str]:
+    """Output of `wdsearch launch`: the workers' jobs, and the next commands.
+
+    >>> started(Started("digits", "slurm", 2, "", None, {"status": "wdsearch status digits"}))
+    ['2 workers of [bold]digits[/bold] on slurm: ', '', 'status          [bold]wdsearch status digits[/bold]']
+    """
+    jobs = (
+        [job.partition("@")[0] for job in launched_workers.launch.jobs] if launched_workers.launch else []
+    )  # of a process, its number
+    job_names = f"{', '.join(jobs[:8])}{', ...' if len(jobs) > 8 else ''}"
+    note = [f"[yellow]{escape(launched_workers.note)}[/yellow]"] if launched_workers.note else []
+    next_lines = [f"{does:<15} [bold]{escape(command)}[/bold]" for does, command in launched_workers.follow_up.items()]
+    return [
+        f"{launched_workers.workers} workers of [bold]{launched_workers.study}[/bold] on {launched_workers.engine}: {job_names}",
+        *note,
+        "",
+        *next_lines,
+    ]
 
 
-def stopped(study: str, found: Sequence[LaunchStatus]) -> list[str]:
-    """What `wdsearch stop` prints."""
-    if not found:
+def stopped(study: str, launches: Sequence[LaunchStatus]) -> list[str]:
+    """Output of `wdsearch stop`: the launches that were stopped, and the next command.
+
+    >>> stopped("digits", [])
+    ['no launched workers of digits are left; those started by hand end with Ctrl-C']
+    """
+    if not launches:
         return [f"no launched workers of {study} are left; those started by hand end with Ctrl-C"]
-    lines = [_launch_line(one) for one in found]
+    lines = [_launch_line(launch) for launch in launches]
     return [*lines, f"next            [bold]wdsearch launch {study}[/bold]  (goes on: nothing is lost)"]
 
 
 def status_record(study: str, home: Home, storage: str | None) -> dict[str, Any]:
-    """What `wdsearch status --json` prints."""
-    found, launches = _study_and_launches(study, home, storage)
-    return found.as_dict() | {"launches": [one.as_dict() for one in launches]}
+    """Output of `wdsearch status --json`."""
+    status, launches = _study_and_launches(study, home, storage)
+    return status.as_dict() | {"launches": [launch.as_dict() for launch in launches]}
 
 
 def show_status(study: str, home: Home, storage: str | None, watch: bool) -> None:
-    """What `wdsearch status` prints; with `watch` anew until nobody works, or Ctrl-C."""
-    found, launches = _study_and_launches(study, home, storage)
+    """Print the output of `wdsearch status`; with `watch` again and again until no worker is left, or Ctrl-C."""
+    status, launches = _study_and_launches(study, home, storage)
     if not watch:
-        Console().print(_status_lines(found, launches))
+        Console().print(_status_lines(status, launches))
         return
-    with Live(_status_lines(found, launches), auto_refresh=False) as live, suppress(KeyboardInterrupt):
-        while found.state == "running" or found.launched:
+    with Live(_status_lines(status, launches), auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while status.state == "running" or status.launched:
             time.sleep(WATCH_EVERY_S)
-            found, launches = _study_and_launches(study, home, storage)
-            live.update(_status_lines(found, launches), refresh=True)
+            status, launches = _study_and_launches(study, home, storage)
+            live.update(_status_lines(status, launches), refresh=True)
 
 
 def _study_and_launches(study: str, home: Home, storage: str | None) -> tuple[StudyStatus, list[LaunchStatus]]:
     launches = launched(study, home, storage)
-    found = study_status(study, home, storage)
-    return replace(found, launched=any(one.is_open for one in launches)), launches
+    status = study_status(study, home, storage)
+    return replace(status, launched=any(launch.is_open for launch in launches)), launches
 
 
-def _status_lines(found: StudyStatus, launches: Sequence[LaunchStatus]) -> Group:
+def _status_lines(status: StudyStatus, launches: Sequence[LaunchStatus]) -> Group:
     """The study, and the launches that have not ended."""
-    return Group(status_table(found), *(_launch_line(one) for one in launches if one.is_open or one.fault))
+    return Group(status_table(status), *(_launch_line(launch) for launch in launches if launch.is_open or launch.fault))
 
 
-def _launch_line(found: LaunchStatus) -> str:
-    counts = Counter(found.states.values())
-    said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no jobs"
-    where = f" from {found.launch.node}" if found.launch.engine == "local" else ""
-    fault = f"; [yellow]{escape(found.fault)}[/yellow]" if found.fault else ""
-    return f"launch {found.launch.name} on {found.launch.engine}{where}: {said}{fault}"
+def _launch_line(status: LaunchStatus) -> str:
+    counts = Counter(status.states.values())
+    states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no jobs"
+    where = f" from {status.launch.node}" if status.launch.engine == "local" else ""
+    fault = f"; [yellow]{escape(status.fault)}[/yellow]" if status.fault else ""
+    return f"launch {status.launch.name} on {status.launch.engine}{where}: {states}{fault}"

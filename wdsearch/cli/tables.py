@@ -1,5 +1,6 @@
-"""What a person sees in the terminal: a progress bar and tables."""
+"""Formats a study's result and progress as tables for the terminal."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.columns import Columns
@@ -12,7 +13,7 @@ from rich.text import Text
 from wdsearch.messages import shown_setting
 from wdsearch.search.status import StudyStatus
 from wdsearch.storage.results import StudyResult, settings_of
-from wdsearch.tracking.tracker import PORT
+from wdsearch.tracking.serving import PORT
 from wdsearch.trial.result import Result
 
 
@@ -29,7 +30,7 @@ def summary_table(result: StudyResult) -> Table:
 
 
 def conclusion(result: StudyResult) -> list[Any]:
-    """What a finished run prints: the table, how trials ended, where to look, and the next command."""
+    """Output of a finished run: the table, how trials ended, files and pages to look at, and the next command."""
     counts = ", ".join(f"{count} {name}" for name, count in result.counts.items() if count)
     lines: list[Any] = [summary_table(result), f"{counts}"]
     if len(result.pareto) > 1:
@@ -43,16 +44,14 @@ def conclusion(result: StudyResult) -> list[Any]:
         f"all trials      {_page(result)}",
         *([f"report          {page}"] if (page := result.folder / "report" / "report.html").exists() else []),
         f"next            [bold]wdsearch best {result.study}[/bold]  (what to put into your own training)",
-        *(
-            [f"                [bold]wdsearch explain {result.study}[/bold]  (what λ did, on fresh seeds)"]
-            * bool(result.metric)
-        ),
     ]
+    if result.metric:
+        lines.append(f"                [bold]wdsearch explain {result.study}[/bold]  (what λ did, on fresh seeds)")
     return lines
 
 
 def _page(result: StudyResult) -> str:
-    """Where the runs are seen: a server's page, or that of a local store, which must be served first."""
+    """Address of the records: a folder, a server's page, or that of a local store, which must be served first."""
     served = f"[bold]wdsearch ui {result.study}[/bold]"
     if result.link is None:
         return served
@@ -77,7 +76,7 @@ def status_table(status: StudyStatus) -> Group:
     for worker in status.workers:
         life = "alive" if worker.alive else "gone; its trials go on with the next worker"
         lines.append(
-            f"worker {worker.name} at {worker.place.partition(':')[0]}: {life} (beat {worker.silent_s:.0f} s ago)"
+            f"worker {worker.name} at {worker.machine_id.partition(':')[0]}: {life} (beat {worker.silent_s:.0f} s ago)"
         )
     if result.best or result.baseline:
         lines.append(summary_table(result))
@@ -113,38 +112,49 @@ def _memory(result: StudyResult) -> list[str]:
 
 def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tuple[str, ...]]:
     sides = (best, baseline)
-    settings = [(settings_of(side) if side else {}) for side in sides]
-    keys = list(dict.fromkeys([*settings[0], *settings[1]]))
-    rows: list[tuple[str, ...]] = [(key, *(shown_setting(side.get(key, "")) for side in settings)) for key in keys]
+    settings = [settings_of(side) if side else {} for side in sides]
+    metrics = [side.metrics if side else {} for side in sides]
     names = ["train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}"]
-    if not metric:  # what an own module logs
-        names = list(dict.fromkeys(name for side in sides if side for name in side.metrics))
-    rows += [(name, *(shown_setting(side.metrics.get(name, "")) if side else "" for side in sides)) for name in names]
+    if not metric:  # metrics that a user-defined module logs
+        names = list(dict.fromkeys([*metrics[0], *metrics[1]]))
+    rows = [_row(key, settings) for key in dict.fromkeys([*settings[0], *settings[1]])]
+    rows += [_row(name, metrics) for name in names]
     return [*rows, ("epochs", *(str(side.epochs) if side else "" for side in sides))]
 
 
-def recommendation_table(found: dict[str, Any]) -> Table:
-    """What to put into one's own training, a line each."""
-    title = f"{found['study']}: trial {found['trial']}"
+def _row(name: str, sides: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return (name, *(shown_setting(side.get(name, "")) for side in sides))
+
+
+def recommendation_table(settings: dict[str, Any]) -> Table:
+    """The settings for one's own training, a row each.
+
+    >>> table = recommendation_table({"study": "digits", "trial": 3, "init_args": {"dropout": 0.2}})
+    >>> table.title, table.row_count
+    ('digits: trial 3', 1)
+    """
+    title = f"{settings['study']}: trial {settings['trial']}"
     table = Table(title=title, title_justify="left")
     table.add_column("key")
     table.add_column("value", justify="right", style="bold green")
     table.add_column("in torch")
-    if "init_args" in found:
-        for key, value in found["init_args"].items():
+    if "init_args" in settings:
+        for key, value in settings["init_args"].items():
             table.add_row(key, shown_setting(value), "argument of the LightningModule")
         return table
-    optimizer = found["optimizer"]
+    optimizer = settings["optimizer"]
     schedule = f"schedule {optimizer.get('schedule', 'constant')}"
-    table.add_row("lr", shown_setting(optimizer["lr"]), f"{found['torch']['lr']}, {schedule}")
-    for key, value in found["strengths"].items():
-        table.add_row(key, shown_setting(value), found["torch"][key])
-    for key in found["off"]:
+    table.add_row("lr", shown_setting(optimizer["lr"]), f"{settings['torch']['lr']}, {schedule}")
+    for key, value in settings["strengths"].items():
+        table.add_row(key, shown_setting(value), settings["torch"][key])
+    for key in settings["off"]:
         table.add_row(key, "off", "")
-    for key, value in found["model"].items():
+    for key, value in settings["model"].items():
         table.add_row(f"model.{key}", str(value), "")
-    if "groups" in found:
-        groups = [f"{escape(key)} takes what {escape(pattern)} is found in" for key, pattern in found["groups"].items()]
+    if "groups" in settings:
+        groups = [
+            f"{escape(key)} takes what {escape(pattern)} is found in" for key, pattern in settings["groups"].items()
+        ]
         table.caption = "the first that matches a name counts:\n" + "\n".join(groups)
         table.caption_justify = "left"
     return table

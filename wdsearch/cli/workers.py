@@ -1,4 +1,4 @@
-"""The commands of those who run workers: work, launch, stop, logs, storage. What is heavy is imported when it is needed."""
+"""The commands for workers: work, launch, stop, logs, schedule, trend, storage. Heavy libraries are imported when needed."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ StorageOption = Annotated[
 ]
 LOGS_EVERY_S = 1.0
 MOVED_CODE = 3
-"""With which `trend` ends if λ* moved."""
+"""Exit code of `trend` if λ* moved."""
 
 
 def _files_and_names(context: typer.Context, incomplete: str) -> list[str]:
@@ -25,11 +25,11 @@ def _files_and_names(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def work(study: Study, home: HomeOption = None, storage: StorageOption = None) -> None:
-    """One more worker of a study that was begun: any number, on any machines, share its budget exactly."""
+    """Join a study that was begun, as one more worker: any number, on any machines, share its budget exactly."""
     from rich.console import Console
 
     from wdsearch.cli.tables import conclusion
-    from wdsearch.search.work import work as join
+    from wdsearch.search.run import work as join
 
     result = join(study, home=home, storage=storage, progress="lines")
     Console().print(*conclusion(result), sep="\n", soft_wrap=True)
@@ -52,26 +52,26 @@ def launch(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Start workers of a study on an engine, and come back; `wdsearch list` shows the engines' options."""
+    """Start workers of a study on an engine, and return; `wdsearch list` shows the engines' options."""
     from wdsearch.cli.status import started
     from wdsearch.launch.workers import launch as start
     from wdsearch.study.file import assignments
 
-    given = assignments(options or [], "-o")
-    found = start(
+    engine_options = assignments(options or [], "-o")
+    launched = start(
         study,
         on,
         workers,
-        given,
+        engine_options,
         overrides=overrides or [],
         home=home,
         storage=storage,
         dry_run=dry_run,
     )
     if dry_run:
-        typer.echo(found.script)
+        typer.echo(launched.script)
     else:
-        _show(started(found))
+        _show(started(launched))
 
 
 def stop(study: Study, home: HomeOption = None, storage: StorageOption = None) -> None:
@@ -83,37 +83,37 @@ def stop(study: Study, home: HomeOption = None, storage: StorageOption = None) -
     from wdsearch.storage.home import Home
 
     with Console(stderr=True).status("waiting for the workers to end"):
-        found = end(study, Home(home), storage)
-    _show(stopped(study, found))
-    if any(one.fault for one in found):
+        launches = end(study, Home(home), storage)
+    _show(stopped(study, launches))
+    if any(launch.fault for launch in launches):
         raise typer.Exit(1)
 
 
 def logs(
     study: Study,
     tail: Annotated[int, typer.Option("--tail", min=1, help="Lines of each worker.")] = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what they say; Ctrl-C ends it.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the logs; Ctrl-C ends it.")] = False,
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """What launched workers have said."""
+    """Print the logs of launched workers."""
     from wdsearch.launch.workers import logs as read
     from wdsearch.storage.home import Home
 
-    place = Home(home)
-    found = read(study, place, storage)
-    if not found:
+    studies = Home(home)
+    texts = read(study, studies, storage)
+    if not texts:
         typer.echo(f"no workers of {study} were launched; begin with: wdsearch launch {study}")
-    for title, text in found.items():
+    for title, text in texts.items():
         _section(title, "\n".join(text.splitlines()[-tail:]))
     with suppress(KeyboardInterrupt):
         while follow:
             time.sleep(LOGS_EVERY_S)
-            news = read(study, place, storage)
-            for title, text in news.items():
-                if more := text[len(found.get(title, "")) :]:
-                    _section(title, more.rstrip("\n"))
-            found |= news  # an engine may not answer for a moment
+            newer = read(study, studies, storage)
+            for title, text in newer.items():
+                if added := text[len(texts.get(title, "")) :]:
+                    _section(title, added.rstrip("\n"))
+            texts |= newer  # an engine may not answer for a moment
 
 
 def schedule(
@@ -140,7 +140,7 @@ def schedule(
     from wdsearch.launch.study_folder import scheduled
     from wdsearch.storage.home import Home
 
-    place, now = Home(home), time.time()
+    studies, now = Home(home), time.time()
     entries = scheduled(source) if once or coming or form else []
     if coming:
         from wdsearch.messages import shown_time
@@ -151,31 +151,31 @@ def schedule(
         from wdsearch.launch.emit import emit
         from wdsearch.study.file import assignments
 
-        typer.echo(emit(form, entries, place, storage, assignments(options or [], "-o"), now), nl=False)
+        typer.echo(emit(form, entries, studies, storage, assignments(options or [], "-o"), now), nl=False)
     else:
-        _serve(source, place, storage, once, here)
+        _serve(source, studies, storage, once, here)
 
 
-def _serve(source: Path, place: Any, storage: str | None, once: bool, here: bool) -> None:
+def _serve(source: Path, studies: Any, storage: str | None, once: bool, here: bool) -> None:
     from wdsearch.launch.scheduler import PATIENCE_S, Scheduler, serve, serve_once
     from wdsearch.launch.study_folder import ScheduleError
     from wdsearch.launch.sweeps import Sweeps
+    from wdsearch.storage.database import patiently
     from wdsearch.storage.home import clear_storage_errors
-    from wdsearch.storage.patience import patiently
     from wdsearch.storage.schedule_claims import FAILED
 
     if here and not once:
         raise ScheduleError("--here goes with --once")
     if not source.exists():
         raise ScheduleError(f"there is no {source}; give a study file, or a folder of study files")
-    with clear_storage_errors(place, storage):
-        opened = patiently(lambda: place.open(storage), _log, PATIENCE_S if once else 0.0)
-        made = Scheduler(source, opened.engine, Sweeps(place, storage, here), _log)
-        number = serve_once(made) if once else serve(made)
-        studies = made.latest() if here and not number else []
-        failed = made.latest(FAILED) if once else []
-    for study in studies:
-        work(study, place.path, storage)
+    with clear_storage_errors(studies, storage):
+        opened = patiently(lambda: studies.open(storage), _log, PATIENCE_S if once else 0.0)
+        scheduler = Scheduler(source, opened.engine, Sweeps(studies, storage, here), _log)
+        number = serve_once(scheduler) if once else serve(scheduler)
+        sweeps = scheduler.latest() if here and not number else []
+        failed = scheduler.latest(FAILED) if once else []
+    for sweep in sweeps:
+        work(sweep, studies.path, storage)
     if number:
         _log("ended; sweeps that were begun go on" if not once else "ended before all was started")
         raise typer.Exit(0 if not once else 128 + number)
@@ -194,23 +194,23 @@ def trend(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """λ*, gap and result from sweep to sweep; ends with 3 if λ* moved by more than seeds do since the sweep before."""
+    """Compare λ*, gap and result from sweep to sweep; ends with 3 if λ* moved since the last sweep by more than seeds explain."""
     from wdsearch.analysis.trend import MOVED
     from wdsearch.analysis.trend import trend as read
     from wdsearch.storage.home import Home, clear_storage_errors
 
-    place = Home(home)
-    with clear_storage_errors(place, storage):
-        found = read(family, place, storage)
+    studies = Home(home)
+    with clear_storage_errors(studies, storage):
+        family_trend = read(family, studies, storage)
     if as_json:
         import json
 
-        typer.echo(json.dumps(found.as_dict(), indent=2, allow_nan=False))
+        typer.echo(json.dumps(family_trend.as_dict(), indent=2, allow_nan=False))
     else:
         from wdsearch.cli.explanation import trend_lines
 
-        _show(trend_lines(found))
-    if found.verdict == MOVED:
+        _show(trend_lines(family_trend))
+    if family_trend.verdict == MOVED:
         raise typer.Exit(MOVED_CODE)
 
 
@@ -226,17 +226,18 @@ def check(
     home: HomeOption = None,
 ) -> None:
     """Say what a storage is, whether it can be used from here, and how many workers it carries."""
+    from wdsearch.cli.storage_check import storage_lines
     from wdsearch.storage.check import examine_storage
     from wdsearch.storage.home import Home
 
-    found = examine_storage(Home(home), url)
+    report = examine_storage(Home(home), url)
     if as_json:
         import json
 
-        typer.echo(json.dumps(found.as_dict(), indent=2))
+        typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        _show(found.lines)
-    if not found.usable:
+        _show(storage_lines(report))
+    if not report.usable:
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Arrays as a LightningDataModule: split, standardised, and in an order that depends on (seed, epoch) alone."""
+"""Data modules of arrays: split, standardised, and in an order that depends on (seed, epoch) alone."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,25 +18,33 @@ from wdsearch.noise import derive_seed
 
 EVAL_BATCH, EVAL_BYTES = 1024, 2**26
 MOST_EVALUATED = 10_000
-"""Most training rows on which the gap is measured where rows are read anew each time."""
+"""Most training rows on which the gap is measured if rows are read anew each time."""
 
 SHARE_OF_MEMORY = 4
 
 
 def fits(size: int) -> bool:
-    """Whether so many bytes are less than a quarter of the free memory; what takes more is read batch by batch."""
+    """True if so many bytes are less than a quarter of the free memory; larger data are read batch by batch.
+
+    >>> fits(1000), fits(2**60)
+    (True, False)
+    """
     return size < psutil.virtual_memory().available / SHARE_OF_MEMORY
 
 
 class Arrays(NamedTuple):
-    """Rows of inputs (an array, or what the preprocessor takes) and their targets."""
+    """Rows of inputs (an array, or another input of the preprocessor) and their targets.
+
+    >>> Arrays(np.zeros((2, 3)), np.array([0, 1])).targets
+    array([0, 1])
+    """
 
     inputs: Any
     targets: np.ndarray
 
 
 class Rows(TensorDataset):
-    """Rows of a part that lie in memory: inputs, and the targets last."""
+    """Rows of a part in memory: inputs, and the targets last."""
 
     @property
     def targets(self) -> Tensor:
@@ -44,40 +52,56 @@ class Rows(TensorDataset):
         return self.tensors[-1]
 
     def some(self, numbers: Tensor) -> "Rows":
-        """A part of them."""
+        """Subset of the rows, by their numbers."""
         return Rows(*self[numbers])
 
     def fingerprint(self) -> Iterator[bytes]:
-        """What is another for other rows."""
+        """Bytes that identify the rows."""
         return (tensor.contiguous().numpy().tobytes() for tensor in self.tensors)
 
 
 class ShuffledBatches(Sampler[torch.Tensor]):
-    """Batches of row numbers in an order of (seed, epoch); Lightning calls `set_epoch` before each epoch."""
+    """Batches of row numbers in an order of (seed, epoch); Lightning calls `set_epoch` before each epoch.
+
+    >>> sampler = ShuffledBatches(rows=5, batch_size=3, seed=0)
+    >>> sampler.set_epoch(2)
+    >>> [len(batch) for batch in sampler], sorted(torch.cat(list(sampler)).tolist())
+    ([3, 2], [0, 1, 2, 3, 4])
+    """
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
-        self.rows, self.batch_size, self.seed, self.epoch = rows, min(batch_size, rows), seed, 0
+        self.rows, self.batch_size = rows, min(batch_size, rows)
+        self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch for the iterators made from now on."""
+        """Choose the order of this epoch for the iterators that begin from now on."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        return iter(torch.randperm(self.rows, generator=generator).split(self.batch_size))
+        # a generator: where a checkpoint is continued, Lightning makes the iterator before it tells the epoch
+        yield from torch.randperm(self.rows, generator=generator).split(self.batch_size)
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
 
 class ArrayDataModule(L.LightningDataModule):
-    """Train, validation and test rows of arrays; a subclass says where they come from.
+    """Train, validation and test rows of arrays, which a subclass provides.
 
     `split_seed` draws the split and the rows on which the training loss is evaluated, `seed` the order of the batches.
     `validation` and `test` are shares of all rows. Classification is split with equal class shares. Inputs, and the
     target of a regression, are standardised by mean and standard deviation of the training rows.
-    `from_study` names arguments of a subclass that are not the user's to give: of `task`, `codes` and `folder`.
+    `from_study` names those of `task`, `codes` and `folder` that are arguments of a subclass; the study sets them, not the user.
     `about` is a line for people. `class_weight` is `balanced`, or a weight for each class by its name in `classes` or its number.
+
+    >>> class Parity(ArrayDataModule):
+    ...     def arrays(self):
+    ...         return Arrays(np.arange(100.0).reshape(-1, 1), np.arange(100) % 2)
+    >>> data = Parity(batch_size=20)
+    >>> data.setup()
+    >>> {name: len(part) for name, part in data.parts.items()}, data.inputs, data.outputs
+    ({'train': 60, 'validation': 20, 'test': 20}, 1, 2)
     """
 
     task: str = "classification"
@@ -103,13 +127,13 @@ class ArrayDataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def splits(self) -> dict[str, Arrays]:
-        """The rows of `train`, `validation` and `test`."""
+        """Rows of `train`, `validation` and `test`."""
         rest, test = _split(self.arrays(), self.test, self.split_seed, self.task)
         train, validation = _split(rest, self.validation / (1 - self.test), self.split_seed, self.task)
         return {"train": train, "validation": validation, "test": test}
 
     def preprocessor(self) -> Any:
-        """What is fitted to the training inputs and transforms those of every part, as scikit-learn's do."""
+        """A scikit-learn transformer that is fitted to the training inputs and applied to those of every part."""
         return StandardScaler()
 
     def setup(self, stage: str | None = None) -> None:
@@ -124,11 +148,11 @@ class ArrayDataModule(L.LightningDataModule):
             self.parts[name] = Rows(inputs, self.scaled(part.targets, target_scaler))
 
     def target_scaler(self, targets: np.ndarray) -> StandardScaler | None:
-        """What standardises the quantities of a regression; None for classes."""
+        """Scaler of the quantities of a regression; None for classes."""
         return StandardScaler().fit(targets.reshape(len(targets), -1)) if self.task == "regression" else None
 
     def scaled(self, targets: np.ndarray, scaler: StandardScaler | None) -> Tensor:
-        """Class numbers, or standardised quantities: (rows, quantities)."""
+        """Targets as class numbers, or as standardised quantities (rows, quantities)."""
         if scaler is None:
             return torch.tensor(targets, dtype=torch.int64)
         return torch.tensor(scaler.transform(targets.reshape(len(targets), -1)), dtype=torch.float32)
@@ -179,37 +203,37 @@ class ArrayDataModule(L.LightningDataModule):
         return self.in_order(self.parts["train"].some(chosen))
 
     def val_dataloader(self) -> DataLoader:
-        """The validation rows."""
+        """Batches of the validation rows, in order."""
         return self.in_order(self.parts["validation"])
 
     def test_dataloader(self) -> DataLoader:
-        """The test rows."""
+        """Batches of the test rows, in order."""
         return self.in_order(self.parts["test"])
 
     def in_order(self, part: Any) -> DataLoader:
-        """A part's rows as they lie, in batches of at most 64 MiB."""
+        """Batches of a part's rows in order, of at most 64 MiB."""
         rows = max(1, min(EVAL_BATCH, EVAL_BYTES // (4 * self.inputs)))
         sampler = InOrder(SequentialSampler(part), rows, drop_last=False)
         return DataLoader(part, sampler=sampler, batch_size=None)
 
 
-def _class_weights(given: str | Mapping[Any, float], names: tuple[str, ...], targets: np.ndarray) -> tuple[float, ...]:
-    """scikit-learn's `balanced` weights, rows / (classes · rows of the class), or given ones; 1 for a class not named."""
-    if given == "balanced":
+def _class_weights(choice: str | Mapping[Any, float], names: tuple[str, ...], targets: np.ndarray) -> tuple[float, ...]:
+    """scikit-learn's `balanced` weights, rows / (classes · rows of the class), or those chosen; 1 for a class not named."""
+    if choice == "balanced":
         missing = [name for number, name in enumerate(names) if number not in targets]
         if missing:
             raise ValueError(f"class_weight is balanced, but no training row is of class {', '.join(missing)}")
         weights = compute_class_weight("balanced", classes=np.arange(len(names)), y=targets)
-    elif isinstance(given, Mapping):
-        by_name = {str(name): weight for name, weight in given.items()}
+    elif isinstance(choice, Mapping):
+        by_name = {str(name): weight for name, weight in choice.items()}
         unknown = sorted(by_name.keys() - set(names))
         if unknown:
             raise ValueError(f"class_weight names {', '.join(unknown)}; the classes are {', '.join(names)}")
         weights = np.array([by_name.get(name, 1.0) for name in names], dtype=float)
     else:
-        raise ValueError(f"class_weight is {given!r}; it is balanced, or a weight for each class")
+        raise ValueError(f"class_weight is {choice!r}; it is balanced, or a weight for each class")
     if not (np.isfinite(weights).all() and (weights > 0).all()):
-        raise ValueError(f"class_weight is {given!r}; a weight is a number above 0")
+        raise ValueError(f"class_weight is {choice!r}; a weight is a number above 0")
     return tuple(weights.tolist())
 
 

@@ -1,36 +1,41 @@
-"""Temporary files of this process: gone when it ends, and their disk is never filled."""
+"""Temporary files of this process, removed when it ends; they never fill the disk."""
 
-import fcntl
 import os
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
+from typing import IO
 
 from wdsearch.errors import DataError
+from wdsearch.files import hold, is_locked
 
 PREFIX, LOCK = "wdsearch_rows_", "lock"
 RESERVE = 2**28
-"""Bytes of a disk that are left to others."""
+"""Bytes of a disk that stay free."""
 
 
 class Scratch:
-    """A folder of its own, where TMPDIR says; what killed processes left behind is removed when the next one begins.
+    """A new folder under TMPDIR; folders of killed processes are removed when the next one begins.
 
-    It is gone with this object, or at the end of the process, which holds a lock in it. A copy, in another process or in
+    It is removed with this object, or at the end of the process, which holds a lock in it. A copy, in another process or in
     this one, owns nothing. Raises DataError if no folder can be made.
+
+    >>> scratch = Scratch()
+    >>> scratch.claim(2**62, "a test")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    wdsearch.errors.DataError: a test needs about 4294967296.0 GiB of temporary files, and ...
     """
 
     def __init__(self) -> None:
-        place = Path(tempfile.gettempdir())
-        _sweep(place)
+        parent = Path(tempfile.gettempdir())
+        _sweep(parent)
         try:
-            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
-            lock = os.open(self.path / "new", os.O_RDWR | os.O_CREAT)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+            lock = hold(self.path / "new")
             (self.path / "new").rename(self.path / LOCK)  # locked before others see it
         except OSError as error:
-            raise DataError(f"{place}: {error.strerror}; temporary files go to where TMPDIR says") from error
+            raise DataError(f"{parent}: {error.strerror}; temporary files go to where TMPDIR says") from error
         self.remove = weakref.finalize(self, _remove, self.path, lock, os.getpid())
 
     def __getstate__(self) -> dict[str, Path]:
@@ -44,22 +49,18 @@ class Scratch:
             raise DataError(f"{text}: make room there, or let TMPDIR name a folder on a larger disk")
 
 
-def _remove(folder: Path, lock: int, owner: int) -> None:
+def _remove(folder: Path, lock: IO[str], owner: int) -> None:
     """Remove a folder of this process; a child that was forked leaves it."""
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        lock.close()
 
 
-def _sweep(place: Path) -> None:
-    """Remove the folders whose process is dead: nobody holds their lock."""
-    for lock in place.glob(f"{PREFIX}*/{LOCK}"):
-        try:
-            with lock.open() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
-        except OSError:  # it lives, or is somebody else's
-            continue
+def _sweep(parent: Path) -> None:
+    """Remove the folders of dead processes, which hold no lock."""
+    for lock in parent.glob(f"{PREFIX}*/{LOCK}"):
+        if not is_locked(lock):
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _gib(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Training, validation and test rows of a table: at random, by group, or by time."""
+"""Splits of rows into training, validation and test parts: at random, by group, or by time."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def split_rows(
     """Row numbers of each part; `shares` are those of validation and test, `classes` None for a quantity.
 
     Raises DataError.
+
+    >>> import pandas as pd
+    >>> parts = split_rows(pd.DataFrame({"year": [2024, 2021, 2023, 2022]}), {"time": "year"}, (0.25, 0.25), 0, None)
+    >>> {name: rows.tolist() for name, rows in parts.items()}
+    {'train': [1, 3], 'validation': [2], 'test': [0]}
     """
     from wdsearch.datasets.frames import coded  # pandas takes half a second
 
@@ -57,14 +62,24 @@ def _check(split: Mapping[str, Any], shares: tuple[float, float]) -> None:
 
 
 def check_shares(shares: Mapping[str, float]) -> None:
-    """Raise DataError for parts that leave nothing for training."""
+    """Raise DataError for parts that leave nothing for training.
+
+    >>> check_shares({"test": 1.0})
+    Traceback (most recent call last):
+    wdsearch.errors.DataError: test is 1; these are shares of all rows, above 0, that leave some for training
+    """
     if shares and not (min(shares.values()) > 0 and sum(shares.values()) < 1):
-        given = " and ".join(f"{part} is {share:g}" for part, share in shares.items())
-        raise DataError(f"{given}; these are shares of all rows, above 0, that leave some for training")
+        listed = " and ".join(f"{part} is {share:g}" for part, share in shares.items())
+        raise DataError(f"{listed}; these are shares of all rows, above 0, that leave some for training")
 
 
 def shuffled(rows: np.ndarray, strata: np.ndarray | None, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two parts of some row numbers, the second with this share of them, classes alike in both. Raises DataError."""
+    """Two parts of some row numbers, the second with this share of them, classes alike in both. Raises DataError.
+
+    >>> first, second = shuffled(np.arange(10), np.array([0, 1] * 5), share=0.2, seed=0)
+    >>> len(first), sorted((second % 2).tolist())
+    (8, [0, 1])
+    """
     try:
         first, second = train_test_split(
             rows, test_size=share, random_state=seed, stratify=None if strata is None else strata[rows]
@@ -75,7 +90,12 @@ def shuffled(rows: np.ndarray, strata: np.ndarray | None, share: float, seed: in
 
 
 def grouped(rows: np.ndarray, groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two parts of some row numbers, the second with this share of the groups. Raises DataError."""
+    """Two parts of some row numbers, the second with this share of the groups. Raises DataError.
+
+    >>> first, second = grouped(np.arange(6), np.array([0, 0, 1, 1, 2, 2]), share=0.3, seed=0)
+    >>> set(first // 2) & set(second // 2)
+    set()
+    """
     splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
     try:
         first, second = next(splitter.split(rows, groups=groups[rows]))
@@ -85,7 +105,7 @@ def grouped(rows: np.ndarray, groups: np.ndarray, share: float, seed: int) -> tu
 
 
 def _by_time(times: pd.Series, validation: float, test: float) -> dict[str, np.ndarray]:
-    """The earliest rows train, the latest test; rows of one time stay together."""
+    """Split with the earliest rows for training, the latest for the test; rows of one time stay together."""
     import pandas as pd
 
     values = times if times.dtype.kind in "iufM" else pd.to_datetime(times, errors="coerce", format="mixed", utc=True)

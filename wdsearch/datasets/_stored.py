@@ -1,4 +1,4 @@
-"""A table too large for memory: a Parquet file of which one column is read at a time; a CSV file is turned into one."""
+"""Tables larger than memory: Parquet files read one column at a time, to which CSV files are converted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wdsearch.datasets._progress import shown_by_bytes
+from wdsearch.datasets._progress import with_byte_bar
 from wdsearch.datasets._scratch import Scratch
 
 if TYPE_CHECKING:  # pandas takes half a second
@@ -16,15 +16,15 @@ if TYPE_CHECKING:  # pandas takes half a second
 
 TABLE = "table.parquet"
 PIECE = 2**20
-"""Values that are read of a CSV file at once."""
+"""Values read from a CSV file at once."""
 _DTYPES = {"whole": "int64", "negative": "int64", "large": "uint64", "number": "float64", "text": str}
 _METHODS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zip": "zip"}
 
 
 class StoredTable:
-    """Columns of a Parquet file, each read when it is asked for: the same values as `pandas.read_parquet` gives.
+    """Columns of a Parquet file, each read when it is indexed: the same values as `pandas.read_parquet` gives.
 
-    `columns` may name more than the file holds. With `rows`, a column is those of its rows.
+    `columns` may name more than the file holds. With `rows`, a column has these rows only.
     """
 
     def __init__(self, path: Path, columns: Sequence[str] | None = None, rows: np.ndarray | None = None) -> None:
@@ -43,31 +43,38 @@ class StoredTable:
         return (values if self.rows is None else values.iloc[self.rows]).reset_index(drop=True)
 
     def of(self, rows: np.ndarray) -> StoredTable:
-        """The same columns of some rows, by their numbers."""
-        found = object.__new__(StoredTable)
-        found.__dict__ = self.__dict__ | {"rows": rows}
-        return found
+        """Same columns of some rows, by their numbers."""
+        subset = object.__new__(StoredTable)
+        subset.__dict__ = self.__dict__ | {"rows": rows}
+        return subset
 
 
 def stored_csv(path: Path, separator: str, left_out: set[str], scratch: Scratch, size: int) -> StoredTable:
-    """A CSV file of about `size` bytes when not compressed, without some columns, as a Parquet file of this process.
+    """Convert a CSV file of about `size` bytes when not compressed, without some columns, to a temporary Parquet file.
 
-    Its values are those of `pandas.read_csv`, which chooses a column's type by all its rows: columns are read as what their
-    rows so far are; when a later piece shows that they are something else, the file is read a second time.
+    Its values are those of `pandas.read_csv`, which chooses a column's type by all its rows: a column is read with the kind of
+    its rows so far; if a later piece changes the kind, the file is read a second time.
+
+    >>> from tempfile import NamedTemporaryFile
+    >>> with NamedTemporaryFile(suffix=".csv") as file:
+    ...     size = Path(file.name).write_text("age,name\\n30,Ann\\n41,Bob\\n")
+    ...     table = stored_csv(Path(file.name), ",", {"name"}, Scratch(), size)
+    >>> len(table), table["age"].tolist()
+    (2, [30, 41])
     """
     import pandas as pd
 
     scratch.claim(size, f"{path}: reading it column by column")
     columns = list(pd.read_csv(path, sep=separator, encoding="utf-8-sig", nrows=0).columns.map(str))
-    place, kinds = scratch.path / TABLE, _Kinds()
-    if not _written(_pieces(path, separator, len(columns), None), place, kinds, left_out, scratch):
-        dtypes = {name: _DTYPES[kind] for name, kind in kinds.found.items() if kind != "truth"}
-        _written(_pieces(path, separator, len(columns), dtypes), place, kinds, left_out, scratch)
-    return StoredTable(place, columns)
+    table, kinds = scratch.path / TABLE, _Kinds()
+    if not _written(_pieces(path, separator, len(columns), None), table, kinds, left_out, scratch):
+        dtypes = {name: _DTYPES[kind] for name, kind in kinds.by_column.items() if kind != "truth"}
+        _written(_pieces(path, separator, len(columns), dtypes), table, kinds, left_out, scratch)
+    return StoredTable(table, columns)
 
 
-def _written(pieces: Iterator[pd.DataFrame], place: Path, kinds: _Kinds, left_out: set[str], scratch: Scratch) -> bool:
-    """Write pieces to a Parquet file; False, with all kinds found, if a later piece made a column something else."""
+def _written(pieces: Iterator[pd.DataFrame], table: Path, kinds: _Kinds, left_out: set[str], scratch: Scratch) -> bool:
+    """Write pieces to a Parquet file; False, with all kinds learned, if a later piece changed the kind of a column."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -78,8 +85,8 @@ def _written(pieces: Iterator[pd.DataFrame], place: Path, kinds: _Kinds, left_ou
         if changed:
             continue
         schema = kinds.schema()
-        writer = writer or ParquetWriter(place, schema, use_dictionary=kinds.texts, write_statistics=False)
-        scratch.claim(int(piece.memory_usage().sum()), f"{place}: another piece of the table")
+        writer = writer or ParquetWriter(table, schema, use_dictionary=kinds.texts, write_statistics=False)
+        scratch.claim(int(piece.memory_usage().sum()), f"{table}: another piece of the table")
         arrays = [_array(used[field.name], field.type) for field in schema]
         writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
     if writer is not None:
@@ -94,7 +101,7 @@ def _array(values: pd.Series, kind: Any) -> Any:
 
 
 def _pieces(path: Path, separator: str, columns: int, dtypes: Mapping[str, Any] | None) -> Iterator[pd.DataFrame]:
-    """A CSV file piece by piece, columns of the types in `dtypes`, or of those that fit each piece."""
+    """Pieces of a CSV file, with columns of the types in `dtypes`, or of those that fit each piece."""
     import pandas as pd
 
     method: Any = "tar" if ".tar" in path.suffixes else _METHODS.get(path.suffix)
@@ -104,38 +111,39 @@ def _pieces(path: Path, separator: str, columns: int, dtypes: Mapping[str, Any] 
         path.open("rb") as file,
         pd.read_csv(file, low_memory=False, chunksize=rows, **options) as pieces,
     ):
-        yield from shown_by_bytes(pieces, file, path.stat().st_size, f"reading {path.name}")
+        yield from with_byte_bar(pieces, file, path.stat().st_size, f"reading {path.name}")
 
 
 class _Kinds:
-    """What the columns of a table are, as far as it has been read; `found` says it by name."""
+    """Kinds of a table's columns by name, as far as the table has been read."""
 
     def __init__(self) -> None:
         self.seen: dict[str, set[str]] = {}
-        self.found: dict[str, str] = {}
+        self.by_column: dict[str, str] = {}
 
     def learn(self, piece: pd.DataFrame) -> bool:
-        """Take in another piece; whether a column has become something else."""
+        """Take in another piece; True if it changes the kind of a column."""
         for name in piece.columns:
             self.seen.setdefault(name, set()).update(_kinds_of(piece[name]))
-        before, self.found = self.found, {name: _joined(kinds) for name, kinds in self.seen.items()}
-        return before != self.found
+        before = self.by_column
+        self.by_column = {name: _joined(kinds) for name, kinds in self.seen.items()}
+        return before != self.by_column
 
     @property
     def texts(self) -> list[str]:
-        """Columns of texts, of which many are the same."""
-        return [name for name, kind in self.found.items() if kind == "text"]
+        """Columns of texts, many of which are equal."""
+        return [name for name, kind in self.by_column.items() if kind == "text"]
 
     def schema(self) -> Any:
-        """The types in which they are stored."""
+        """Types in which the columns are stored."""
         import pyarrow as pa
 
         types = {"large": pa.uint64(), "number": pa.float64(), "text": pa.string(), "truth": pa.bool_()}
-        return pa.schema({name: types.get(kind, pa.int64()) for name, kind in self.found.items()})
+        return pa.schema({name: types.get(kind, pa.int64()) for name, kind in self.by_column.items()})
 
 
 def _kinds_of(values: pd.Series) -> set[str]:
-    """`gaps`, and what the other values are."""
+    """Kinds in a piece of a column: `gaps`, and that of the other values."""
     gaps, known = {"gaps"} if values.hasnans else set(), values.dropna()
     if known.empty:
         return gaps
@@ -146,7 +154,7 @@ def _kinds_of(values: pd.Series) -> set[str]:
 
 
 def _joined(kinds: set[str]) -> str:
-    """What pandas makes of a column in which these occur."""
+    """Kind that pandas gives to a column in which these occur."""
     gaps, present = "gaps" in kinds, kinds - {"gaps"}
     if present in ({"text"}, {"truth"}):
         return present.pop()

@@ -1,4 +1,4 @@
-"""Rows that are read from where they lie: all at once if they fit into memory, else batch by batch."""
+"""Rows read from their source: all at once if they fit into memory, else batch by batch."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -10,30 +10,30 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wdsearch.datasets._base import MOST_EVALUATED, ArrayDataModule, Rows, fits
-from wdsearch.datasets._progress import shown
+from wdsearch.datasets._progress import with_bar
 from wdsearch.datasets._splits import check_shares, grouped, shuffled
 from wdsearch.noise import derive_seed
 
 MEASURED = 10_000
-"""Most training rows of which mean and standard deviation are taken."""
+"""Most training rows from which mean and standard deviation are computed."""
 READ_AT_ONCE = 500
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """Rows that can be read by their numbers."""
+    """Source of rows that are read by their numbers."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row."""
+        """Shape of one row."""
 
     def __len__(self) -> int: ...
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
-        """Some rows, (rows, *shape), in the order of their numbers. Raises DataError."""
+        """Read some rows, (rows, *shape), in the order of their numbers. Raises DataError."""
 
     def fingerprint(self) -> Iterator[bytes]:
-        """What is another for other rows; it need not read them."""
+        """Bytes that identify the rows, if possible without reading them."""
 
 
 class Part(NamedTuple):
@@ -45,13 +45,12 @@ class Part(NamedTuple):
 
 
 class StreamedRows(Dataset):
-    """A part's rows, flat and standardised, read each time that they are asked for."""
+    """Rows of a part, flat and standardised, read each time that they are indexed."""
 
     def __init__(self, part: Part, targets: Tensor, scaler: StandardScaler) -> None:
         self.part, self.targets = part, targets
-        self.mean, self.scale = (
-            torch.tensor(x, dtype=torch.float32).unsqueeze(1) for x in (scaler.mean_, scaler.scale_)
-        )
+        self.mean = torch.tensor(scaler.mean_, dtype=torch.float32).unsqueeze(1)
+        self.scale = torch.tensor(scaler.scale_, dtype=torch.float32).unsqueeze(1)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -62,28 +61,28 @@ class StreamedRows(Dataset):
         return ((rows - self.mean) / self.scale).flatten(1), self.targets[chosen]
 
     def some(self, numbers: Tensor) -> "StreamedRows":
-        """A part of them."""
-        found = object.__new__(StreamedRows)
+        """Subset of the rows, by their numbers."""
+        subset = object.__new__(StreamedRows)
         part = self.part._replace(numbers=self.part.numbers[numbers.numpy()])
-        found.__dict__ = self.__dict__ | {"part": part, "targets": self.targets[numbers]}
-        return found
+        subset.__dict__ = self.__dict__ | {"part": part, "targets": self.targets[numbers]}
+        return subset
 
     def fingerprint(self) -> Iterator[bytes]:
-        """What is another for other rows, as far as that can be said without reading them."""
+        """Bytes that identify the rows, as far as possible without reading them."""
         yield from self.part.reader.fingerprint()
         yield self.part.numbers.tobytes()
         yield self.targets.numpy().tobytes()
 
     def in_memory(self, what: str) -> Rows:
-        """All of them, read now; `what` they are is said beside a progress bar."""
+        """All rows, read now with a progress bar titled `what`."""
         inputs = torch.empty(len(self), int(np.prod(self.part.reader.shape)))
-        for block in shown(torch.arange(len(self)).split(READ_AT_ONCE), what):
+        for block in with_bar(torch.arange(len(self)).split(READ_AT_ONCE), what):
             inputs[block], _ = self[block]
         return Rows(inputs, self.targets)
 
 
 def _by_channel(rows: np.ndarray, dtype: type) -> np.ndarray:
-    """(rows, features, 1), or (rows, channels, entries): the second axis is standardised entry by entry."""
+    """Rows as (rows, features, 1) or (rows, channels, entries): the second axis is standardised entry by entry."""
     return rows.reshape(len(rows), rows.shape[1], -1).astype(dtype)
 
 
@@ -99,11 +98,11 @@ class StreamDataModule(ArrayDataModule):
     groups: np.ndarray | None = None
 
     def sources(self) -> dict[str, tuple[Reader, np.ndarray]]:
-        """Readers of all rows of `train`, and of those of `validation` and `test` that are given, with the targets."""
+        """Readers and targets of `train`, and of `validation` and `test` unless these are split from `train`."""
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Split, take the scale, and read what fits into memory; once."""
+        """Split, fit the scaler, and read the rows that fit into memory; once."""
         if self.parts:
             return
         parts = self._parts(self.sources())
@@ -132,31 +131,32 @@ class StreamDataModule(ArrayDataModule):
         return self.row_shape
 
     def _parts(self, sources: dict[str, tuple[Reader, np.ndarray]]) -> dict[str, Part]:
-        """Those given, and the others split from the training rows."""
+        """Parts with a source of their own, and the others split from the training rows."""
         reader, targets = sources["train"]
         strata = targets if self.task == "classification" else None
-        rest, seed, left = np.arange(len(reader)), self.split_seed % 2**32, 1.0
-        shares = {
-            name: share for name, share in (("test", self.test), ("validation", self.validation)) if name not in sources
-        }
+        rest, rest_share = np.arange(len(reader)), 1.0
+        seed = self.split_seed % 2**32
+        shares = {"test": self.test, "validation": self.validation}
+        shares = {name: share for name, share in shares.items() if name not in sources}
         check_shares(shares)
-        found = {name: Part(rows, np.arange(len(rows)), y) for name, (rows, y) in sources.items()}
+        parts = {name: Part(rows, np.arange(len(rows)), y) for name, (rows, y) in sources.items()}
         for name, share in shares.items():
             rest, chosen = (
-                shuffled(rest, strata, share / left, seed)
+                shuffled(rest, strata, share / rest_share, seed)
                 if self.groups is None
-                else grouped(rest, self.groups, share / left, seed)
+                else grouped(rest, self.groups, share / rest_share, seed)
             )
-            found[name], left = Part(reader, chosen, targets[chosen]), left - share
-        found["train"] = Part(reader, rest, targets[rest])
-        return {name: found[name] for name in ("train", "validation", "test")}
+            parts[name] = Part(reader, chosen, targets[chosen])
+            rest_share -= share
+        parts["train"] = Part(reader, rest, targets[rest])
+        return {name: parts[name] for name in ("train", "validation", "test")}
 
     def _scaler(self, part: Part) -> StandardScaler:
         generator = torch.Generator().manual_seed(derive_seed(self.split_seed, "scale"))
         chosen = torch.randperm(len(part.numbers), generator=generator)[:MEASURED].sort().values
         scaler = StandardScaler()
         blocks = chosen.split(READ_AT_ONCE)
-        for block in shown(blocks, "measuring mean and deviation"):
+        for block in with_bar(blocks, "measuring mean and deviation"):
             rows = _by_channel(part.reader.read(part.numbers[block.numpy()]), np.float64)
             scaler.partial_fit(rows.transpose(0, 2, 1).reshape(-1, rows.shape[1]))
         return scaler

@@ -1,4 +1,4 @@
-"""Arrays of the user's: NumPy, torch, DataFrames, and what lies in a file and is read by row numbers."""
+"""Data of a user's arrays: NumPy, torch, DataFrames, and arrays in files that are read by row numbers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,18 +10,23 @@ from wdsearch.datasets._streams import Reader, StreamDataModule
 from wdsearch.errors import DataError
 
 SAMPLED = 64
-"""Rows that stand for an array too large to be read for its fingerprint."""
+"""Rows from which the fingerprint of an array too large to be read is computed."""
 
 
 class ArraysData(StreamDataModule):
     """Arrays of inputs and targets: `X` (rows, features), (rows, channels, length) or (rows, channels, height, width), and `y`.
 
-    Whole numbers, truth values and texts are classes, other numbers quantities, (rows,) or (rows, quantities), unless `task`
-    says what they are. `validation` and `test` are shares of all rows, or rows of their own: `(X, y)`. Rows of one of the
+    Integers, truth values and texts are classes, other numbers quantities, (rows,) or (rows, quantities), unless `task`
+    names one. `validation` and `test` are shares of all rows, or rows of their own: `(X, y)`. Rows of one of the
     `groups`, if there are any, stay in one part.
 
     `X` may be a NumPy or torch array or a DataFrame, or lie in a file and be read by row numbers: `numpy.memmap`, h5py, zarr.
-    What does not fit into memory is read batch by batch: see `StreamDataModule`. Raises DataError.
+    Larger data than memory are read batch by batch: see `StreamDataModule`. Raises DataError.
+
+    >>> data = ArraysData(np.random.default_rng(0).normal(size=(50, 3)), ["a", "b"] * 25)
+    >>> data.setup()
+    >>> {name: len(part) for name, part in data.parts.items()}, data.inputs, data.outputs
+    ({'train': 30, 'validation': 10, 'test': 10}, 3, 2)
     """
 
     def __init__(
@@ -40,24 +45,24 @@ class ArraysData(StreamDataModule):
     ) -> None:
         super().__init__(split_seed, seed, batch_size)
         self.class_weight, self.in_memory = class_weight, in_memory
-        self.given = {"train": (X, y)}
+        self.arrays_by_part = {"train": (X, y)}
         for name, part in {"validation": validation, "test": test}.items():
             if isinstance(part, int | float):
                 setattr(self, name, part)
             else:
-                self.given[name] = part
-        known = _targets(y, "y")
-        self.task = task or ("regression" if known.dtype.kind == "f" else "classification")
+                self.arrays_by_part[name] = part
+        targets = _targets(y, "y")
+        self.task = task or ("regression" if targets.dtype.kind == "f" else "classification")
         self.metric = "r2" if self.task == "regression" else "accuracy"
-        self.names = None if self.task == "regression" else np.unique(known)
+        self.names = None if self.task == "regression" else np.unique(targets)
         self.classes = None if self.names is None else tuple(map(str, self.names))
         self.groups = None if groups is None else _targets(groups, "groups")
         self.about = f"one of {len(self.classes)} classes" if self.classes else "a quantity"
 
     def sources(self) -> dict[str, tuple[Reader, np.ndarray]]:
-        """Readers of the arrays, and their targets as numbers."""
-        readers = {name: ArrayReader(X, f"X of {name}") for name, (X, _) in self.given.items()}
-        targets = {name: self._encoded(y, name) for name, (_, y) in self.given.items()}
+        """Readers of the arrays, and the targets as numbers."""
+        readers = {name: ArrayReader(X, f"X of {name}") for name, (X, _) in self.arrays_by_part.items()}
+        targets = {name: self._encoded(y, name) for name, (_, y) in self.arrays_by_part.items()}
         for name, reader in readers.items():
             if len(reader) != len(targets[name]):
                 raise DataError(
@@ -87,7 +92,7 @@ class ArraysData(StreamDataModule):
 
 
 class ArrayReader:
-    """An array that is read by row numbers."""
+    """Reader of an array by row numbers."""
 
     def __init__(self, array: Any, name: str) -> None:
         self.array = array.to_numpy() if hasattr(array, "to_numpy") else array
@@ -105,26 +110,26 @@ class ArrayReader:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row."""
+        """Shape of one row."""
         return tuple(self.array.shape[1:])
 
     def __len__(self) -> int:
         return int(self.array.shape[0])
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
-        """Some rows; asked for in ascending order, which files are fast at, or insist on."""
-        ordered, places = np.unique(numbers, return_inverse=True)
-        return np.asarray(self.array[ordered])[places]
+        """Read some rows in ascending order, which is fast in files, and which h5py demands."""
+        ascending, inverse = np.unique(numbers, return_inverse=True)
+        return np.asarray(self.array[ascending])[inverse]
 
     def fingerprint(self) -> Iterator[bytes]:
-        """Shape, type, and a few rows."""
+        """Bytes of the shape, the dtype and a few rows."""
         yield repr((tuple(self.array.shape), str(self.array.dtype))).encode()
         chosen = np.linspace(0, len(self) - 1, SAMPLED).astype(int)
         yield self.read(chosen).tobytes()
 
 
-def _targets(given: Any, name: str) -> np.ndarray:
-    values = given.to_numpy() if hasattr(given, "to_numpy") else given
+def _targets(targets: Any, name: str) -> np.ndarray:
+    values = targets.to_numpy() if hasattr(targets, "to_numpy") else targets
     values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]

@@ -1,4 +1,4 @@
-"""scikit-learn's Wisconsin breast cancer set."""
+"""Data set of breast cancer diagnoses, from scikit-learn."""
 
 from sklearn.datasets import load_breast_cancer
 

@@ -1,4 +1,4 @@
-"""scikit-learn's diabetes set."""
+"""Data set of the progression of diabetes, from scikit-learn."""
 
 from sklearn.datasets import load_diabetes
 

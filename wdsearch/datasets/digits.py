@@ -1,4 +1,4 @@
-"""scikit-learn's 8×8 digits."""
+"""Data set of handwritten digits in 8×8 pixels, from scikit-learn."""
 
 from sklearn.datasets import load_digits
 

@@ -1,4 +1,4 @@
-"""A look at the data before anything is trained: what would make every trial worthless is said at once."""
+"""Checks of the data before training: faults that would make every trial worthless are reported at once."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,10 +12,9 @@ from wdsearch.errors import DataError
 from wdsearch.trial.batches import BatchError, split_batch
 
 MOST_COMPARED = 200_000
-"""Rows of a part that are looked at; beyond that the look would cost more than it is worth."""
+"""Most rows of a part that are checked; beyond that the check would cost more than it is worth."""
 MOST_BYTES = 2**29
-"""Bytes of them, so that sets larger than memory stay where they are."""
-
+"""Most bytes that are checked, so that sets larger than memory are not read whole."""
 
 AUGMENTED = (
     "the training rows change each time they are drawn, so the gap is measured on augmented rows and too small; it is marked "
@@ -24,26 +23,33 @@ AUGMENTED = (
 
 
 def examine(data: L.LightningDataModule, task: str) -> list[str]:
-    """Warnings about the training and validation rows; raises DataError. Test rows are not looked at."""
+    """Warnings about the training and validation rows; raises DataError. Test rows are not read.
+
+    >>> from wdsearch.datasets import Digits
+    >>> data = Digits()
+    >>> data.setup()
+    >>> examine(data, "classification")
+    []
+    """
     parts = {
         "training": _rows("training", data.train_dataloader()),
         "validation": _rows("validation", data.val_dataloader()),
     }
     outputs = getattr(data, "outputs", None)
-    for part, found in parts.items():
-        if found is None:  # batches of a user's own kind
+    for part, rows in parts.items():
+        if rows is None:  # batches of a user-defined form
             return []
-        for inputs in found.inputs:
+        for inputs in rows.inputs:
             _check_finite(part, "inputs", inputs)
-        _check_finite(part, "targets", found.targets)
+        _check_finite(part, "targets", rows.targets)
         if task == "classification":
-            _check_classes(part, found.targets, outputs)
-    train, validation = (_digests(found.inputs) for found in parts.values() if found is not None)
-    doubled = np.isin(validation, train).sum()
-    if not doubled:
+            _check_classes(part, rows.targets, outputs)
+    train, validation = (_digests(rows.inputs) for rows in parts.values() if rows is not None)
+    duplicates = np.isin(validation, train).sum()
+    if not duplicates:
         return []
-    share = doubled / len(validation)
-    text = f"{doubled} of {len(validation)} validation rows ({share:.0%}) are among the training rows as well: "
+    share = duplicates / len(validation)
+    text = f"{duplicates} of {len(validation)} validation rows ({share:.0%}) are among the training rows as well: "
     return [text + "the gap looks smaller than it is; remove duplicates before splitting, or split by group"]
 
 
@@ -55,29 +61,30 @@ class _Rows(NamedTuple):
 
 
 def _rows(part: str, loader: Any) -> _Rows | None:
-    """As many rows of a part as are looked at; None if its batches are of a kind that nobody knows."""
+    """Rows of a part that are checked; None if its batches are of an unknown form."""
     columns: list[list[torch.Tensor]] = []
-    seen = size = 0
+    rows = size = 0
     for batch in loader:
         try:
             inputs, targets = split_batch(batch)
         except BatchError:
             return None
-        found: list[torch.Tensor] = []
-        apply_to_collection(tuple(inputs), torch.Tensor, found.append)
-        if not found or any(x.ndim == 0 or len(x) != len(targets) for x in found):
+        tensors: list[torch.Tensor] = []
+        apply_to_collection(tuple(inputs), torch.Tensor, tensors.append)
+        if not tensors or any(x.ndim == 0 or len(x) != len(targets) for x in tensors):
             return None
-        columns.append([x.flatten(1) if x.ndim > 1 else x.unsqueeze(1) for x in found] + [targets])
-        seen, size = seen + len(targets), size + sum(x.numel() * x.element_size() for x in found)
-        if seen >= MOST_COMPARED or size >= MOST_BYTES:
+        columns.append([x.flatten(1) if x.ndim > 1 else x.unsqueeze(1) for x in tensors] + [targets])
+        rows += len(targets)
+        size += sum(x.numel() * x.element_size() for x in tensors)
+        if rows >= MOST_COMPARED or size >= MOST_BYTES:
             break
-    if not seen:
+    if not rows:
         raise DataError(f"the {part} part is empty: give it rows, or another split")
     try:
-        *inputs_found, targets_found = [torch.cat(parts) for parts in zip(*columns, strict=True)]
+        *all_inputs, all_targets = [torch.cat(parts) for parts in zip(*columns, strict=True)]
     except (RuntimeError, ValueError):  # of another size in each batch, as padded sequences are
         return None
-    return _Rows(inputs_found, targets_found)
+    return _Rows(all_inputs, all_targets)
 
 
 def _bytes(inputs: torch.Tensor) -> np.ndarray:
@@ -90,8 +97,8 @@ def _check_finite(part: str, name: str, values: torch.Tensor) -> None:
     broken = ~values.reshape(len(values), -1).isfinite()
     if broken.any():
         rows, columns = broken.any(1), broken.any(0).nonzero().flatten().tolist()
-        shown = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
-        text = f"{int(rows.sum())} of {len(values)} {part} rows have NaN or infinite {name} (columns {shown})"
+        listed = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
+        text = f"{int(rows.sum())} of {len(values)} {part} rows have NaN or infinite {name} (columns {listed})"
         raise DataError(f"{text}: fill them in, or leave the rows out, before they get here")
 
 
@@ -105,12 +112,12 @@ def _check_classes(part: str, targets: torch.Tensor, outputs: int | None) -> Non
             f"{text}: there is nothing to tell apart; split so that every part has all classes (stratified)"
         )
     if classes[0] < 0 or (outputs is not None and classes[-1] >= outputs):
-        known = f"0 to {outputs - 1}" if outputs is not None else "0 and above"
-        raise DataError(f"{part} targets go from {classes[0]} to {classes[-1]}; allowed are class numbers {known}")
+        allowed = f"0 to {outputs - 1}" if outputs is not None else "0 and above"
+        raise DataError(f"{part} targets go from {classes[0]} to {classes[-1]}; allowed are class numbers {allowed}")
 
 
 def _digests(inputs: Sequence[torch.Tensor]) -> np.ndarray:
-    """A number per row, the same for equal rows: a random projection of its bytes, in 64-bit integers."""
+    """Hash of each row, equal for equal rows: a random projection of its bytes, in 64-bit integers."""
     raw = np.concatenate([_bytes(x) for x in inputs], axis=1)
     padded = np.zeros((len(raw), -(-raw.shape[1] // 8) * 8), np.uint8)
     padded[:, : raw.shape[1]] = raw

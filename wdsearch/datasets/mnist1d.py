@@ -1,4 +1,4 @@
-"""MNIST-1D (Greydanus & Kobak 2011.14439), generated locally."""
+"""Data set MNIST-1D (Greydanus & Kobak 2011.14439), generated locally."""
 
 from functools import lru_cache
 

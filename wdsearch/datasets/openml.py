@@ -1,4 +1,4 @@
-"""Tables of openml.org by name or number."""
+"""Data of openml.org's tables, by name or number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # pandas takes half a second
 class OpenMLData(TableData):
     """A table of openml.org by its name, or number: `credit-g`, `31`; downloaded once, into `root` or scikit-learn's folder.
 
-    `target` is the column that openml.org names unless given. All else is as for a table of one's own: see `TableData`.
+    `target` is by default the column that openml.org names. The other arguments are those of `TableData`.
     """
 
     def __init__(
@@ -51,28 +51,28 @@ class OpenMLData(TableData):
 
     def table(self) -> Table:
         """Fetch all rows."""
-        frame, known = _fetched(self.dataset, self.version, self.root)
-        if not self.target and known is None:
+        frame, default_target = _fetched(self.dataset, self.version, self.root)
+        if not self.target and default_target is None:
             columns = ", ".join(frame.columns)
             raise DataError(f"openml.org names no target of {self.dataset}; give one: it has {columns}")
-        self.target = self.target or str(known)
+        self.target = self.target or str(default_target)
         return frame
 
 
-def _fetched(dataset: str | int, version: int | None, place: str | None) -> tuple[Any, str | None]:
-    """The whole table, and the name of its target."""
+def _fetched(dataset: str | int, version: int | None, root: str | None) -> tuple[Any, str | None]:
+    """Whole table, and the name of its target."""
     from sklearn.datasets import fetch_openml
 
     number = int(dataset) if str(dataset).isdigit() else None
-    which = {"data_id": number} if number is not None else {"name": dataset, "version": version or "active"}
+    query = {"data_id": number} if number is not None else {"name": dataset, "version": version or "active"}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # several versions of a name; what is taken is the oldest active one
-            found = fetch_openml(**which, data_home=place, as_frame=True, parser="auto")
+            warnings.simplefilter("ignore")  # several versions of a name: the oldest active one is taken
+            bunch = fetch_openml(**query, data_home=root, as_frame=True, parser="auto")
     except OSError as error:  # URLError and HTTPError are OSErrors
         text = f"cannot be downloaded from openml.org: {error}"
         raise DataError(f"{dataset} {text}; run where there is a network, or give a root that holds it") from error
     except ValueError as error:
         raise DataError(f"openml.org: {error}") from error
-    names = found.target_names or []
-    return found.frame, names[0] if len(names) == 1 else None
+    names = bunch.target_names or []
+    return bunch.frame, names[0] if len(names) == 1 else None

@@ -1,4 +1,4 @@
-"""A table of the user's: a CSV or Parquet file, or a DataFrame."""
+"""Data of a table: a CSV or Parquet file, or a DataFrame."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wdsearch.datasets._base import MOST_EVALUATED, ArrayDataModule, fits
-from wdsearch.datasets._encoding import WORD, Encoded, Entry, TableRows, category_entry, kept, number_entries, written
-from wdsearch.datasets._progress import shown
+from wdsearch.datasets._encoding import (
+    WORD,
+    Encoded,
+    Entry,
+    TableRows,
+    category_entry,
+    number_entries,
+    rows_in_file,
+    rows_in_memory,
+)
+from wdsearch.datasets._progress import with_bar
 from wdsearch.datasets._scratch import Scratch
 from wdsearch.datasets._splits import split_rows
 from wdsearch.datasets._stored import TABLE, StoredTable, stored_csv
@@ -22,16 +31,16 @@ if TYPE_CHECKING:  # pandas takes half a second
     from wdsearch.datasets.frames import Table
 
 MISSING = "(missing)"
-"""A category that is not there is a category as well."""
+"""Name of the category of gaps."""
 
 
 class TableData(ArrayDataModule):
     """Columns of a CSV or Parquet file: numbers standardised, categories one-hot or embedded, gaps filled.
 
-    `path` is a file, seen from the study's folder, or a DataFrame. All preprocessing is fitted to the training rows: a missing
-    number becomes their median, and a column says where that was done; a missing category is a category; categories of
-    fewer than `min_frequency` training rows, and unseen ones, are one category together. `drop` leaves columns out,
-    `numbers` and `categories` say what a column is where that could be misread.
+    `path` is a file, relative to the study's folder, or a DataFrame. All preprocessing is fitted to the training rows: a missing
+    number becomes their median, and a further column marks it; a missing category is a category; categories of fewer than
+    `min_frequency` training rows, and unseen ones, are one category together. `drop` leaves columns out, `numbers` and
+    `categories` set the kind of columns that could be misread.
 
     `split` is one of `{stratify: true}` (classes in equal shares: the default; or a column's name, or false), `{group: COLUMN}`
     (rows of a group stay in one part) and `{time: COLUMN}` (trained on the earliest, tested on the latest rows).
@@ -39,13 +48,20 @@ class TableData(ArrayDataModule):
 
     A file that takes more than a quarter of the free memory is read column by column. Encoded rows that do are written to a
     temporary file and read batch by batch, with the same numbers; the gap is then measured on up to 10,000 training
-    rows. `in_memory` says which instead. With `codes`, batches are (numbers, category numbers, targets), `categories`
+    rows. `in_memory` decides instead. With `codes`, batches are (numbers, category numbers, targets), `categories`
     counting each column's values.
 
-    Raises DataError for a table of which that cannot be made.
+    Raises DataError for a table that does not allow this.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"age": range(30, 90), "sex": ["f", "m"] * 30, "kind": ["a", "a", "b"] * 20})
+    >>> data = TableData(table, target="kind", numbers=["age"])
+    >>> data.setup()
+    >>> data.about, data.inputs, data.metric
+    ('kind, one of 2 classes, from 1 number and 1 category in each of 60 rows', 3, 'balanced_accuracy')
     """
 
-    task = None  # type: ignore[assignment]  # the target says
+    task = None  # type: ignore[assignment]  # set by the target
     metric = None  # type: ignore[assignment]
     from_study = ("task", "codes", "folder")
 
@@ -72,14 +88,16 @@ class TableData(ArrayDataModule):
     ) -> None:
         super().__init__(split_seed, seed, batch_size)
         self.path = Path(folder or "", path) if isinstance(path, str | Path) else path
-        self.target, self.drop, self.named = target, tuple(drop), (tuple(numbers), tuple(categories))
-        self.separator, self.split, self.validation, self.test = separator, dict(split or {}), validation, test
-        self.class_weight, self.min_frequency, self.asked, self.codes = class_weight, min_frequency, task, codes
-        self.in_memory = in_memory
+        self.target, self.drop = target, tuple(drop)
+        self.numbers, self.category_names = tuple(numbers), tuple(categories)
+        self.separator, self.split = separator, dict(split or {})
+        self.validation, self.test = validation, test
+        self.class_weight, self.min_frequency = class_weight, min_frequency
+        self.task_of_study, self.codes, self.in_memory = task, codes, in_memory
         self._scratch: Scratch | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Decide what the columns and the target are, split, encode, and keep in memory what fits; once."""
+        """Judge the columns and the target, split, encode, and keep in memory what fits; once."""
         if self.parts:
             return
         from wdsearch.datasets import frames
@@ -87,13 +105,13 @@ class TableData(ArrayDataModule):
         table = self.table()
         self._check_names(table)
         table = frames.rows_with_target(table, self.target)
-        asked = frames.target_of(table[self.target], self.asked)
-        self.task, self.metric, self.classes = asked.task, asked.metric, asked.classes
+        target = frames.target_of(table[self.target], self.task_of_study)
+        self.task, self.metric, self.classes = target.task, target.metric, target.classes
         unused = {self.target, *self.drop, *(self._split_columns if "stratify" not in self.split else ())}
-        self.columns = frames.columns_of(table, *self.named, without=unused)
+        self.columns = frames.columns_of(table, self.numbers, self.category_names, without=unused)
         self._check_columns(table)
-        self.about = self._about(frames.summary(self.target, asked, self.columns, len(table)))
-        targets = asked.encoded(table[self.target])
+        self.about = self._about(frames.summary(self.target, target, self.columns, len(table)))
+        targets = target.encoded(table[self.target])
         stratify = targets if self.task == "classification" else None
         parts = split_rows(table, self.split, (self.validation, self.test), self.split_seed, stratify)
         self.rows = self._encoded(table, parts["train"])
@@ -102,26 +120,26 @@ class TableData(ArrayDataModule):
         self._take(parts, targets)
 
     def _take(self, numbers: Mapping[str, np.ndarray], targets: np.ndarray) -> None:
-        """The parts' rows by their numbers, in memory or read for each batch."""
+        """Set the parts to rows by their numbers, in memory or read for each batch."""
         scaler = self.target_scaler(targets[numbers["train"]])
         parts = {
             name: TableRows(self.rows, chosen, self.scaled(targets[chosen], scaler), self.codes)
             for name, chosen in numbers.items()
         }
-        if self._kept(len(targets) * self.rows.width(self.codes)):
+        if self._fits(len(targets) * self.rows.width(self.codes)):
             self.parts = {name: part.in_memory() for name, part in parts.items()}
             self.rows, self._scratch = self.rows._replace(words=None), None
         else:
             self.parts, self.most_evaluated = parts, MOST_EVALUATED
             self.about += "; read batch by batch"
 
-    def _kept(self, entries: int) -> bool:
-        """Whether so many are kept in memory."""
+    def _fits(self, entries: int) -> bool:
+        """True if so many entries are kept in memory."""
         return fits(entries * WORD.itemsize) if self.in_memory is None else self.in_memory
 
     @property
     def scratch(self) -> Scratch:
-        """Where temporary files go; they are gone with these data."""
+        """Folder of temporary files, removed with these data."""
         self._scratch = self._scratch or Scratch()
         return self._scratch
 
@@ -131,40 +149,41 @@ class TableData(ArrayDataModule):
 
     def table(self) -> Table:
         """All rows, read now or column by column."""
-        from wdsearch.datasets import frames
+        from wdsearch.datasets import files
 
         if not isinstance(self.path, Path):
             return self.path
-        with frames.readable(self.path):
-            whole = fits(frames.memory_size(self.path)) if self.in_memory is None else self.in_memory
+        with files.readable(self.path):
+            whole = fits(files.memory_size(self.path)) if self.in_memory is None else self.in_memory
             if whole:
-                return frames.read_frame(self.path, self.separator)
-            if frames.is_parquet(self.path):
+                return files.read_frame(self.path, self.separator)
+            if files.is_parquet(self.path):
                 return StoredTable(self.path)
-            separator = self.separator or frames.separator_of(self.path)
-            left_out = {*self.drop} - {self.target, *self._split_columns, *self.named[0], *self.named[1]}
-            return stored_csv(self.path, separator, left_out, self.scratch, frames.text_size(self.path))
+            separator = self.separator or files.separator_of(self.path)
+            left_out = {*self.drop} - {self.target, *self._split_columns, *self.numbers, *self.category_names}
+            return stored_csv(self.path, separator, left_out, self.scratch, files.text_size(self.path))
 
     def _check_names(self, table: Table) -> None:
         from wdsearch.datasets.frames import check_names
 
         check_names(table, [self.target], "target")
-        for where, names in {"drop": self.drop, "numbers": self.named[0], "categories": self.named[1]}.items():
-            check_names(table, names, where)
+        arguments = {"drop": self.drop, "numbers": self.numbers, "categories": self.category_names}
+        for argument, names in arguments.items():
+            check_names(table, names, argument)
         check_names(table, self._split_columns, "split")
 
     def _check_columns(self, table: Table) -> None:
-        """Raise DataError for columns that somebody must decide about."""
+        """Raise DataError for columns that need a decision of the user."""
         from wdsearch.datasets.frames import DATES, NUMBERING, check_any
 
         doubtful = self.columns.doubtful
         if doubtful:
-            said = "; ".join(f"{name!r}: {why}" for name, why in doubtful.items())
+            reasons = "; ".join(f"{name!r}: {reason}" for name, reason in doubtful.items())
             ways = ["leave them out by drop: [" + ", ".join(map(repr, doubtful)) + "]"]
             ways += ["turn dates into numbers, or split by them: split: {time: COLUMN}"] * (DATES in doubtful.values())
             ways += ["keep a quantity by numbers: [COLUMN]"] * (NUMBERING in doubtful.values())
-            ways += ["keep a text by categories: [COLUMN]"] * any("text" in why for why in doubtful.values())
-            raise DataError(f"columns of which it is not plain how to learn from them: {said}; {'; '.join(ways)}")
+            ways += ["keep a text by categories: [COLUMN]"] * any("text" in reason for reason in doubtful.values())
+            raise DataError(f"columns of which it is not plain how to learn from them: {reasons}; {'; '.join(ways)}")
         for name in self.columns.numbers:
             values = table[name]
             if values.dtype.kind not in "iufb":
@@ -174,22 +193,22 @@ class TableData(ArrayDataModule):
         check_any(self.columns, self.target)
 
     def _about(self, summary: str) -> str:
-        left_out = ", ".join(f"{name} ({why})" for name, why in self.columns.useless.items())
+        left_out = ", ".join(f"{name} ({reason})" for name, reason in self.columns.useless.items())
         return f"{summary}; left out: {left_out}" if left_out else summary
 
     def _encoded(self, table: Table, train: np.ndarray) -> Encoded:
         """All rows as numbers and category numbers, fitted to the training rows."""
-        most = len(table) * (2 * len(self.columns.numbers) + len(self.columns.categories))
-        if self._kept(most):
-            return kept(self._entries(table, train))
-        self.scratch.claim(2 * most * WORD.itemsize, f"reading {len(table):,} rows batch by batch")
-        return written(self._entries(table, train), len(table), self.scratch)
+        most_entries = len(table) * (2 * len(self.columns.numbers) + len(self.columns.categories))
+        if self._fits(most_entries):
+            return rows_in_memory(self._entries(table, train))
+        self.scratch.claim(2 * most_entries * WORD.itemsize, f"reading {len(table):,} rows batch by batch")
+        return rows_in_file(self._entries(table, train), len(table), self.scratch)
 
     def _entries(self, table: Table, train: np.ndarray) -> Iterator[Entry]:
-        """Column after column."""
+        """Entries of the rows, column after column."""
         from wdsearch.datasets.frames import coded
 
-        for name in shown([*self.columns.numbers, *self.columns.categories], "preparing columns"):
+        for name in with_bar([*self.columns.numbers, *self.columns.categories], "preparing columns"):
             if name in self.columns.numbers:
                 yield from number_entries(table[name].astype(float).to_numpy(), train)
             else:
@@ -197,13 +216,13 @@ class TableData(ArrayDataModule):
 
     @property
     def inputs(self) -> int:
-        """Number of features of a row; not of its categories, if they are an input of their own."""
+        """Number of features of a row, without its categories if they are an input of their own."""
         self.setup()
         return self.rows.width(self.codes)
 
     @property
     def categories(self) -> tuple[int, ...]:
-        """How many values each column of categories has, for embeddings; empty if they are one-hot."""
+        """Number of values of each column of categories, for embeddings; empty if they are one-hot."""
         self.setup()
-        # 0 is what no training row had and no rare category stands for
+        # 0 is a category of no training row, if there is no rare one
         return tuple(size + 1 for size in self.rows.sizes) if self.codes else ()

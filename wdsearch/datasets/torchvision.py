@@ -1,4 +1,4 @@
-"""Images that torchvision knows by name."""
+"""Data sets of torchvision, by name."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _VALIDATION, _TEST = ("val", "valid"), ("test",)
 class TorchvisionData(StreamDataModule):
     """A data set of torchvision's by the name of its class, as `CIFAR10`, downloaded if it is not in `root`; wdsearch[vision].
 
-    Its own training and test images, and validation images if it has some; what it has not is split from the training images.
-    `size` and `channels` are those of its first image unless given. `options` are arguments of torchvision's class.
-    What does not fit into memory is read batch by batch: see `StreamDataModule`. Raises DataError.
+    Its training, validation and test images, as far as it has them; the other parts are split from the training images.
+    `size` and `channels` are by default those of its first image. `options` are arguments of torchvision's class.
+    Images that do not fit into memory are read batch by batch: see `StreamDataModule`. Raises DataError.
     """
 
     from_study = ("folder",)
@@ -47,27 +47,30 @@ class TorchvisionData(StreamDataModule):
         folder: Path | None = None,
     ) -> None:
         super().__init__(split_seed, seed, batch_size)
-        self.dataset, self.root, self.options = dataset, Path(folder or "", root), dict(options or {})
+        self.dataset, self.root = dataset, Path(folder or "", root)
+        self.options = dict(options or {})
         self.size = None if size is None else side_lengths(size)
         self.channels = None if channels is None else colours(channels)
-        self.validation, self.test, self.class_weight, self.in_memory = validation, test, class_weight, in_memory
+        self.validation, self.test = validation, test
+        self.class_weight, self.in_memory = class_weight, in_memory
 
     def sources(self) -> dict[str, tuple[Reader, np.ndarray]]:
         """Readers of the images of each part."""
-        made = self._made()
-        first = _image(made["train"], 0)
+        datasets = self._datasets()
+        first = _image(datasets["train"], 0)
         size = self.size or (first.height, first.width)
         shape = (self.channels or (1 if first.mode in ("1", "L") else 3), *size)
-        targets = {name: _targets(found) for name, found in made.items()}
+        targets = {name: _targets(dataset) for name, dataset in datasets.items()}
         count = int(targets["train"].max()) + 1
-        names = getattr(made["train"], "classes", None)
+        names = getattr(datasets["train"], "classes", None)
         self.classes = tuple(map(str, names if names and len(names) == count else range(count)))
-        counted = sum(map(len, targets.values()))
-        self.about = f"{self.dataset}: one of {count} classes, {counted:,} images of {'×'.join(map(str, size))}"
-        return {name: (_Reader(found, shape, f"{self.dataset} {name}"), targets[name]) for name, found in made.items()}
+        images = sum(map(len, targets.values()))
+        self.about = f"{self.dataset}: one of {count} classes, {images:,} images of {'×'.join(map(str, size))}"
+        readers = {name: _Reader(dataset, shape, f"{self.dataset} {name}") for name, dataset in datasets.items()}
+        return {name: (reader, targets[name]) for name, reader in readers.items()}
 
-    def _made(self) -> dict[str, Any]:
-        """torchvision's data sets of the parts that it has."""
+    def _datasets(self) -> dict[str, Any]:
+        """Data sets of torchvision for the parts that it has."""
         from wdsearch.messages import nearest
 
         datasets = _torchvision()
@@ -75,52 +78,53 @@ class TorchvisionData(StreamDataModule):
         if self.dataset not in known:
             raise DataError(f"torchvision has no data set {self.dataset!r}{nearest(self.dataset, known)}")
         builder = getattr(datasets, self.dataset)
-        taken = inspect.signature(builder).parameters
-        by_flag = "train" in taken or ("split" in self.options and any(p.kind is p.VAR_KEYWORD for p in taken.values()))
-        if by_flag:
+        parameters = inspect.signature(builder).parameters
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        if "train" in parameters or ("split" in self.options and takes_any):
             return {"train": self._one(builder, train=True), "test": self._one(builder, train=False)}
-        if "split" not in taken or "split" in self.options:
+        if "split" not in parameters or "split" in self.options:
             return {"train": self._one(builder)}
-        found = {"train": self._one(builder, split="train")}
+        by_part = {"train": self._one(builder, split="train")}
         for part, names in (("validation", _VALIDATION), ("test", _TEST)):
-            made = next(filter(None, (self._if_there(builder, name) for name in names)), None)
-            found |= {} if made is None else {part: made}
-        return found
+            splits = (self._split_or_none(builder, name) for name in names)
+            dataset = next(filter(None, splits), None)
+            by_part |= {} if dataset is None else {part: dataset}
+        return by_part
 
-    def _if_there(self, builder: Any, split: str) -> Any:
+    def _split_or_none(self, builder: Any, split: str) -> Any:
         """A split, None if torchvision knows none of this name."""
         try:
             return self._one(builder, split=split)
         except ValueError:
             return None
 
-    def _one(self, builder: Any, **which: Any) -> Any:
-        """One of the parts, downloaded if it is not there."""
-        given = self.options | which
+    def _one(self, builder: Any, **part: Any) -> Any:
+        """One of the parts, downloaded if it is not in the root."""
+        arguments = self.options | part
         try:
-            return builder(self.root, **given)
-        except RuntimeError as error:  # what torchvision raises where there are no files
+            return builder(self.root, **arguments)
+        except RuntimeError as error:  # raised by torchvision if the files are missing
             if "download" not in inspect.signature(builder).parameters and self.dataset != "EMNIST":
                 text = f"{error}; torchvision does not download it: put its files into {self.root}"
                 raise DataError(f"{self.dataset}: {text}") from error
         except (TypeError, OSError) as error:
-            raise DataError(f"{self.dataset}({self.root}, {given}): {error}") from error
+            raise DataError(f"{self.dataset}({self.root}, {arguments}): {error}") from error
         try:
-            return builder(self.root, download=True, **given)
+            return builder(self.root, download=True, **arguments)
         except (OSError, RuntimeError) as error:
             text = f"is not in {self.root}, and cannot be downloaded: {error}"
             raise DataError(f"{self.dataset} {text}; run where there is a network, or put its files there") from error
 
 
 class _Reader(ImageReader):
-    """Images of a data set of torchvision's."""
+    """Reader of the images of a data set of torchvision."""
 
-    def __init__(self, found: Any, shape: tuple[int, int, int], name: str) -> None:
+    def __init__(self, dataset: Any, shape: tuple[int, int, int], name: str) -> None:
         self.name = name
-        super().__init__(len(found), lambda number: _image(found, number), shape)
+        super().__init__(len(dataset), lambda number: _image(dataset, number), shape)
 
     def fingerprint(self) -> Any:
-        """Name and number of rows: torchvision has checked the files."""
+        """Bytes of the name and the number of rows: torchvision has checked the files."""
         yield self.name.encode()
         yield from super().fingerprint()
 
@@ -138,15 +142,15 @@ def _torchvision() -> Any:
     return datasets
 
 
-def _image(found: Any, number: int) -> Image:
-    return found[number][0]
+def _image(dataset: Any, number: int) -> Image:
+    return dataset[number][0]
 
 
-def _targets(found: Any) -> np.ndarray:
-    """Class numbers; images are read for them only where the data set keeps no list of them."""
-    listed = next((getattr(found, name) for name in _TARGETS if hasattr(found, name)), None)
-    values = [found[number][1] for number in range(len(found))] if listed is None else listed
+def _targets(dataset: Any) -> np.ndarray:
+    """Class numbers; images are read for them only if the data set keeps no list of them."""
+    listed = next((getattr(dataset, name) for name in _TARGETS if hasattr(dataset, name)), None)
+    values = [dataset[number][1] for number in range(len(dataset))] if listed is None else listed
     targets = np.asarray(values)
     if targets.ndim != 1 or targets.dtype.kind not in "iu":
-        raise DataError(f"{type(found).__name__} has targets of shape {targets.shape}, not a class for each image")
+        raise DataError(f"{type(dataset).__name__} has targets of shape {targets.shape}, not a class for each image")
     return targets.astype(np.int64)

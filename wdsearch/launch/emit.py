@@ -1,7 +1,7 @@
-"""Schedules as text for those who have a scheduler: crontab, systemd, Slurm, Kubernetes. Nothing is started here.
+"""Writes schedules as text for other schedulers: crontab, systemd, Slurm, Kubernetes. Nothing is started here.
 
-Whatever fires it, the command is the same, `wdsearch schedule FILE --once`, which goes through the guard in the storage: fired
-twice, or late, a sweep comes once.
+All of them call the same command, `wdsearch schedule FILE --once`, which claims each due time in the storage: called twice, or
+late, it starts a sweep once.
 """
 
 import importlib
@@ -15,20 +15,21 @@ from typing import Any
 
 from wdsearch.launch.engines import Order
 from wdsearch.launch.study_folder import Entry
-from wdsearch.launch.workers import LOGINS, TRACKING, EngineError, options_of
+from wdsearch.launch.workers import LOGINS, EngineError, options_of
 from wdsearch.messages import nearest, shown_time, shown_value
 from wdsearch.storage.database import has_password
 from wdsearch.storage.home import HOME, STORAGE, Home
 from wdsearch.study.cron import DAYS, fields, next_fire
+from wdsearch.tracking import chosen_tracker
 
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12))
 
 
 @dataclass(frozen=True)
 class Job:
-    """What another scheduler is to call: a command in an environment.
+    """A job for another scheduler: a command in an environment.
 
-    `secret` names what is left out of that, for it holds a password; `options` are those of Kubernetes, `folder` is for logs.
+    `secret` names variables that are left out, for they hold passwords; `options` are those of Kubernetes, `folder` is for logs.
     """
 
     entry: Entry
@@ -40,12 +41,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What it is called there."""
+        """The job's name in the scheduler."""
         return f"wdsearch-{self.entry.family}"
 
     @property
     def about(self) -> str:
-        """What it does, in a line."""
+        """The job's purpose, in a line."""
         plan = self.entry.plan
         return f"sweeps of {self.entry.path}: {fields(plan.cron)}, {plan.timezone}"
 
@@ -53,7 +54,19 @@ class Job:
 def emit(
     form: str, entries: Sequence[Entry], home: Home, storage: str | None, options: Mapping[str, Any], now: float
 ) -> str:
-    """The schedules in one of the `FORMS`; `options` go to that of Kubernetes. Raises EngineError."""
+    """The schedules in one of the `FORMS`; `options` go to that of Kubernetes. Raises EngineError.
+
+    >>> from wdsearch.study.load import load_study
+    >>> content = {"study": "digits", "data": {"name": "digits"}, "model": {"name": "mlp"}}
+    >>> content |= {"space": {"weight_decay": {"low": 0.01, "high": 1.0}}, "schedule": {"cron": "0 2 * * 1"}}
+    >>> entry = Entry(Path("digits.yaml"), load_study(content | {"budget": {"trials": 8, "epochs": 2}}))
+    >>> print(emit("crontab", [entry], Home("studies"), None, {}, now=0.0))
+    # sweeps of digits.yaml: 0 2 * * 1, UTC
+    # cronie reads CRON_TZ; ...
+    CRON_TZ=UTC
+    0 2 * * 1 WDSEARCH_HOME=... schedule ...digits.yaml --once
+    <BLANKLINE>
+    """
     if form not in FORMS:
         raise EngineError(f"there is no form {shown_value(form)}{nearest(form, FORMS)}")
     jobs = [_job(form, entry, home, storage, options) for entry in entries]
@@ -61,27 +74,28 @@ def emit(
 
 
 def _job(form: str, entry: Entry, home: Home, storage: str | None, options: Mapping[str, Any]) -> Job:
-    """Where a job's end is that of all it started, the job itself works."""
-    here = ["--here"] if entry.plan.on == "local" and form == "sbatch" else []
-    command = [sys.executable, "-m", "wdsearch.cli", "schedule", str(entry.path.absolute()), "--once", *here]
-    given = {HOME: str(home.path), STORAGE: storage or os.environ.get(STORAGE), TRACKING: os.environ.get(TRACKING)}
-    known = {name: value for name, value in given.items() if value}
-    secret = [name for name, value in known.items() if has_password(value)] + [
-        one for one in LOGINS if one in os.environ
-    ]
-    shown = {name: value for name, value in known.items() if name not in secret}
-    return Job(entry, command, shown, secret, options, home.folder(entry.family))
+    """The job of an entry; on Slurm, which ends with a job all that it started, the job itself is the worker."""
+    here_option = ["--here"] if entry.plan.on == "local" and form == "sbatch" else []
+    command = [sys.executable, "-m", "wdsearch.cli", "schedule", str(entry.path.absolute()), "--once", *here_option]
+    tracker, _ = chosen_tracker(entry.config.tracking)
+    variables = {HOME: str(home.path), STORAGE: storage or os.environ.get(STORAGE)}
+    variables |= {name: os.environ.get(name) for name in tracker.addresses}
+    set_variables = {name: value for name, value in variables.items() if value}
+    secret = [name for name, value in set_variables.items() if has_password(value)]
+    secret += [login for login in (*tracker.logins, *LOGINS) if login in os.environ]
+    public = {name: value for name, value in set_variables.items() if name not in secret}
+    return Job(entry, command, public, secret, options, home.folder(entry.family))
 
 
 def _crontab(job: Job, now: float) -> str:
     plan = job.entry.plan
-    set_first = [f"# {name} may be secret: set it here" for name in job.secret]
-    words = [f"{name}={shlex.quote(value)}" for name, value in job.environment.items()]
-    command = " ".join([*words, shlex.join(job.command)]).replace("%", r"\%")
+    secret_notes = [f"# {name} may be secret: set it here" for name in job.secret]
+    assignments = [f"{name}={shlex.quote(value)}" for name, value in job.environment.items()]
+    command = " ".join([*assignments, shlex.join(job.command)]).replace("%", r"\%")
     lines = [
         f"# {job.about}",
         "# cronie reads CRON_TZ; Debian's cron does not: unless that is the machine's own time zone, change the times",
-        *set_first,
+        *secret_notes,
         f"CRON_TZ={plan.timezone}",
         f"{fields(plan.cron)} {command}",
     ]
@@ -100,25 +114,30 @@ def _systemd(job: Job, now: float) -> str:
     ]  # fmt: skip
     timer = [
         "[Unit]", f"Description={_unit(job.about)}", "",
-        "[Timer]", *(f"OnCalendar={one}" for one in calendars(plan.cron, plan.timezone)),
+        "[Timer]", *(f"OnCalendar={calendar}" for calendar in calendars(plan.cron, plan.timezone)),
         f"Persistent={str(plan.catch_up != 'none').lower()}", "AccuracySec=1s", "",
         "[Install]", "WantedBy=timers.target",
     ]  # fmt: skip
-    place = "/etc/systemd/system"
-    heads = f"# {place}/{unit}.service", f"# {place}/{unit}.timer; then: systemctl enable --now {unit}.timer"
+    folder = "/etc/systemd/system"
+    heads = f"# {folder}/{unit}.service", f"# {folder}/{unit}.timer; then: systemctl enable --now {unit}.timer"
     return "\n".join([heads[0], *service, "", heads[1], *timer, ""])
 
 
 def _unit(text: str) -> str:
-    r"""As a unit file has it: % begins a specifier, " and \ are its own."""
+    r"""A text escaped for a unit file, in which % begins a specifier, and " and \ are special."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 
 def calendars(cron: str, zone: str) -> list[str]:
-    """Cron's five fields as systemd's OnCalendar, of which any one suffices: one, or two where either day field does."""
+    """Cron's five fields as values of systemd's OnCalendar, any of which is due: two where both day fields are restricted.
+
+    >>> calendars("0 2 * * 1", "Europe/Berlin")
+    ['Mon *-*-* 02:00:00 Europe/Berlin']
+    """
     minute, hour, day, month, weekday = fields(cron).upper().split()
     numbers = [_expanded(field, *bounds) for field, bounds in zip((minute, hour, day, month), _RANGES, strict=True)]
-    minutes, hours, days, months = (_listed(found, *bounds) for found, bounds in zip(numbers, _RANGES, strict=True))
+    listed = [_listed(expanded, *bounds) for expanded, bounds in zip(numbers, _RANGES, strict=True)]
+    minutes, hours, days, months = listed
     week = sorted({number % 7 for number in _expanded(weekday, 0, 7)})
     names = "" if len(week) == 7 else ",".join(DAYS[number].title() for number in week) + " "
     clock = f"{hours}:{minutes}:00 {zone}"
@@ -128,7 +147,7 @@ def calendars(cron: str, zone: str) -> list[str]:
 
 
 def _expanded(field: str, low: int, high: int) -> list[int]:
-    """The numbers of a field that is sound."""
+    """The numbers that a valid cron field stands for."""
     from cronsim.cronsim import Field
 
     kind = {59: Field.MINUTE, 23: Field.HOUR, 31: Field.DAY, 12: Field.MONTH, 7: Field.DOW}[high]
@@ -143,21 +162,21 @@ def _sbatch(job: Job, now: float) -> str:
     plan, log = job.entry.plan, str(job.folder).replace("%", "%%") + "/schedule-%j.log"
     exports = [f"export {name}={shlex.quote(value)}" for name, value in job.environment.items()]
     exports += [f"# {name} may be secret: let sbatch inherit it from the environment" for name in job.secret]
-    asks = shlex.join([*job.command[:5], "--next"])
+    ask_next = shlex.join([*job.command[:5], "--next"])
     first = shown_time(next_fire(plan.cron, plan.timezone, now))
     options = plan.options if plan.on == "slurm" else {}
     several = plan.on == "local" and plan.workers > 1
-    wanted = [f"#SBATCH --{name}={options[name]}" for name in ("partition", "account", "qos") if name in options]
-    wanted += ["#SBATCH --nodes=1", f"#SBATCH --ntasks={plan.workers}"] if several else []
+    directives = [f"#SBATCH --{name}={options[name]}" for name in ("partition", "account", "qos") if name in options]
+    directives += ["#SBATCH --nodes=1", f"#SBATCH --ntasks={plan.workers}"] if several else []
     lines = [
         "#!/bin/bash",
-        f"#SBATCH --job-name={job.name}", "#SBATCH --dependency=singleton", f'#SBATCH --output="{log}"', *wanted,
+        f"#SBATCH --job-name={job.name}", "#SBATCH --dependency=singleton", f'#SBATCH --output="{log}"', *directives,
         f"# {job.about}",
         "# Slurm has no cron of its own in many places: each run submits the next one first. Begin with",
         f'#   mkdir -p {shlex.quote(str(job.folder))} && sbatch --begin="$(date -d {first} +%Y-%m-%dT%H:%M:%S)" THIS_FILE',
         f"# and end it with: scancel --name={job.name}",
         *exports,
-        f'next=$({asks} | head -n 1 | cut -d " " -f 1)',
+        f'next=$({ask_next} | head -n 1 | cut -d " " -f 1)',
         # without an answer `date` would say today's midnight, and the next run begin at once, for ever
         '[ -n "$next" ] || { echo "no next time is known: is the study file sound? Once more in an hour" >&2; next="1 hour"; }',
         # a job that Slurm requeued has submitted it already; a controller that is busy is asked until it answers
@@ -170,19 +189,19 @@ def _sbatch(job: Job, now: float) -> str:
 
 
 def _cronjob(job: Job, now: float) -> str:
-    """By the engine of Kubernetes, which knows images, volumes and accounts; its pods are the workers."""
+    """A CronJob, written by the engine of Kubernetes, which knows images, volumes and accounts; its pods are the workers."""
     try:
         kubernetes = importlib.import_module("wdsearch.launch.engines.kubernetes")
     except ImportError:
         raise EngineError("this wdsearch has no engine kubernetes to make a CronJob with") from None
     plan, family = job.entry.plan, job.entry.family
-    own = plan.options if plan.on == "kubernetes" else {}
-    options = options_of("kubernetes", {**own, **job.options})
+    plan_options = plan.options if plan.on == "kubernetes" else {}
+    options = options_of("kubernetes", {**plan_options, **job.options})
     command = ["wdsearch", "schedule", f"{kubernetes.STUDY}/{family}.yaml", "--once", "--here"]
     order = Order(family, plan.workers, command, {}, job.folder, job.entry.config.dump())
     concurrency = "Allow" if plan.overlap == "queue" else "Forbid"
-    made = kubernetes.cronjob(order, options, fields(plan.cron), plan.timezone, concurrency, command)
-    return str(kubernetes.manifest_text([kubernetes.cron_study(order, options), made]))
+    manifest = kubernetes.cronjob(order, options, fields(plan.cron), plan.timezone, concurrency, command)
+    return str(kubernetes.manifest_text([kubernetes.cron_study(order, options), manifest]))
 
 
 FORMS: dict[str, Callable[[Job, float], str]] = {

@@ -1,23 +1,24 @@
-"""The study files of a folder that have a schedule, read again when they change."""
+"""Reads the study files of a folder that have a schedule, again whenever they change."""
 
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from wdsearch.errors import WdsearchError
 from wdsearch.launch.workers import options_of
 from wdsearch.study.cron import ScheduleConfig, fires_between, latest_fire, next_fire
 from wdsearch.study.file import StudySource
 from wdsearch.study.load import StudyConfig, load_study
 
 
-class ScheduleError(Exception):
+class ScheduleError(WdsearchError):
     """Nothing to schedule."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A study file with a schedule, as it was when it was read."""
+    """A study file with a schedule, as it was read last."""
 
     path: Path
     config: StudyConfig
@@ -29,27 +30,27 @@ class Entry:
 
     @property
     def plan(self) -> ScheduleConfig:
-        """Its schedule."""
+        """The study's schedule."""
         assert self.config.schedule is not None
         return self.config.schedule
 
     def due(self, after: float, until: float) -> list[int]:
-        """Its fires after one instant up to another."""
+        """The due times after one instant up to another."""
         return fires_between(self.plan.cron, self.plan.timezone, after, until)
 
     def latest(self, until: float) -> int | None:
-        """Its last fire up to an instant, if there was one."""
+        """The last due time up to an instant, if there was one."""
         return latest_fire(self.plan.cron, self.plan.timezone, until)
 
     def next(self, after: float) -> int:
-        """Its first fire after an instant."""
+        """The first due time after an instant."""
         return next_fire(self.plan.cron, self.plan.timezone, after)
 
 
 class Timetables:
-    """The study files of a folder, or one, that have a schedule; read again when they change, and what is wrong with them said.
+    """The study files of a folder, or one file, that have a schedule; read again when they change, with reports of faults.
 
-    A file that became faulty counts as it was before, so that no sweep is lost by a slip of the pen.
+    A file that became faulty counts as it was before, so that no sweep is lost by a typing error.
     """
 
     def __init__(self, source: Path, say: Callable[[str], None]) -> None:
@@ -59,48 +60,66 @@ class Timetables:
         self._faults: dict[Path, str] = {}
 
     def entries(self) -> list[Entry]:
-        """One for each family; of several files with the same name the first in the alphabet counts."""
+        """The entries, one for each family; of several files with one study name the first in the alphabet counts."""
         stamps = {path: stamp for path in study_files_in(self.source) if (stamp := _stamp(path))}
         for path in self._stamps.keys() - stamps.keys():
             self._faults.pop(path, None)
-            if gone := self._entries.pop(path, None):
-                self.say(f"{gone.family}: {path} is gone, and with it the schedule")
-        for path in [path for path, stamp in stamps.items() if self._stamps.get(path) != stamp or path in self._faults]:
+            if removed := self._entries.pop(path, None):
+                self.say(f"{removed.family}: {path} is gone, and with it the schedule")
+        changed = [path for path, stamp in stamps.items() if self._stamps.get(path) != stamp or path in self._faults]
+        for path in changed:
             self._read(path)
         self._stamps = stamps
-        found: dict[str, Entry] = {}
+        by_family: dict[str, Entry] = {}
         for path in sorted(self._entries):
-            found.setdefault(self._entries[path].family, self._entries[path])
-        return list(found.values())
+            by_family.setdefault(self._entries[path].family, self._entries[path])
+        return list(by_family.values())
 
     def _read(self, path: Path) -> None:
-        before = self._entries.get(path)
+        last_sound = self._entries.get(path)
         try:
             entry = read_entry(path)
-        except Exception as error:  # faults of the file, and whatever own modules raise when they are looked at
-            rest = f"it goes on as it was ({before.plan.spec})" if before else "it has no schedule until it is mended"
+        except Exception as error:  # faults of the file, and whatever user-defined modules raise when they are imported
+            consequence = "it has no schedule until it is mended"
+            if last_sound:
+                consequence = f"it goes on as it was ({last_sound.plan.spec})"
             if self._faults.get(path) != str(error):
-                self.say(f"{path}: {rest}:\n{error}")
+                self.say(f"{path}: {consequence}:\n{error}")
             self._faults[path] = str(error)
             return
         self._faults.pop(path, None)
-        others = [
-            one.path for one in self._entries.values() if entry and one.family == entry.family and one.path != path
-        ]
         if entry is None:
             self._entries.pop(path, None)
         else:
-            self._entries[path] = entry
-            if others:
-                self.say(f"{path}: {others[0]} has a schedule of {entry.family} already; only the first of them counts")
-            else:
-                self.say(f"{entry.family}: {entry.plan.spec}, from {path}")
+            self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        rivals = [
+            other.path for other in self._entries.values() if other.family == entry.family and other.path != entry.path
+        ]
+        self._entries[entry.path] = entry
+        if rivals:
+            self.say(
+                f"{entry.path}: {rivals[0]} has a schedule of {entry.family} already; only the first of them counts"
+            )
+        else:
+            self.say(f"{entry.family}: {entry.plan.spec}, from {entry.path}")
 
 
 def read_entry(path: Path) -> Entry | None:
-    """A study file's schedule, None if it has none; raises StudyFileError and, for options of its engine, EngineError."""
+    """A study file with its schedule; None if it has none.
+
+    Raises StudyFileError and, for options of its engine, EngineError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "digits.yaml")
+    ...     _ = path.write_text("study: digits\\nspace: {weight_decay: {low: 0.01, high: 1.0}}")
+    ...     read_entry(path) is None
+    True
+    """
     if StudySource.from_file(path).content.get("schedule") is None:
-        return None  # without a look at the rest
+        return None  # without checking the rest
     config = load_study(path)
     if config.schedule is None:
         return None
@@ -109,19 +128,23 @@ def read_entry(path: Path) -> Entry | None:
 
 
 def scheduled(source: Path) -> list[Entry]:
-    """Those of a folder, or of one file, now; raises ScheduleError without any, and what is wrong with a file."""
+    """The studies with a schedule of a folder, or of one file; raises ScheduleError without any, and what `read_entry` raises."""
     if not source.exists():
         raise ScheduleError(f"there is no {source}; give a study file, or a folder of study files")
     paths = study_files_in(source)
-    found = [entry for path in paths if (entry := read_entry(path))]
-    if not found:
+    entries = [entry for path in paths if (entry := read_entry(path))]
+    if not entries:
         where = f"none of the {len(paths)} study files in {source}" if source.is_dir() else f"{source}: the study"
         raise ScheduleError(f"{where} has a schedule; add one, as in: schedule: {{cron: '0 2 * * 1', timezone: UTC}}")
-    return found
+    return entries
 
 
 def study_files_in(source: Path) -> list[Path]:
-    """The YAML files of a folder; a file as it is."""
+    """The YAML files of a folder, in order; of a file itself.
+
+    >>> study_files_in(Path("studies/digits.yaml"))
+    [PosixPath('studies/digits.yaml')]
+    """
     if not source.is_dir():
         return [source]
     return sorted(path for path in source.iterdir() if path.suffix in (".yaml", ".yml"))
@@ -129,6 +152,6 @@ def study_files_in(source: Path) -> list[Path]:
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     with suppress(OSError):
-        found = path.stat()
-        return found.st_mtime_ns, found.st_size
+        status = path.stat()
+        return status.st_mtime_ns, status.st_size
     return None

@@ -1,6 +1,6 @@
-"""Layers written so that a trial's numbers do not depend, to the last bit, on what lies beside it in memory.
+"""Layers whose outputs do not depend, to the last bit, on the trials that share a call.
 
-torch's own take a trial's rows together with its neighbours' (batch norm, at twice the time under vmap), or round the
+torch's own reduce a trial's rows together with its neighbours' (batch norm, at twice the time under vmap), or round the
 entries that do not fill a vector register differently (the sigmoid in SiLU).
 """
 
@@ -15,7 +15,12 @@ from torch import Tensor, nn
 class BatchNorm(nn.Module):
     """Batch normalization (Ioffe & Szegedy 1502.03167) of (batch, ..., features), with the state of `nn.BatchNorm1d`.
 
-    The tokens of all rows count alike, as the places of a sequence do in torch's.
+    All tokens of all rows count alike, as the positions of a sequence do in torch's.
+
+    >>> normalized = BatchNorm(2)(torch.tensor([[1.0, 5.0], [3.0, 9.0]]))
+    >>> normalized.detach().round()
+    tensor([[-1., -1.],
+            [ 1.,  1.]])
     """
 
     running_mean: Float[Tensor, " features"]
@@ -80,7 +85,11 @@ class Residual(nn.Module):
 
 
 def named(layers: Iterable[tuple[str, nn.Module]]) -> nn.Sequential:
-    """Layers one after another, by names that say what they are: λ may differ from one to another."""
+    """Layers in sequence by names, which groups of strengths refer to.
+
+    >>> list(dict(named([("hidden", nn.Linear(3, 2)), ("output", nn.Linear(2, 1))]).named_children()))
+    ['hidden', 'output']
+    """
     return nn.Sequential(OrderedDict(layers))
 
 
@@ -94,7 +103,7 @@ class Shaped(nn.Sequential):
 class Mean(nn.Module):
     """The mean over the last axis."""
 
-    def forward(self, inputs: Float[Tensor, "*shape places"]) -> Float[Tensor, "*shape"]:
+    def forward(self, inputs: Float[Tensor, "*shape positions"]) -> Float[Tensor, "*shape"]:
         return inputs.mean(-1)
 
 
@@ -110,7 +119,7 @@ class NumberTokens(nn.Embedding):
 
 
 class PatchTokens(nn.Module):
-    """A token for each patch of a sequence, with its place (Dosovitskiy et al. 2010.11929, section 3.1)."""
+    """A token for each patch of a sequence, plus an embedding of its position (Dosovitskiy et al. 2010.11929, section 3.1)."""
 
     def __init__(self, channels: int, length: int, width: int, patch: int) -> None:
         super().__init__()
@@ -131,14 +140,18 @@ class Embeddings(nn.Module):
         self.columns = nn.ModuleList(nn.Embedding(count, width) for count in categories)
 
     def forward(self, codes: Int[Tensor, "batch columns"]) -> Float[Tensor, "batch columns width"]:
-        return torch.stack([column(codes[:, place]) for place, column in enumerate(self.columns)], dim=1)
+        return torch.stack([column(codes[:, number]) for number, column in enumerate(self.columns)], dim=1)
 
 
 NORMS: dict[str, type[nn.Module]] = {"batch": BatchNorm, "layer": LayerNorm}
 
 
 def normalization(name: str | None, features: int) -> list[nn.Module]:
-    """A normalization of features by name, none for None. Raises ValueError."""
+    """A normalization of features by name, none for None. Raises ValueError.
+
+    >>> normalization("batch", 4), normalization(None, 4)
+    ([BatchNorm()], [])
+    """
     if name is None:
         return []
     if name not in NORMS:

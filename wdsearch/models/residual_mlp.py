@@ -1,4 +1,4 @@
-"""A residual multilayer perceptron for tables."""
+"""The residual multilayer perceptron for tables of numbers and categories."""
 
 from collections.abc import Sequence
 
@@ -19,10 +19,10 @@ class ResidualMLP(nn.Module):
     def forward(
         self, numbers: Float[Tensor, "batch ..."], codes: Int[Tensor, "batch columns"] | None = None
     ) -> Float[Tensor, "batch outputs"]:
-        given = [numbers.flatten(1)]
+        features = [numbers.flatten(1)]
         if self.embeddings is not None and codes is not None:
-            given.append(self.embeddings(codes).flatten(1))
-        return self.steps(torch.cat(given, dim=1))
+            features.append(self.embeddings(codes).flatten(1))
+        return self.steps(torch.cat(features, dim=1))
 
 
 def residual_mlp(
@@ -39,6 +39,10 @@ def residual_mlp(
     """The ResNet for tables of Gorishniy et al. 2106.11959, section 3.2, with an embedding for each column of categories.
 
     `norm` is batch, layer or nothing; `dropout` acts twice in each block.
+
+    >>> network = residual_mlp(3, outputs=2, categories=(4, 5), width=8, blocks=1)
+    >>> network(torch.zeros(6, 3), torch.zeros(6, 2, dtype=torch.int64)).shape
+    torch.Size([6, 2])
     """
 
     def block() -> nn.Module:
@@ -49,7 +53,7 @@ def residual_mlp(
     embeddings = Embeddings(categories, embedding) if categories else None
     steps = [
         ("input", nn.Linear(inputs + len(categories) * embedding, width)),
-        *((f"block{place}", block()) for place in range(1, blocks + 1)),
+        *((f"block{number}", block()) for number in range(1, blocks + 1)),
         *(("norm", layer) for layer in normalization(norm, width)),
         ("activation", nn.ReLU()),
         ("output", nn.Linear(width, outputs)),

@@ -1,4 +1,4 @@
-"""A residual convolutional network for images and sequences."""
+"""The residual convolutional network for images and sequences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,8 +31,8 @@ class Block(nn.Module):
         self.shortcut = convolution(depth, width, 1, stride=stride, bias=False) if projected else nn.Identity()
 
     def forward(self, inputs: Float[Tensor, "batch channels ..."]) -> Float[Tensor, "batch width ..."]:
-        ready = self.before(inputs)
-        return self.steps(ready) + self.shortcut(inputs if isinstance(self.shortcut, nn.Identity) else ready)
+        activated = self.before(inputs)
+        return self.steps(activated) + self.shortcut(inputs if isinstance(self.shortcut, nn.Identity) else activated)
 
 
 def resnet(
@@ -47,16 +47,21 @@ def resnet(
 
     Stages of `blocks` blocks, the first `width` wide, each further one twice as wide at half the size; `norm` is batch, layer or
     nothing; `dropout` acts between the convolutions of a block (Zagoruyko & Komodakis 1605.07146).
+
+    >>> import torch
+    >>> resnet((1, 40), outputs=10, width=4, blocks=(1, 1))(torch.zeros(5, 40)).shape
+    torch.Size([5, 10])
     """
     convolution, _ = layers_for(shape)
     first = convolution(shape[0], width, 3, padding=1, bias=norm is None)
     layers: list[tuple[str, nn.Module]] = [("shaped", Shaped(shape)), ("input", first)]
     depth = width
     for stage, count in enumerate(blocks, start=1):
-        for place in range(1, count + 1):
-            wide, stride = width * 2 ** (stage - 1), 2 if stage > 1 and place == 1 else 1
-            layers.append((f"stage{stage}block{place}", Block(shape, depth, wide, stride, norm, dropout)))
-            depth = wide
+        stage_width = width * 2 ** (stage - 1)
+        for number in range(1, count + 1):
+            stride = 2 if stage > 1 and number == 1 else 1
+            layers.append((f"stage{stage}block{number}", Block(shape, depth, stage_width, stride, norm, dropout)))
+            depth = stage_width
     layers += [("norm", layer) for layer in channel_norm(norm, shape, depth)]
     layers += [("activation", nn.ReLU()), ("flatten", nn.Flatten(2)), ("mean", Mean())]
     return named([*layers, ("output", nn.Linear(depth, outputs))])

@@ -1,4 +1,4 @@
-"""A Transformer encoder for sequences and tables."""
+"""The Transformer encoder for sequences and tables."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,8 @@ class Transformer(nn.Module):
         self, tokens: nn.Module, embeddings: Embeddings | None, blocks: Sequence[nn.Module], output: nn.Module
     ) -> None:
         super().__init__()
-        self.tokens, self.embeddings, self.blocks, self.output = tokens, embeddings, nn.Sequential(*blocks), output
+        self.tokens, self.embeddings = tokens, embeddings
+        self.blocks, self.output = nn.Sequential(*blocks), output
 
     def forward(
         self, rows: Float[Tensor, "batch ..."], codes: Int[Tensor, "batch columns"] | None = None
@@ -51,9 +52,12 @@ def transformer(
 ) -> nn.Module:
     """A pre-norm Transformer encoder (Xiong et al. 2002.04745) over patches of a sequence, or over the columns of a table.
 
-    Of a table each number and each category is a token (FT-Transformer, Gorishniy et al. 2106.11959, section 3.3). `norm` is
+    Each number and each category of a table is a token (FT-Transformer, Gorishniy et al. 2106.11959, section 3.3). `norm` is
     layer, batch (feature by feature, over the tokens of all rows) or nothing; `dropout` acts on attention weights, in the
     perceptrons and on both residual branches.
+
+    >>> transformer((1, 40), outputs=10, width=8, heads=2, blocks=1, patch=8)(torch.zeros(5, 40)).shape
+    torch.Size([5, 10])
     """
     if len(shape) > 2:
         raise ValueError(f"rows of shape {tuple(shape)} are no sequence; needed is (channels, length) or (features,)")
@@ -69,8 +73,8 @@ def transformer(
             Residual(*normalization(norm, width), *perceptron, nn.Dropout(dropout)),
         ]
 
-    table = len(shape) == 1
-    tokens = NumberTokens(shape[0], width) if table else PatchTokens(shape[0], shape[1], width, patch)
+    is_table = len(shape) == 1
+    tokens = NumberTokens(shape[0], width) if is_table else PatchTokens(shape[0], shape[1], width, patch)
     embeddings = Embeddings(categories, width) if categories else None
     layers = [layer for _ in range(blocks) for layer in block()]
     return Transformer(

@@ -1,25 +1,23 @@
 """A population on disk, from which a worker that was killed continues instead of training from the start."""
 
-import os
 from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from wdsearch.files import replacing
 from wdsearch.population.cohort import Cohort, Saved
 
-FORMAT = 2
+FORMAT = 3
 """Goes up when a cohort saves other things than before."""
 
 
 def write_checkpoint(path: Path, tick: int, cohorts: Sequence[Cohort], device: torch.device) -> None:
     """Write a population as it stands on a device at the end of an epoch, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
     found = {"tick": tick, "made": _made(device), "cohorts": [cohort.saved() for cohort in cohorts]}
-    torch.save(found, new)
-    os.replace(new, path)
+    with replacing(path) as new:
+        torch.save(found, new)
 
 
 def read_checkpoint(path: Path, running: Collection[int], device: torch.device) -> tuple[int, list[Saved]]:

@@ -8,7 +8,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.func import stack_module_state, vmap
 
@@ -21,7 +21,7 @@ from wdsearch.trial.batches import Batch
 from wdsearch.trial.diagnostics import Steps
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import NORMS
-from wdsearch.types import Params
+from wdsearch.types import Params, States
 
 
 def _lift(module: RegularizedModule, method: str) -> Callable[[Params, Params, Batch], Any]:
@@ -57,19 +57,19 @@ def _widen(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
 class FusedCohort(Cohort):
     """Trials of age 0, on `device`, that will train for `steps` steps, stacked.
 
-    `places` bounds how many trials one call holds; more are called in slices, with the same numbers.
+    `max_fused` bounds how many trials one call holds; more are called in slices, with the same numbers.
     """
 
     kind = "fused"
 
     def __init__(
-        self, trials: Mapping[int, RegularizedModule], steps: int, device: torch.device, places: int = 32
+        self, trials: Mapping[int, RegularizedModule], steps: int, device: torch.device, max_fused: int = 32
     ) -> None:
         modules = [module.to(device) for module in trials.values()]
         if len({tuple(sorted(module.regularizers)) for module in modules}) > 1:
             raise ValueError("trials of one cohort have strengths of the same keys; admit those with others apart")
         super().__init__(trials, modules[0].task, steps)
-        self.places, self.template, recipe = max(1, places), copy.deepcopy(modules[0]), modules[0].recipe
+        self.max_fused, self.template, recipe = max(1, max_fused), copy.deepcopy(modules[0]), modules[0].recipe
         for layer in self.template.modules():
             if isinstance(layer, NORMS):
                 layer.register_forward_pre_hook(_widen)
@@ -84,6 +84,7 @@ class FusedCohort(Cohort):
         rates = torch.stack([module.rates.as_dict()["lr"] for module in modules])
         self.optimizer = OPTIMIZERS[recipe.optimizer].stacked(groups, rates, **recipe.options)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.factor(step, steps))
+        self.states = self._init_states()
         self.best_state: Params = {}
         self.watch = Watch(self.template.decayed)
         self._names = _names_of_state(self.template)
@@ -108,9 +109,9 @@ class FusedCohort(Cohort):
             self.template.train(mode)
 
     def slices(self) -> Iterator[slice]:
-        """Rows of the stack that share a call: as few and as equal slices as `places` allows."""
+        """Rows of the stack that share a call: as few and as equal slices as `max_fused` allows."""
         rows = len(self.numbers)
-        count = -(-rows // self.places)
+        count = -(-rows // self.max_fused)
         bounds = [rows * i // count for i in range(count + 1)]
         return (slice(first, last) for first, last in pairwise(bounds))
 
@@ -136,6 +137,7 @@ class FusedCohort(Cohort):
         self._change_gradients()
         self.optimizer.step()
         self._apply_prox()
+        self._after_step(self.schedule.last_epoch + 1)
         self.watch.after_step(self.params, float(self.schedule.get_last_lr()[0]))
         self.schedule.step()
 
@@ -182,18 +184,41 @@ class FusedCohort(Cohort):
             weight.copy_(after_prox(weight, step_size, self._strengths()))
 
     @torch.no_grad()
+    def _init_states(self) -> States:
+        """What regularizers remember before the first step, stacked."""
+        following = self.template.following
+        return vmap(following.init_states)(self.params) if following.acts else {}
+
+    @torch.no_grad()
+    def _after_step(self, step: int) -> None:
+        """Let regularizers act after the `step`-th step, counted from 1."""
+        if not self.template.following.acts:
+            return
+        after_step = vmap(partial(self.template.following.after_step, step))
+        changed, self.states = after_step(self.params, self.states, self._strengths())
+        for name, value in changed.items():
+            self.params[name].copy_(value)
+
+    @torch.no_grad()
+    def _evaluated(self) -> Params:
+        """The weights by which trials are evaluated, stacked."""
+        if not self.template.following.averages:
+            return self.params
+        return self.params | vmap(self.template.following.evaluated)(self.params, self.states)
+
+    @torch.no_grad()
     def evaluate(self, batch: Batch) -> Sums:
         """Sums over a batch's rows per trial, in eval mode: (K, ...)."""
         self._train(False)
-        parts = []
+        parts, evaluated = [], self._evaluated()
         for rows in self.slices():
-            params = {name: _padded(value[rows]) for name, value in self.params.items()}
+            params = {name: _padded(value[rows]) for name, value in evaluated.items()}
             sums = self.lifted("evaluation", rows, params, batch)
             parts.append({name: value[: rows.stop - rows.start] for name, value in sums.items()})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _keep_best(self, row: int) -> None:
-        state = {name: value.detach() for name, value in (self.params | self.buffers).items()}
+        state = {name: value.detach() for name, value in (self._evaluated() | self.buffers).items()}
         if not self.best_state:
             self.best_state = {name: value.clone() for name, value in state.items()}
         for name, value in state.items():
@@ -201,7 +226,7 @@ class FusedCohort(Cohort):
 
     def state(self, number: int) -> Params:
         row = self.numbers.index(number)
-        source = self.best_state if self.patience[row] < math.inf else self.params | self.buffers
+        source = self.best_state if self.patience[row] < math.inf else self._evaluated() | self.buffers
         return {name: source[own][row].detach().clone().cpu() for name, own in self._names.items()}
 
     def module(self, number: int) -> RegularizedModule:
@@ -213,7 +238,7 @@ class FusedCohort(Cohort):
         return self.watch.steps(self.numbers.index(number))
 
     def trends(self) -> dict[str, Tensor]:
-        return self.watch.trends(self.params)
+        return self.watch.trends(self._evaluated())
 
     def _keep_rows(self, rows: list[int]) -> None:
         self.watch.keep(rows)
@@ -221,6 +246,7 @@ class FusedCohort(Cohort):
         self.optimizer.keep(kept)
         on_device = kept.to(self.device)
         self.buffers = {name: value[on_device] for name, value in self.buffers.items()}
+        self.states = _rows_of(self.states, on_device)
         self.best_state = {name: value[on_device] for name, value in self.best_state.items()}
 
     def saved(self) -> Saved:
@@ -229,6 +255,7 @@ class FusedCohort(Cohort):
             "buffers": self.buffers,
             "moments": {name: dict(self.optimizer.state[value]) for name, value in self.params.items()},
             "schedule": self.schedule.state_dict(),
+            "remembered": self.states,
             "best_state": self.best_state,
             "watch": self.watch.saved(),
         }
@@ -243,6 +270,7 @@ class FusedCohort(Cohort):
                 key: moment if key == "step" else stack_rows(moment, rows) for key, moment in moments.items()
             }
         self.buffers = {name: saved["buffers"][name][rows].to(value.device) for name, value in self.buffers.items()}
+        self.states = _rows_of(saved["remembered"], rows, self.device)
         self.best_state = {name: value[rows].to(self.device) for name, value in saved["best_state"].items()}
         self.watch.restore(saved["watch"], rows.tolist(), self.device)
         self.schedule.load_state_dict(saved["schedule"])
@@ -254,6 +282,14 @@ def _names_of_state(module: RegularizedModule) -> dict[str, str]:
     """For each name in a state dict that of its tensor in the stacks: a tied weight is stacked once."""
     names = {id(value): name for name, value in chain(module.named_parameters(), module.named_buffers())}
     return {name: names[id(value)] for name, value in module.state_dict(keep_vars=True).items()}
+
+
+def _rows_of(states: States, rows: Int[Tensor, " rows"], device: torch.device | None = None) -> States:
+    """What some trials' regularizers remember, on a device."""
+    return {
+        key: {name: stack_rows(value.to(device or value.device), rows) for name, value in state.items()}
+        for key, state in states.items()
+    }
 
 
 def _joined(parts: Sequence[Float[Tensor, "_ *shape"]]) -> Float[Tensor, "K *shape"] | None:

@@ -14,6 +14,7 @@ from wdsearch.tasks import Sums
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.diagnostics import Steps
 from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.resume import Progress
 from wdsearch.types import Params
 
 
@@ -25,6 +26,8 @@ class LoopedCohort(Cohort):
     def __init__(self, trials: Mapping[int, RegularizedModule], steps: int, device: torch.device) -> None:
         self.modules = [module.to(device) for module in trials.values()]
         super().__init__(trials, self.modules[0].task, steps)
+        for module in self.modules:
+            module.begin()
         made = [module.optimizer_and_schedule(steps) for module in self.modules]
         self.optimizers, self.schedules = [one for one, _ in made], [one for _, one in made]
         self.best_states: list[Params] = [{} for _ in self.modules]
@@ -43,7 +46,7 @@ class LoopedCohort(Cohort):
             watch.before_step(params, [p.grad.unsqueeze(0) for p in module.parameters() if p.grad is not None])
             module.before_step(optimizer)
             optimizer.step()
-            module.after_step(optimizer)
+            module.after_step(optimizer, schedule.last_epoch + 1)
             watch.after_step(params, module.recipe.factor(schedule.last_epoch, self.steps))
             schedule.step()
             objectives.append(objective.detach())
@@ -53,20 +56,24 @@ class LoopedCohort(Cohort):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Sums:
-        sums = [module.eval().evaluation(batch) for module in self.modules]
+        sums = []
+        for module in self.modules:
+            with module.eval().evaluated_weights():
+                sums.append(module.evaluation(batch))
         return {name: torch.stack([one[name] for one in sums]) for name in sums[0]}
 
     def _keep_best(self, row: int) -> None:
-        self.best_states[row] = copy.deepcopy(self.modules[row].state_dict())
+        self.best_states[row] = copy.deepcopy(self.modules[row].judged_state())
 
     def state(self, number: int) -> Params:
         row = self.numbers.index(number)
-        source = self.best_states[row] if self.patience[row] < math.inf else self.modules[row].state_dict()
+        source = self.best_states[row] if self.patience[row] < math.inf else self.modules[row].judged_state()
         return {name: value.detach().clone().cpu() for name, value in source.items()}
 
     def module(self, number: int) -> RegularizedModule:
         alone = copy.deepcopy(self.modules[self.numbers.index(number)]).cpu()
         alone.zero_grad()
+        alone.progress = Progress()
         alone.load_state_dict(self.state(number))
         return alone
 
@@ -74,10 +81,10 @@ class LoopedCohort(Cohort):
         return self.watches[self.numbers.index(number)].steps(0)
 
     def trends(self) -> dict[str, Tensor]:
-        params = [
-            {name: value.detach().unsqueeze(0) for name, value in module.named_parameters()} for module in self.modules
-        ]
-        each = [watch.trends(own) for watch, own in zip(self.watches, params, strict=True)]
+        each = []
+        for module, watch in zip(self.modules, self.watches, strict=True):
+            with module.evaluated_weights():
+                each.append(watch.trends({name: p.detach().unsqueeze(0) for name, p in module.named_parameters()}))
         return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
     def _keep_rows(self, rows: list[int]) -> None:
@@ -88,6 +95,7 @@ class LoopedCohort(Cohort):
         return self._columns() | {
             "attributes": [plain_attributes(module) for module in self.modules],
             "states": [module.state_dict() for module in self.modules],
+            "remembered": [module.progress.states for module in self.modules],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
             "best_states": self.best_states,
@@ -98,6 +106,7 @@ class LoopedCohort(Cohort):
         for row, place in enumerate(self._restore_columns(saved)):
             restore_attributes(self.modules[row], saved["attributes"][place])
             self.modules[row].load_state_dict(saved["states"][place])
+            self.modules[row].begin(Progress(saved["remembered"][place]))
             self.optimizers[row].load_state_dict(saved["optimizers"][place])
             self.schedules[row].load_state_dict(saved["schedules"][place])
             self.best_states[row] = saved["best_states"][place]

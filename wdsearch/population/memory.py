@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.module import RegularizedModule
+from wdsearch.types import States
 
 RESERVE = 0.1
 """Share of the free memory that is left to others."""
@@ -23,16 +24,16 @@ class Footprint:
     """Bytes of a trial in training (weights, gradients, moments, best copy), and of one in a call (activations)."""
 
     per_trial: int
-    per_place: int
+    per_fused: int
 
-    def total(self, trials: int, places: int) -> int:
-        """Bytes of so many trials in training, of which at most `places` share a call."""
-        return WORKSPACE + trials * self.per_trial + min(trials, places) * self.per_place
+    def total(self, trials: int, max_fused: int) -> int:
+        """Bytes of so many trials in training, of which at most `max_fused` share a call."""
+        return WORKSPACE + trials * self.per_trial + min(trials, max_fused) * self.per_fused
 
-    def places(self, trials: int, wanted: int, available: int) -> int:
-        """As many places, up to `wanted`, as fit beside all trials; at least one."""
+    def max_fused(self, trials: int, wanted: int, available: int) -> int:
+        """Most trials in a call, up to `wanted`, that fit beside all in training; at least one."""
         left = (1.0 - RESERVE) * available - WORKSPACE - trials * self.per_trial
-        return max(1, min(wanted, int(left / max(1, self.per_place))))
+        return max(1, min(wanted, int(left / max(1, self.per_fused))))
 
 
 class Memory:
@@ -64,8 +65,9 @@ def footprint(module: RegularizedModule, batch: Batch, stops_early: bool) -> Foo
     """What one trial takes, from one forward pass over a batch of training rows.
 
     In training it holds its weights, those of its module until they are stacked, two sets of gradients (the next are
-    computed while the last are still there), the optimizer's moments, and its best weights if it may stop early. In a
-    call it holds what autograd keeps for the backward pass, and the gradients of two neighbouring layers' outputs.
+    computed while the last are still there), the optimizer's moments, what its regularizers remember, and its best weights
+    if it may stop early. In a call it holds what autograd keeps for the backward pass, and the gradients of two neighbouring
+    layers' outputs.
     """
     parameters = list(module.parameters())
     weights = sum(map(_bytes, parameters))
@@ -86,10 +88,17 @@ def footprint(module: RegularizedModule, batch: Batch, stops_early: bool) -> Foo
         module.objective(batch)
     module.train(was_training)
     copies = 4 + moments + int(stops_early)
+    remembered = sum(_bytes(value) for state in _states(module).values() for value in state.values())
     buffers = sum(map(_bytes, module.buffers()))
     return Footprint(
-        copies * weights + (1 + int(stops_early)) * buffers, sum(kept.values()) + 2 * max(kept.values(), default=0)
+        copies * weights + (1 + int(stops_early)) * buffers + remembered,
+        sum(kept.values()) + 2 * max(kept.values(), default=0),
     )
+
+
+def _states(module: RegularizedModule) -> States:
+    """What a trial's regularizers remember, in shapes alone."""
+    return module.following.init_states({name: value.to("meta") for name, value in module.trained().items()})
 
 
 def available(device: torch.device) -> int:

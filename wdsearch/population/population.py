@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,28 +17,6 @@ from wdsearch.trial.loaders import batches_of, train_eval_loader
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.result import Diagnosis
 from wdsearch.types import Params
-
-
-@runtime_checkable
-class Training(Protocol):
-    """Trials in training, as a search sees them: `trial_epochs` is what the last epoch showed of each."""
-
-    trial_epochs: dict[int, TrialEpoch]
-    cohorts: list[Cohort]
-
-    def admit(self, trials: Mapping[int, Any], saved: Saved | None = None, fuse: bool = True) -> None:
-        """Let trials of one network join at the next epoch."""
-
-    def prune(self, numbers: set[int]) -> None:
-        """Let trials leave now."""
-
-    def state(self, number: int) -> Params:
-        """State dict of a live trial's judged weights."""
-        ...
-
-    def diagnosis(self, number: int) -> Diagnosis:
-        """What λ did to a live trial."""
-        ...
 
 
 class CohortBatches:
@@ -65,17 +43,17 @@ class CohortBatches:
 class Population(L.LightningModule):
     """Trains the trials that are admitted for `epochs` epochs each: `L.Trainer(max_epochs=-1).fit(population)`.
 
-    Fused ones share calls of at most `places` trials; others are trained one after another. `seed` orders the rows of
+    Fused ones share calls of at most `max_fused` trials; others are trained one after another. `seed` orders the rows of
     loaders that have no order of their own.
 
-    After each epoch of the Trainer `trial_epochs` holds what it showed of each trial. A callback's `on_train_epoch_end`
-    may then call `prune` and `admit`; trials that end by themselves leave after it, and training stops when none is left.
+    It is a `Training` whose callback is one of the Trainer's: after each epoch `on_train_epoch_end` may call `prune` and
+    `admit`; trials that end by themselves leave after it, and training stops when none is left.
     """
 
-    def __init__(self, datamodule: L.LightningDataModule, epochs: int, places: int = 32, seed: int = 0) -> None:
+    def __init__(self, datamodule: L.LightningDataModule, epochs: int, max_fused: int = 32, seed: int = 0) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.datamodule, self.epochs, self.places = datamodule, epochs, places
+        self.datamodule, self.epochs, self.max_fused = datamodule, epochs, max_fused
         self.cohorts: list[Cohort] = []
         self._waiting: list[tuple[Mapping[int, RegularizedModule], Saved | None, bool]] = []
         self.trial_epochs: dict[int, TrialEpoch] = {}
@@ -101,7 +79,7 @@ class Population(L.LightningModule):
             for module in trials.values():
                 convert(module)
             size = (steps, self.device)
-            cohort: Cohort = FusedCohort(trials, *size, self.places) if fuse else LoopedCohort(trials, *size)
+            cohort: Cohort = FusedCohort(trials, *size, self.max_fused) if fuse else LoopedCohort(trials, *size)
             if saved is not None:
                 cohort.restore(saved)
             self.cohorts.append(cohort)

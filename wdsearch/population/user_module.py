@@ -1,4 +1,4 @@
-"""Own LightningModules in a study: each trains by a Trainer of its own, with all that one can do, an epoch at a time in turn."""
+"""Trains user-defined LightningModules: each by a Trainer of its own, with all that one can do, an epoch at a time in turn."""
 
 import copy
 import io
@@ -9,6 +9,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,8 +18,10 @@ import lightning as L
 import numpy as np
 import torch
 
+from wdsearch.errors import WdsearchError
 from wdsearch.noise import derive_seed
-from wdsearch.population.cohort import Cohort, TrialEpoch
+from wdsearch.population.cohort import Cohort, Saved, TrialEpoch
+from wdsearch.population.training import TrainingCallback
 from wdsearch.trial.diagnostics import diagnose_weights
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.result import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis, flat_name
@@ -38,16 +41,30 @@ QUIET: dict[str, Any] = {
 RandomState = tuple[Any, ...]
 
 
-class NotLoggedError(Exception):
+class NotLoggedError(WdsearchError):
     """An objective that a LightningModule does not log in validation."""
+
+    exit_code = 1
 
 
 class AbandonedError(Exception):
-    """A training that nobody waits for any more."""
+    """Request to end a training that nobody waits for any more: a signal between threads, not an error to be shown."""
+
+
+@dataclass(frozen=True)
+class LoggedEpoch:
+    """Values that a module logged in one epoch: in validation on validation rows, the same on training rows.
+
+    `stops` says that its Trainer ends after this epoch.
+    """
+
+    validation: dict[str, float]
+    train: dict[str, float]
+    stops: bool
 
 
 class Reporter(L.Callback):
-    """After each epoch sends what was logged in validation, on validation and on training rows, and waits for a word.
+    """Sends after each epoch what was logged in validation, on validation and on training rows, and waits for a word.
 
     With several processes the first sends, and the word reaches all of them. The training rows are evaluated on a copy, so
     that training goes on as if nobody had looked.
@@ -66,7 +83,7 @@ class Reporter(L.Callback):
         train = self._on_training_rows(trainer, module)
         word = ""
         if trainer.is_global_zero:
-            self.connection.send((logged, train, trainer.should_stop))
+            self.connection.send(LoggedEpoch(logged, train, trainer.should_stop))
             while (word := self.connection.recv()) == STATE:
                 self.connection.send_bytes(_packed(module.state_dict()))
         trainer.should_stop |= trainer.strategy.broadcast(word) == END
@@ -85,15 +102,15 @@ class Reporter(L.Callback):
         return {name: float(value) for name, value in logged.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """In a process of its own, Lightning's notes are as little for those who search as in this one."""
+        """Silence Lightning's notes in a process of its own too: they are not for those who search."""
         self.__dict__.update(state)
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 
-class Solo:
-    """One trial's training, in a thread that stands still between epochs; several devices have processes of their own."""
+class UserTrial:
+    """Training of one module, in a thread that stands still between epochs; several devices have processes of their own."""
 
     def __init__(
         self, module: L.LightningModule, data: L.LightningDataModule, epochs: int, options: Mapping[str, Any], seed: int
@@ -102,9 +119,9 @@ class Solo:
         self.age = 0
         self._error: BaseException | None = None
         self._random: RandomState | None = None
-        self._ours, theirs = Pipe()
-        own = {name: options[name] for name in ("accelerator", "precision") if name in options}
-        self._reporter = Reporter(theirs, own)
+        self._connection, reporters_end = Pipe()
+        shared = {name: options[name] for name in ("accelerator", "precision") if name in options}
+        self._reporter = Reporter(reporters_end, shared)
         self._thread = threading.Thread(target=self._train, daemon=True)
 
     def _train(self) -> None:
@@ -123,38 +140,38 @@ class Solo:
         except BaseException as error:  # raised again by the thread that waits
             self._error = error
 
-    def epoch(self, look: Callable[[], None]) -> tuple[dict[str, float], dict[str, float], bool]:
-        """Train one epoch: what was logged, the same on training rows, and whether it ends; `look` is called all the time."""
+    def epoch(self, check: Callable[[], None]) -> LoggedEpoch:
+        """Train one epoch. `check` is called all the time; an error that it raises ends the waiting."""
         if self._random is None:
             os.environ.pop("MASTER_PORT", None)  # Lightning's choice for another trial's processes
             self._thread.start()
         else:
             _set_random_state(self._random)
-            self._ours.send(GO)
-        while not self._ours.poll(0.05):
-            look()
-            if not self._thread.is_alive() and not self._ours.poll():
+            self._connection.send(GO)
+        while not self._connection.poll(0.05):
+            check()
+            if not self._thread.is_alive() and not self._connection.poll():
                 raise self._error or RuntimeError("training ended without a validation epoch")
-        found = self._ours.recv()
+        logged: LoggedEpoch = self._connection.recv()
         self._random, self.age = _random_state(), self.age + 1
-        return found
+        return logged
 
     def state(self) -> Params:
-        """Its weights, as they are between two epochs."""
-        self._ours.send(STATE)
-        return torch.load(io.BytesIO(self._ours.recv_bytes()), map_location="cpu", weights_only=True)
+        """Weights of the module as they are between two epochs."""
+        self._connection.send(STATE)
+        return torch.load(io.BytesIO(self._connection.recv_bytes()), map_location="cpu", weights_only=True)
 
     def end(self) -> None:
-        """Let it stop, now or as soon as it notices."""
+        """Let the training stop, now or as soon as it notices."""
         self._reporter.abandoned = True
         if self._thread.is_alive():
-            self._ours.send(END)
+            self._connection.send(END)
             self._thread.join(timeout=60.0)
-        self._ours.close()
+        self._connection.close()
 
 
-class Soloists:
-    """LightningModules of a user in training, as a SearchLoop sees a population; `fit` trains all that are admitted.
+class UserModules:
+    """User-defined LightningModules in training; `fit` trains all that are admitted. A `Training`, as a population is.
 
     `goals` are names of logged values that are needed, `maximized` those of which a larger one is better.
     """
@@ -172,65 +189,68 @@ class Soloists:
         self.goals, self.maximized = goals, maximized
         self.cohorts: list[Cohort] = []
         self.trial_epochs: dict[int, TrialEpoch] = {}
-        self._solos: dict[int, Solo] = {}
+        self._trials: dict[int, UserTrial] = {}
 
-    def admit(self, trials: Mapping[int, L.LightningModule], saved: object = None, fuse: bool = False) -> None:
-        """Let trials join at the next epoch."""
+    def admit(self, trials: Mapping[int, L.LightningModule], saved: Saved | None = None, fuse: bool = False) -> None:
+        """Let trials join at the next epoch; they are never fused, and nothing of them is saved between epochs."""
         seed = derive_seed(self.seed, "solo") % 2**32
         for number, module in trials.items():
-            self._solos[number] = Solo(module, self.data, self.epochs, self.options, seed)
+            self._trials[number] = UserTrial(module, self.data, self.epochs, self.options, seed)
 
     def prune(self, numbers: set[int]) -> None:
         """Let trials leave now."""
-        for number in numbers & self._solos.keys():
-            self._solos.pop(number).end()
+        for number in numbers & self._trials.keys():
+            self._trials.pop(number).end()
 
     def state(self, number: int) -> Params:
         """State dict of a trial in training."""
-        return self._solos[number].state()
+        return self._trials[number].state()
 
     def diagnosis(self, number: int) -> Diagnosis:
-        """Of what a user's module does with its weights nothing is known but the weights themselves."""
-        return diagnose_weights(self._solos[number].module, self.state(number))
+        """Measures of the weights alone: nothing else is known of a user's module."""
+        return diagnose_weights(self._trials[number].module, self.state(number))
 
-    def fit(self, loop: Any) -> None:
-        """Train; after each epoch of all the loop judges, prunes and admits."""
+    def fit(self, callback: TrainingCallback) -> None:
+        """Train until no trial is left; the callback prunes and admits after each epoch of all."""
         try:
-            loop.on_fit_start(None, self)
-            while self._solos:
-                self.trial_epochs = {number: self._epoch(number, loop.check_stopping) for number in self._solos}
-                loop.on_train_epoch_end(None, self)
+            callback.begin(self)
+            while self._trials:
+                self.trial_epochs = {number: self._epoch(number, callback.check) for number in self._trials}
+                callback.end_epoch(self)
                 self.prune({number for number, epoch in self.trial_epochs.items() if epoch.end})
         finally:
-            self.prune(set(self._solos))
+            self.prune(set(self._trials))
 
-    def _epoch(self, number: int, look: Callable[[], None]) -> TrialEpoch:
-        solo = self._solos[number]
-        logged, train, stops = solo.epoch(look)
-        metrics = self._metrics(logged, train)
+    def _epoch(self, number: int, check: Callable[[], None]) -> TrialEpoch:
+        trial = self._trials[number]
+        logged = trial.epoch(check)
+        metrics = self._metrics(logged)
         end = None
-        if not all(np.isfinite(logged[name]) for name in self.goals if name in logged):
+        if not all(np.isfinite(logged.validation[name]) for name in self.goals if name in logged.validation):
             end = DIVERGED
-        elif solo.age >= self.epochs:
+        elif trial.age >= self.epochs:
             end = FINISHED
-        elif stops:
+        elif logged.stops:
             end = STOPPED_EARLY
-        return TrialEpoch(number, solo.age, metrics, metrics, end)
+        return TrialEpoch(number, trial.age, metrics, metrics, end)
 
-    def _metrics(self, logged: Mapping[str, float], train: Mapping[str, float]) -> dict[str, float]:
-        """`loss/train`, `loss/val`, `loss/gap` and so on of all that validation logs, and what else is logged by its name."""
-        found: dict[str, float] = {}
-        for name, on_training_rows in train.items():
+    def _metrics(self, logged: LoggedEpoch) -> dict[str, float]:
+        """`loss/train`, `loss/val`, `loss/gap` and so on of all that validation logs, and other logged values by their names."""
+        metrics: dict[str, float] = {}
+        for name, on_training_rows in logged.train.items():
             quantity, sign = SIDES.sub("", name), 1.0 if self._smaller_is_better(name) else -1.0
-            gap = sign * (logged[name] - on_training_rows)
-            found |= {f"{quantity}/train": on_training_rows, f"{quantity}/val": logged[name], f"{quantity}/gap": gap}
-        named = {flat_name(name) for name in found}
-        found |= {name: value for name, value in logged.items() if name not in named}
-        missing = [goal for goal in self.goals if goal not in named | found.keys()]
+            on_validation_rows = logged.validation[name]
+            metrics[f"{quantity}/train"] = on_training_rows
+            metrics[f"{quantity}/val"] = on_validation_rows
+            metrics[f"{quantity}/gap"] = sign * (on_validation_rows - on_training_rows)
+        flat_names = {flat_name(name) for name in metrics}
+        metrics |= {name: value for name, value in logged.validation.items() if name not in flat_names}
+        missing = [goal for goal in self.goals if goal not in flat_names | metrics.keys()]
         if missing:
             text = f"objective names {' and '.join(missing)}, which the module does not log in validation"
-            raise NotLoggedError(f"{text}; it logs {', '.join(sorted(named | logged.keys())) or 'nothing'}")
-        return found
+            known = ", ".join(sorted(flat_names | logged.validation.keys())) or "nothing"
+            raise NotLoggedError(f"{text}; it logs {known}")
+        return metrics
 
     def _smaller_is_better(self, name: str) -> bool:
         if name in self.maximized:
@@ -245,7 +265,7 @@ def _packed(state: Params) -> bytes:
 
 
 def _random_state() -> RandomState:
-    """Where the generators stand from which a network may draw: Python's, NumPy's and torch's."""
+    """States of the generators from which a network may draw: Python's, NumPy's and torch's."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
 

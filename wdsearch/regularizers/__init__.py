@@ -3,32 +3,42 @@
 from collections.abc import Mapping
 
 from wdsearch.groups import split_key
+from wdsearch.plugins import Table
 from wdsearch.regularizers._base import Recommendation, Regularizer
 from wdsearch.regularizers.dropout import dropout
 from wdsearch.regularizers.early_stopping import early_stopping
+from wdsearch.regularizers.ema import ema
 from wdsearch.regularizers.gradient_clip import gradient_clip
 from wdsearch.regularizers.input_noise import input_noise
 from wdsearch.regularizers.l1 import l1
 from wdsearch.regularizers.l2 import l2
 from wdsearch.regularizers.label_smoothing import label_smoothing
 from wdsearch.regularizers.weight_decay import weight_decay
+from wdsearch.tasks import Task
 from wdsearch.types import TorchWords
 
-REGULARIZERS: dict[str, Regularizer] = {
-    regularizer.key: regularizer
-    for regularizer in (
-        weight_decay,
-        l2,
-        l1,
-        dropout,
-        input_noise,
-        label_smoothing,
-        gradient_clip,
-        early_stopping,
-    )
-}
+_OURS = (
+    weight_decay,
+    l2,
+    l1,
+    dropout,
+    input_noise,
+    label_smoothing,
+    gradient_clip,
+    ema,
+    early_stopping,
+)
 
-__all__ = ["REGULARIZERS", "Recommendation", "Regularizer", "neutral", "regularizer_of", "torch_equivalents"]
+
+def _misfit(name: str, entry: object) -> str:
+    if not isinstance(entry, Regularizer):
+        return f"{entry!r} is no wdsearch.regularizers.Regularizer"
+    return "" if entry.key == name else f"its key is {entry.key!r}"
+
+
+REGULARIZERS = Table("regularizers", {regularizer.key: regularizer for regularizer in _OURS}, _misfit)
+
+__all__ = ["REGULARIZERS", "Recommendation", "Regularizer", "checked", "neutral", "regularizer_of", "torch_equivalents"]
 
 
 def regularizer_of(key: str) -> Regularizer | None:
@@ -39,6 +49,20 @@ def regularizer_of(key: str) -> Regularizer | None:
 def neutral(key: str) -> float:
     """The strength at which a key's regularizer is absent."""
     return REGULARIZERS[split_key(key)[0]].neutral
+
+
+def checked(key: str, value: float, task: Task) -> Regularizer:
+    """The regularizer of a key; ValueError if there is none, or it does not take this strength, a group or the task."""
+    regularizer = regularizer_of(key)
+    if regularizer is None:
+        raise ValueError(f"there is no regularizer {key!r}; known: {', '.join(REGULARIZERS)}")
+    if split_key(key)[1] and regularizer.acts_on is None:
+        raise ValueError(f"{key!r}: {regularizer.key} acts on the whole trial; it has no groups")
+    if value not in regularizer.domain:
+        raise ValueError(f"{key} is {value!r}; allowed is {regularizer.domain}")
+    if task.name not in regularizer.tasks:
+        raise ValueError(f"{key} works for {' and '.join(regularizer.tasks)}, not for {task.name}")
+    return regularizer
 
 
 def torch_equivalents(strengths: Mapping[str, float], optimizer: TorchWords) -> dict[str, str]:

@@ -41,7 +41,16 @@ class Regularizer:
     - `decay(strength) -> λ` of the optimizer's decoupled decay
     - `prox(weight, step_size, strength) -> weight`, after the optimizer's step, once per decayed parameter;
       `step_size` (elementwise or 0-d) is what the optimizer multiplies a constant gradient by
+    - `init_state(weights) -> state`: what it remembers from step to step, by name, before the first one; nothing without it
+    - `after_step(weights, state, step, strength) -> weights, state`, after all proximal steps; `step` counts from 1 and is the
+      same for all trials of a cohort, so that a function may branch on it. It takes the decayed parameters (of its group), or
+      with `all_parameters` every one that is trained; `init_state` takes the same
+    - `evaluated(weights, state) -> weights` that stand in for those in training wherever the trial is evaluated and judged:
+      training and validation losses, best state, diagnosis, files. At most one acts in a trial
     - `patience(strength) -> epochs` without a better validation loss after which the trial stops
+
+    Neither a function nor a state may change in place what it is given. What a regularizer remembers goes with its trial: into
+    a population's checkpoint and Lightning's own, and out of the population when the trial leaves.
 
     `torch(strength, recommendation)` says what to pass to torch, and when torch's value is not equivalent.
     """
@@ -62,6 +71,10 @@ class Regularizer:
     gradients: Callable[[Params, Tensor], Params] | None = None
     decay: Callable[[Tensor], Tensor] | None = None
     prox: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    init_state: Callable[[Params], Params] | None = None
+    after_step: Callable[[Params, Params, int, Tensor], tuple[Params, Params]] | None = None
+    evaluated: Callable[[Params, Params], Params] | None = None
+    all_parameters: bool = False
     patience: Callable[[float], float] | None = None
 
     @property
@@ -69,4 +82,5 @@ class Regularizer:
         """What may be divided into groups with strengths of their own: `parameters` or `layers`; None if nothing."""
         if self.buffer is not None:
             return "layers"
-        return "parameters" if self.penalty or self.decay or self.prox else None
+        on_decayed = self.penalty or self.decay or self.prox or (self.after_step and not self.all_parameters)
+        return "parameters" if on_decayed else None

@@ -1,4 +1,4 @@
-"""What a figure shows, apart from who draws it: `interactive` draws it into HTML, `pictures` into a PNG."""
+"""Figures as data, independent of who draws them: `to_html` draws them into a page, `to_image` into a PNG."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from wdsearch.messages import shown_number
 
 COMPLETE, PRUNED, BASELINE, BEST, CHOSEN, OTHER = "#1f5fa8", "#b9c4d0", "#c1440e", "#d98200", "#1b7f4d", "#7a5195"
 COLORS = (COMPLETE, BASELINE, CHOSEN, OTHER, BEST, "#4c8fa8")
-"""For series that have no colour of their own, in this order."""
+"""Colours of series that have none of their own, in this order."""
 NOTE = "#5b6b7b"
 POINTS, LINE, BARS, STAR = "points", "line", "bars", "star"
 BEYOND = 6.0
@@ -20,7 +20,7 @@ MOST_TICKS = 7
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis. The value `off` (0 or ∞) stands apart, at its end, under `off_label`; of `names` a value is the place.
+    """One axis. The value `off` (0 or ∞) stands apart, at its end, under `off_label`; of `names` a value is the index.
 
     `beyond` is written above the panel where outliers stand at the edge.
     """
@@ -37,7 +37,7 @@ class Axis:
 class Series:
     """Points, a line through them with a band from `low` to `high`, horizontal bars of length x, or a star.
 
-    `labels` say what a point is, `shade` gives each a value that its colour shows.
+    `labels` describe the points, `shade` gives each a value that its colour shows.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Heat:
-    """A value for each pair of places: `values[y][x]`, NaN where there is none; axes of it have names."""
+    """A value for each pair of categories: `values[y][x]`, NaN where there is none; both axes have names."""
 
     values: tuple[tuple[float, ...], ...]
 
@@ -80,7 +80,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: `name` is that of its file, `shading` says what the colours of shaded points or of a heat map mean."""
+    """A figure: `name` is that of its file, `shading` names the quantity that colours of points or of a heat map show."""
 
     name: str
     title: str
@@ -91,15 +91,15 @@ class Figure:
 
     def x_scale(self) -> "Scale":
         """The scale of the axis that all panels share."""
-        found = [value for panel in self.panels for series in panel.series for value in series.x]
+        values = [value for panel in self.panels for series in panel.series for value in series.x]
         bars = any(series.look == BARS for panel in self.panels for series in panel.series)
-        whole = scale(self.x, [*found, *(mark.value for mark in self.marks), *([0.0] if bars else [])], tight=False)
-        return replace(whole, low=0.0) if bars else whole
+        full = scale(self.x, [*values, *(mark.value for mark in self.marks), *([0.0] if bars else [])], tight=False)
+        return replace(full, low=0.0) if bars else full
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where values stand: logarithms on a log axis, what is off at its end, the outlying at the edge."""
+    """Positions of values on an axis: logarithms on a log axis, the value `off` at its end, outliers at the edge."""
 
     axis: Axis
     low: float
@@ -110,68 +110,79 @@ class Scale:
 
     @property
     def note(self) -> str:
-        """That outliers stand at the edge; empty where none do."""
+        """The note that outliers stand at the edge; empty where none do."""
         return self.axis.beyond if self.clipped else ""
 
-    def place(self, value: float) -> float | None:
-        """The place of a value; None for one that has none, as NaN, or a negative one on a log axis."""
+    def position(self, value: float) -> float | None:
+        """Position of a value along the axis; None for one that has none, as NaN, or a negative one on a log axis.
+
+        >>> scale(Axis("λ", log=True), [0.1, 1.0, 100.0]).position(10.0)
+        1.0
+        """
         if self.axis.off is not None and value == self.axis.off:
             return self.off_at
-        place = _plain(self.axis, value)
-        return None if place is None else min(max(place, self.low), self.high)
+        position = _coordinate(self.axis, value)
+        return None if position is None else min(max(position, self.low), self.high)
 
     def text(self, value: float) -> str:
-        """A value as it is shown to whom points at it."""
+        """A value as the label of a point shows it."""
         if self.axis.names:
             return self.axis.names[round(value)] if 0 <= round(value) < len(self.axis.names) else ""
         return self.axis.off_label if self.axis.off is not None and value == self.axis.off else shown_number(value)
 
 
 def scale(axis: Axis, values: Iterable[float], tight: bool = True) -> Scale:
-    """The scale on which these values are seen; `tight` lets the outlying stand at its edge."""
+    """The scale on which these values are drawn; `tight` moves outliers to its edge.
+
+    >>> axis = Axis("λ", log=True, off=0.0, off_label="off")
+    >>> [text for _, text in scale(axis, [0.0, 0.1, 1.0, 10.0]).ticks]
+    ['off', '0.1', '0.2', '0.5', '1', '2', '5', '10']
+    """
     if axis.names:
-        ticks = tuple((float(place), name) for place, name in enumerate(axis.names))
+        ticks = tuple((float(position), name) for position, name in enumerate(axis.names))
         return Scale(axis, -0.5, len(axis.names) - 0.5, ticks=ticks)
-    given = list(values)
-    places = sorted(place for value in given if value != axis.off and (place := _plain(axis, value)) is not None)
-    low, high = (places[0], places[-1]) if places else (0.0, 1.0)
-    inner = _without_outliers(places) if tight else (low, high)
+    numbers = list(values)
+    positions = sorted(
+        position for value in numbers if value != axis.off and (position := _coordinate(axis, value)) is not None
+    )
+    low, high = (positions[0], positions[-1]) if positions else (0.0, 1.0)
+    inner = _without_outliers(positions) if tight else (low, high)
     clipped, (low, high) = inner != (low, high), inner
     room = (high - low) * 0.05 or abs(high) * 0.1 or 0.05
     low, high = low - room, high + room
     off_at = None
-    if axis.off is not None and axis.off in given and (axis.log or math.isinf(axis.off)):
+    if axis.off is not None and axis.off in numbers and (axis.log or math.isinf(axis.off)):
         off_at = high + 3 * room if axis.off == math.inf else low - 3 * room
     elif axis.off is not None:
-        off_at = _plain(axis, axis.off)
+        off_at = _coordinate(axis, axis.off)
     ticks = _ticks(axis, low, high, off_at) if axis.log or axis.off is not None else ()
     ends = [low, high] if off_at is None else [low, high, off_at - room, off_at + room]
     return Scale(axis, min(ends), max(ends), off_at, clipped, ticks)
 
 
-def _plain(axis: Axis, value: float) -> float | None:
+def _coordinate(axis: Axis, value: float) -> float | None:
     if not math.isfinite(value) or (axis.log and value <= 0):
         return None
     return math.log10(value) if axis.log else value
 
 
-def _without_outliers(places: Sequence[float]) -> tuple[float, float]:
-    """The range of sorted places without those far outside of their quartiles."""
-    if len(places) < 8:
-        return (places[0], places[-1]) if places else (0.0, 1.0)
-    first, third = places[len(places) // 4], places[(3 * len(places)) // 4]
+def _without_outliers(positions: Sequence[float]) -> tuple[float, float]:
+    """The range of sorted positions without those far outside of their quartiles."""
+    if len(positions) < 8:
+        return (positions[0], positions[-1]) if positions else (0.0, 1.0)
+    first, third = positions[len(positions) // 4], positions[(3 * len(positions)) // 4]
     reach = BEYOND * (third - first)
-    inside = [place for place in places if first - reach <= place <= third + reach] if reach else places
+    inside = [position for position in positions if first - reach <= position <= third + reach] if reach else positions
     return inside[0], inside[-1]
 
 
 def _ticks(axis: Axis, low: float, high: float, off_at: float | None) -> tuple[tuple[float, str], ...]:
-    found = _decades(low, high) if axis.log else _round_numbers(low, high)
-    ticks = [(place, text) for place, text in found if low <= place <= high]
+    candidates = _decades(low, high) if axis.log else _round_numbers(low, high)
+    ticks = [(position, text) for position, text in candidates if low <= position <= high]
     if off_at is not None and axis.off is not None and (axis.log or math.isinf(axis.off)):
         ticks.append((off_at, axis.off_label))
     elif off_at is not None:
-        ticks = [(place, axis.off_label if place == off_at else text) for place, text in ticks]
+        ticks = [(position, axis.off_label if position == off_at else text) for position, text in ticks]
     return tuple(sorted(ticks))
 
 
@@ -188,4 +199,4 @@ def _round_numbers(low: float, high: float) -> list[tuple[float, str]]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
     first = math.ceil(low / step)
-    return [(place * step, f"{place * step:.6g}") for place in range(first, math.floor(high / step) + 1)]
+    return [(multiple * step, f"{multiple * step:.6g}") for multiple in range(first, math.floor(high / step) + 1)]

@@ -1,12 +1,13 @@
-"""Pictures of a study."""
+"""The picture of a study that `wdsearch plot` draws: gap and loss against a strength."""
 
 from pathlib import Path
 from typing import Any
 
+from wdsearch.errors import WdsearchError
 from wdsearch.storage.results import StudyResult, main_key, searched_keys
 
 
-class NotSearchedError(Exception):
+class NotSearchedError(WdsearchError):
     """A strength that no finished trial of the study has."""
 
 
@@ -17,7 +18,7 @@ def plot_gap(result: StudyResult, path: Path | None = None, key: str | None = No
     stand at the end of the axis; pruned ones are pale, for their gap is that of an early epoch.
     Raises NotSearchedError for a strength that no trial has, or a study whose trials have no loss yet.
     """
-    from wdsearch.report.study_charts import gap_chart  # load torch, and a delivery draws trials without
+    from wdsearch.report.study_charts import gap_chart  # loads torch, without which a delivery draws trials
     from wdsearch.report.texts import Texts
     from wdsearch.report.to_image import draw
 

@@ -1,4 +1,4 @@
-"""Which keys decide, and how two strengths act together, as figures."""
+"""Charts of the importance of each key, and of two strengths that act together."""
 
 import math
 import statistics
@@ -17,31 +17,32 @@ JOINT_ARM = "dropout"
 
 
 def importance_chart(result: StudyResult, words: Texts) -> Figure | None:
-    """How much each key decides."""
-    found = importances(result)
-    if not found:
+    """Importance of each searched key for the first goal, in percent; None with too few trials."""
+    shares = importances(result)
+    if not shares:
         return None
-    keys = list(reversed(found))  # the first is drawn at the bottom
-    shares = tuple(100.0 * found[key] for key in keys)
-    bars = Series("", shares, tuple(map(float, range(len(keys)))), BARS, COMPLETE)
+    keys = list(reversed(shares))  # the first is drawn at the bottom
+    percents = tuple(100.0 * shares[key] for key in keys)
+    bars = Series("", percents, tuple(map(float, range(len(keys)))), BARS, COMPLETE)
     title = words("title.importance", study=result.study, goal=words.metric(result.goals[0]))
     return Figure("importance", title, Axis(words("axis.share")), (Panel(Axis("", names=tuple(keys)), (bars,)),))
 
 
 def interaction_chart(result: StudyResult, explanation: Explanation | None, words: Texts) -> Figure | None:
-    """The loss over λ and dropout: from a grid over fresh seeds, or of the complete trials."""
+    """The loss over λ and dropout: on a grid over fresh seeds, or of the complete trials."""
     grid = [outcome for outcome in (explanation.outcomes if explanation else ()) if outcome.arm == JOINT_ARM]
     if explanation and grid:
         return _grid_chart(grid, explanation, words)
     key = main_key(result)
-    searched = [one for one in searched_keys(result) if one != key]
-    other = next((one for one in searched if split_key(one)[0] == "dropout"), next(iter(searched), None))
+    others = [searched for searched in searched_keys(result) if searched != key]
+    other = next((searched for searched in others if split_key(searched)[0] == "dropout"), next(iter(others), None))
     loss = loss_of(result)
     complete = [trial for trial in result.trials if trial.state == "COMPLETE" and loss in trial.result.metrics]
     complete = [trial for trial in complete if {key, other} <= trial.result.strengths.keys()]
     if key is None or other is None or len(complete) < FEWEST:
         return None
-    x, y = (tuple(trial.result.strengths[one] for trial in complete) for one in (key, other))
+    x = tuple(trial.result.strengths[key] for trial in complete)
+    y = tuple(trial.result.strengths[other] for trial in complete)
     values = tuple(trial.result.metrics[loss] for trial in complete)
     labels = tuple(f"{words('label.trial', number=t.number, epochs=t.result.epochs)}<br>{loss} {shown_number(v)}"
                    for t, v in zip(complete, values, strict=True))  # fmt: skip
@@ -52,7 +53,7 @@ def interaction_chart(result: StudyResult, explanation: Explanation | None, word
 
 
 def _without_extremes(values: Sequence[float]) -> tuple[float, ...]:
-    """Values cut at what is far above the rest, so that colours tell the others apart."""
+    """Values cut where they are far above the rest, so that colours tell the others apart."""
     ranked = sorted(values)
     first, third = ranked[len(ranked) // 4], ranked[(3 * len(ranked)) // 4]
     return tuple(min(value, third + 3 * (third - first)) if third > first else value for value in values)
@@ -67,8 +68,9 @@ def _grid_chart(grid: Sequence[Outcome], explanation: Explanation, words: Texts)
     for outcome in grid:
         value = outcome.metric("val_loss")
         cells.setdefault((outcome.strengths[decay], outcome.strengths[rates[0]]), []).append(value)
-    columns, rows = (sorted({place[axis] for place in cells}) for axis in (0, 1))
-    means = {place: statistics.fmean(values) for place, values in cells.items()}
+    columns = sorted({column for column, _ in cells})
+    rows = sorted({row for _, row in cells})
+    means = {point: statistics.fmean(values) for point, values in cells.items()}
     values = tuple(tuple(means.get((column, row), math.nan) for column in columns) for row in rows)
     x = Axis(decay, names=tuple(strength_text(decay, value, words) for value in columns))
     y = Axis(rates[0], names=tuple(strength_text(rates[0], value, words) for value in rows))

@@ -26,21 +26,22 @@ _STYLE = "body{margin:0 auto;max-width:1100px;padding:16px;font:16px/1.5 system-
 
 def write_optuna_page(result: StudyResult, words: Texts) -> Path | None:
     """History, importances, slice, contour and, of several goals, the Pareto front; None if there is nothing to draw."""
-    drawn = _drawn(result)
-    if not drawn:
+    plots = _drawn(result)
+    if not plots:
         return None
     title = escape(words("optuna.title", study=result.study))
-    parts = "\n".join(html_of(figure, f"optuna-{name}") for name, figure in drawn.items())
-    all_of, shown = result.counts["complete"], min(result.counts["complete"], MOST_IN_CONTOUR)
-    told = [words("optuna.intro")]
-    told += [words("optuna.contour", count=shown, all=all_of)] if shown < all_of and "contour" in drawn else []
+    figures = "\n".join(html_of(figure, f"optuna-{name}") for name, figure in plots.items())
+    complete, in_contour = result.counts["complete"], min(result.counts["complete"], MOST_IN_CONTOUR)
+    sentences = [words("optuna.intro")]
+    if in_contour < complete and "contour" in plots:
+        sentences.append(words("optuna.contour", count=in_contour, all=complete))
     path = result.folder / "plots" / "optuna.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
-    text = "".join(f"<p>{inline(one)}</p>" for one in told)
+    intro = "".join(f"<p>{inline(sentence)}</p>" for sentence in sentences)
     head += f"<style>{_STYLE}</style><script>{library()}</script>"
     page = f'<!DOCTYPE html>\n<html lang="{words.language}"><head>{head}</head>\n'
-    path.write_text(f"{page}<body><h1>{title}</h1>{text}\n{parts}</body></html>\n", encoding="utf-8")
+    path.write_text(f"{page}<body><h1>{title}</h1>{intro}\n{figures}</body></html>\n", encoding="utf-8")
     return path
 
 
@@ -80,15 +81,15 @@ def _thinned(study: optuna.Study) -> optuna.Study:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) <= MOST_IN_CONTOUR:
         return study
-    kept = {round(place * (len(complete) - 1) / (MOST_IN_CONTOUR - 1)) for place in range(MOST_IN_CONTOUR)}
-    small = optuna.create_study(directions=study.directions)
-    small.add_trials([complete[place] for place in sorted(kept)])
-    return small
+    chosen = {round(index * (len(complete) - 1) / (MOST_IN_CONTOUR - 1)) for index in range(MOST_IN_CONTOUR)}
+    sample = optuna.create_study(directions=study.directions)
+    sample.add_trials([complete[index] for index in sorted(chosen)])
+    return sample
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna's notes on what it leaves out are for those who call it directly."""
+    """Silences Optuna's notes on what it leaves out: they are for those who call it directly."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""The report as one HTML page: words, tables and figures put together; nothing is read or written here."""
+"""Assembles the report's HTML page from words, tables and figures; reads and writes nothing."""
 
 import math
 import re
@@ -21,9 +21,9 @@ from wdsearch.study.file import as_yaml
 
 @dataclass(frozen=True)
 class Content:
-    """All that a report tells: a study, what was explained of it, what to do next, charts by name and by claim.
+    """Content of a report: a study, its explanation, advice, charts by name and by claim, and versions.
 
-    `trend` is there for one of several sweeps.
+    `trend` is None unless the study is one of several sweeps.
     """
 
     result: StudyResult
@@ -55,7 +55,11 @@ def body(content: Content, words: Texts) -> str:
 
 
 def inline(text: str) -> str:
-    """A text in which `code` and **strong** words are marked, as HTML."""
+    """HTML of a text in which `code` and **strong** words are marked.
+
+    >>> inline("**λ** < 1: see `wdsearch explain`")
+    '<strong>λ</strong> &lt; 1: see <code>wdsearch explain</code>'
+    """
     marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", marked)
 
@@ -66,11 +70,11 @@ def _paragraphs(texts: Iterable[str], kind: str = "") -> str:
 
 
 def _figure(figure: Figure | None, missing: str, *captions: str) -> str:
-    """A figure with its caption, or why there is none."""
+    """A figure with its caption, or the text for a missing one."""
     if figure is None:
         return _paragraphs([missing], "note")
-    told = " ".join(inline(caption) for caption in captions)
-    return f"<figure><h3>{escape(figure.title)}</h3>{as_html(figure)}<figcaption>{told}</figcaption></figure>\n"
+    text = " ".join(inline(caption) for caption in captions)
+    return f"<figure><h3>{escape(figure.title)}</h3>{as_html(figure)}<figcaption>{text}</figcaption></figure>\n"
 
 
 # -- the answer ----------------------------------------------------------------------------------------------------
@@ -107,37 +111,47 @@ def _gap(content: Content, words: Texts) -> str:
 
 
 def _path(content: Content, words: Texts) -> str:
-    told = content.explanation
+    explanation = content.explanation
     caption = words("caption.path_of_trials", study=content.result.study)
-    if told:
-        caption = words("caption.path", key=told.decay, seeds=told.seeds)
+    if explanation:
+        caption = words("caption.path", key=explanation.decay, seeds=explanation.seeds)
     return _figure(content.charts.get("path"), words("missing.path"), caption)
 
 
 def _importance(content: Content, words: Texts) -> str:
-    complete, study, told = content.result.counts["complete"], content.result.study, content.explanation
+    complete, explanation = content.result.counts["complete"], content.explanation
     share = f"{100 * best_share(complete):.0f}" if complete else ""
-    first = _figure(
+    importance = _figure(
         content.charts.get("importance"),
         words("missing.importance"),
         words("caption.importance", share=share, count=complete),
     )
     figure = content.charts.get("interaction")
-    grid = told is not None and figure is not None and figure.panels[0].heat is not None
-    caption = words("caption.grid", seeds=told.seeds) if told and grid else words("caption.interaction", study=study)
-    return first + _figure(figure, words("missing.interaction"), caption)
+    grid = explanation is not None and figure is not None and figure.panels[0].heat is not None
+    caption = (
+        words("caption.grid", seeds=explanation.seeds)
+        if explanation and grid
+        else words("caption.interaction", study=content.result.study)
+    )
+    return importance + _figure(figure, words("missing.interaction"), caption)
 
 
 # -- claims --------------------------------------------------------------------------------------------------------
 
 
 def _claims(content: Content, words: Texts) -> str:
-    told = content.explanation
-    if told is None:
+    explanation = content.explanation
+    if explanation is None:
         return _paragraphs([words("missing.claims", study=content.result.study)], "note")
-    reference = next((c.evidence["reference"] for c in told.claims if "reference" in c.evidence), math.nan)
-    intro = words("claims.intro", seeds=told.seeds, epochs=told.epochs, reference=value_text(reference))
-    return _paragraphs([intro]) + "".join(_card(claim, content.claims.get(claim.key), words) for claim in told.claims)
+    references = [claim.evidence["reference"] for claim in explanation.claims if "reference" in claim.evidence]
+    intro = words(
+        "claims.intro",
+        seeds=explanation.seeds,
+        epochs=explanation.epochs,
+        reference=value_text(next(iter(references), math.nan)),
+    )
+    cards = (_card(claim, content.claims.get(claim.key), words) for claim in explanation.claims)
+    return _paragraphs([intro]) + "".join(cards)
 
 
 def _card(claim: Claim, figure: Figure | None, words: Texts) -> str:
@@ -146,17 +160,17 @@ def _card(claim: Claim, figure: Figure | None, words: Texts) -> str:
         texts.append(words(f"reason.{claim.reason}"))
     badge = f'<span class="verdict {claim.verdict}">{escape(words(f"verdict.{claim.verdict}"))}</span>'
     head = f"<h3>{inline(words(f'claim.{claim.key}'))}</h3>{badge}"
-    told = _paragraphs(texts) + _paragraphs([effect(claim, words)], "note")
-    drawn = as_html(figure) if figure is not None else ""
-    return f'<div class="card" id="{claim.key}">{head}{told}{drawn}</div>\n'
+    sentences = _paragraphs(texts) + _paragraphs([effect(claim, words)], "note")
+    chart = as_html(figure) if figure is not None else ""
+    return f'<div class="card" id="{claim.key}">{head}{sentences}{chart}</div>\n'
 
 
 # -- the sweeps of a family ----------------------------------------------------------------------------------------
 
 
-def _sweeps(found: Trend, content: Content, words: Texts) -> str:
-    drawn = _figure(content.charts.get("sweeps"), words("missing.sweeps"), words("caption.sweeps", key=found.key))
-    return _paragraphs(verdict_sentences(found, words)) + drawn
+def _sweeps(trend: Trend, content: Content, words: Texts) -> str:
+    chart = _figure(content.charts.get("sweeps"), words("missing.sweeps"), words("caption.sweeps", key=trend.key))
+    return _paragraphs(verdict_sentences(trend, words)) + chart
 
 
 # -- what to do, and how to do it again ----------------------------------------------------------------------------
@@ -176,8 +190,10 @@ def _reproduce(content: Content, words: Texts) -> str:
     rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in facts.items())
     commands = [f"wdsearch run {study}.yaml", f"wdsearch explain {study}", f"wdsearch report {study}"]
     commands += [f"wdsearch best {study}"]
-    told = f"<h3>{escape(words('reproduce.commands'))}</h3><pre><code>{escape(chr(10).join(commands))}</code></pre>"
+    command_list = (
+        f"<h3>{escape(words('reproduce.commands'))}</h3><pre><code>{escape(chr(10).join(commands))}</code></pre>"
+    )
     file = f"<pre><code>{escape(as_yaml(result.config))}</code></pre>"
     summary = f"<summary>{escape(words('reproduce.file', study=study))}</summary>"
     table = f'<div class="wide"><table class="facts">{rows}</table></div>'
-    return _paragraphs([words("reproduce.intro")]) + told + f"<details>{summary}{file}</details>" + table
+    return _paragraphs([words("reproduce.intro")]) + command_list + f"<details>{summary}{file}</details>" + table

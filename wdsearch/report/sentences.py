@@ -1,4 +1,4 @@
-"""What a report says in words and numbers: the answer in three sentences, winner beside baseline, claims and flags."""
+"""Sentences and numbers of a report: the answer, winner beside baseline, claims and advice."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from wdsearch.storage.results import StudyResult, main_key, settings_of
 from wdsearch.trial.result import Result
 
 PERCENT = ("share", "weights", "runs")
-"""Units of which the effects are told in hundredths."""
+"""Units of effects that are shown in hundredths."""
 
 
 def answer(result: StudyResult, explanation: Explanation | None, words: Texts) -> list[str]:
-    """Three sentences: which configuration, against the baseline, and how far it can be trusted."""
+    """Three sentences: the best configuration, its baseline, and how far it can be trusted."""
     if result.best is None:
         return [words("answer.none", study=result.study)]
-    goal, found = result.goals[0], result.best.result
+    goal, best = result.goals[0], result.best.result
     count = sum(result.counts[name] for name in ("complete", "pruned", "diverged"))
     first = words(
         "answer.best",
@@ -30,7 +30,7 @@ def answer(result: StudyResult, explanation: Explanation | None, words: Texts) -
         settings=_settings(result, words),
         goal=words.metric(goal),
         value=shown_number(result.best.values[0]),
-        gap=_gap_of(found, goal, words),
+        gap=_gap_of(best, goal, words),
     )
     sentences = [first, _against_baseline(result, goal, words), _trust(result, explanation, words)]
     if len(result.pareto) > 1:
@@ -53,18 +53,18 @@ def _setting(key: str, value: Any, words: Texts) -> str:
     return words("answer.setting", key=key, value=shown_number(value) if isinstance(value, float) else value)
 
 
-def settings_shown(result: StudyResult, found: Result) -> dict[str, Any]:
-    """A trial's settings by key; of a user's LightningModule its arguments, lr only if that is one."""
-    settings = settings_of(found)
-    own_module = not result.metric
-    if own_module and "lr" not in result.config.get("space", {}):
+def settings_shown(result: StudyResult, trained: Result) -> dict[str, Any]:
+    """A trial's settings by key; of a user-defined LightningModule its arguments, lr only if that is one."""
+    settings = settings_of(trained)
+    user_defined = not result.metric
+    if user_defined and "lr" not in result.config.get("space", {}):
         settings.pop("lr")
-    return {key.removeprefix("model.") if own_module else key: value for key, value in settings.items()}
+    return {key.removeprefix("model.") if user_defined else key: value for key, value in settings.items()}
 
 
-def _gap_of(found: Result, goal: str, words: Texts) -> str:
-    shows = "gap" in found.metrics and goal != "gap"
-    return words("answer.gap", gap=shown_number(found.metrics["gap"])) if shows else ""
+def _gap_of(trained: Result, goal: str, words: Texts) -> str:
+    shows = "gap" in trained.metrics and goal != "gap"
+    return words("answer.gap", gap=shown_number(trained.metrics["gap"])) if shows else ""
 
 
 def _against_baseline(result: StudyResult, goal: str, words: Texts) -> str:
@@ -94,34 +94,34 @@ def _trust(result: StudyResult, explanation: Explanation | None, words: Texts) -
 
 
 def comparison(result: StudyResult, words: Texts) -> list[tuple[str, ...]]:
-    """Name, key, the winner's value, the baseline's, and the difference: settings, then metrics, then epochs."""
+    """Rows of name, key, the winner's value, the baseline's, and the difference: settings, then metrics, then epochs."""
     sides = [result.best.result if result.best else None, result.baseline]
     settings = [settings_shown(result, side) if side else {} for side in sides]
-    rows: list[tuple[str, ...]] = [
-        ("", key, *(_shown_setting(key, side.get(key), words) for side in settings), "")
-        for key in dict.fromkeys([*settings[0], *settings[1]])
-    ]
+    rows: list[tuple[str, ...]] = []
+    for key in dict.fromkeys([*settings[0], *settings[1]]):
+        best, baseline = (_shown_setting(key, side.get(key), words) for side in settings)
+        rows.append(("", key, best, baseline, ""))
     metrics: list[Mapping[str, float]] = [side.metrics if side else {} for side in sides]
     for name in _metric_names(result, metrics):
-        best, baseline = (side.get(name, math.nan) for side in metrics)
-        rows.append(
-            (words.get(f"metric.{name}", ""), name, *map(value_text, (best, baseline)), signed(best - baseline))
-        )
+        of_best, of_baseline = (side.get(name, math.nan) for side in metrics)
+        label = words.get(f"metric.{name}", "")
+        rows.append((label, name, value_text(of_best), value_text(of_baseline), signed(of_best - of_baseline)))
     epochs = [str(side.epochs) if side else "" for side in sides]
     return [*rows, (words("table.epochs"), "", *epochs, "")]
 
 
 def _metric_names(result: StudyResult, metrics: Sequence[Mapping[str, float]]) -> list[str]:
-    """The goals, the losses, the gap, and the rest."""
-    wanted = [
+    """Names of the metrics: the goals, the losses, the gap, and the rest."""
+    ordered = [
         *result.goals,
         "val_loss",
         "gap",
         "train_loss",
         f"val_{result.metric}",
-        *(n for one in metrics for n in one),
+        *(name for side in metrics for name in side),
     ]
-    return [name for name in dict.fromkeys(wanted) if any(name in one for one in metrics)]
+    measured = {name for side in metrics for name in side}
+    return [name for name in dict.fromkeys(ordered) if name in measured]
 
 
 def _shown_setting(key: str, value: Any, words: Texts) -> str:
@@ -133,22 +133,39 @@ def _shown_setting(key: str, value: Any, words: Texts) -> str:
 
 
 def value_text(value: float) -> str:
-    """A number; `–` for none."""
+    """A number as text; `–` for NaN and ∞.
+
+    >>> value_text(0.123456), value_text(math.nan)
+    ('0.1235', '–')
+    """
     return shown_number(value) if math.isfinite(value) else "–"
 
 
 def signed(value: float) -> str:
-    """A number with its sign; `–` for none."""
+    """A number with its sign as text; `–` for NaN and ∞.
+
+    >>> signed(0.0201), signed(-3.0), signed(math.inf)
+    ('+0.0201', '−3', '–')
+    """
     return f"{value:+.3g}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def finding(claim: Claim, words: Texts) -> str:
-    """What was found of a claim, in a sentence."""
+    """The finding on a claim, in a sentence.
+
+    >>> claim = Claim("gap", SUPPORTED, -0.11, -0.14, -0.09, "loss", {}, {})
+    >>> finding(claim, Texts("en"))
+    'The gap between validation and training loss shrinks.'
+    """
     return words(f"claim.{claim.key}.{claim.verdict}")
 
 
 def effect(claim: Claim, words: Texts) -> str:
-    """A claim's effect with its interval, in its unit."""
+    """A claim's effect with its interval, in its unit.
+
+    >>> effect(Claim("gap", SUPPORTED, -0.11, -0.14, -0.09, "loss", {}, {}), Texts("en"))
+    'Effect: −0.11 in loss (95 %: −0.14 to −0.09)'
+    """
     if not math.isfinite(claim.effect):
         return words("claim.no_effect")
     value, interval = effect_and_interval(claim, words)
@@ -156,13 +173,24 @@ def effect(claim: Claim, words: Texts) -> str:
 
 
 def effect_and_interval(claim: Claim, words: Texts) -> tuple[str, str]:
-    """A claim's finite effect in its unit, and the bounds of its interval."""
+    """A claim's finite effect in its unit, and the bounds of its interval.
+
+    >>> effect_and_interval(Claim("bell", SUPPORTED, -0.43, -0.46, -0.4, "share", {}, {}), Texts("en"))
+    ('−43 %', '−46 to −40')
+    """
     scale = 100.0 if claim.unit in PERCENT else 1.0
     value, low, high = (signed(scale * number) for number in (claim.effect, claim.low, claim.high))
     return words(f"unit.{claim.unit}", value=value), words("interval", low=low, high=high)
 
 
 def flag_text(flag: Flag, words: Texts) -> str:
-    """A flag in words; shares are told in hundredths."""
-    told = {name: value * 100 if name in ("shrinkage", "share") else value for name, value in flag.values.items()}
-    return words(f"flag.{flag.key}", **{n: f"{v:.3g}" if isinstance(v, float) else str(v) for n, v in told.items()})
+    """A flag in words; shares are shown in hundredths.
+
+    >>> flag_text(Flag("diverging", {"count": 3.0, "trials": 20.0}), Texts("en"))
+    '3 of 20 trials diverged: lower the upper end of lr, or search gradient_clip.'
+    """
+    values = {name: value * 100 if name in ("shrinkage", "share") else value for name, value in flag.values.items()}
+    return words(
+        f"flag.{flag.key}",
+        **{name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in values.items()},
+    )

@@ -1,26 +1,39 @@
-"""Figures as HTML, drawn by plotly in the reader's browser; the only file that imports plotly."""
+"""Draws figures as HTML, by plotly in the reader's browser; the only file that imports plotly."""
 
 from itertools import chain
 from typing import Any
 
 from wdsearch.report.figures import BARS, COLORS, LINE, NOTE, STAR, Figure, Panel, Scale, Series, scale
 
-HEIGHT, PANEL, LOW_PANEL = 150, 230, 165
-"""Pixels of what surrounds the panels, of each of one or two, and of each of more."""
+HEIGHT = 150
+"""Pixels around the panels."""
+PANEL, LOW_PANEL = 230, 165
+"""Pixels of each of one or two panels, and of each of more."""
 BAR = 34
 RAMP = "Viridis"
 INK, GRID = "#33404d", "#e6eaee"
 
 
 def library() -> str:
-    """The source of plotly.js, to be put once into a page."""
+    """The source of plotly.js, to be put once into a page.
+
+    >>> "Plotly" in library()
+    True
+    """
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
 
 
 def as_html(figure: Figure) -> str:
-    """A `<div>` that a page with `library()` draws the figure into, as wide as its place."""
+    """A `<div>` that a page with `library()` draws the figure into, as wide as the column that holds it.
+
+    >>> from wdsearch.report.figures import Axis
+    >>> line = Series("loss", x=(0.1, 1.0, 10.0), y=(0.9, 0.8, 1.1), look=LINE)
+    >>> html = as_html(Figure("path", "Loss over λ", Axis("λ", log=True), (Panel(Axis("loss"), (line,)),)))
+    >>> 'id="figure-path"' in html
+    True
+    """
     import plotly.graph_objects as go
 
     panels, x = figure.panels, figure.x_scale()
@@ -40,7 +53,12 @@ def as_html(figure: Figure) -> str:
 
 
 def html_of(drawn: Any, identity: str) -> str:
-    """A plotly figure as a `<div>` that changes its width with the page."""
+    """A plotly figure as a `<div>` that changes its width with the page.
+
+    >>> from plotly.graph_objects import Figure as PlotlyFigure
+    >>> 'id="empty"' in html_of(PlotlyFigure(), "empty")
+    True
+    """
     options = {"responsive": True, "displaylogo": False, "displayModeBar": False}
     return str(drawn.to_html(full_html=False, include_plotlyjs=False, config=options, div_id=identity))
 
@@ -51,7 +69,7 @@ def _heights(panel: Panel) -> list[float]:
 
 
 def _domain(row: int, rows: int) -> list[float]:
-    """The first panel is on top."""
+    """The share of the height that a panel takes; the first one is on top."""
     height, space = 1.0 / rows, 0.05 if rows > 1 else 0.0
     return [max(0.0, 1.0 - (row + 1) * height + space / 2), min(1.0, 1.0 - row * height - space / 2)]
 
@@ -61,10 +79,10 @@ def _layout(figure: Figure, x: Scale) -> dict[str, Any]:
     panels = len(figure.panels) * (PANEL if len(figure.panels) < 3 else LOW_PANEL)
     height = HEIGHT + (BAR * max(bars, 2) if bars else panels)
     shapes = [
-        {"type": "line", "xref": "x", "yref": "paper", "x0": place, "x1": place, "y0": 0, "y1": 1}
+        {"type": "line", "xref": "x", "yref": "paper", "x0": position, "x1": position, "y0": 0, "y1": 1}
         | {"line": {"color": mark.color, "width": 1.6, "dash": "dot"}}
         for mark in figure.marks
-        if (place := x.place(mark.value)) is not None
+        if (position := x.position(mark.value)) is not None
     ]
     return {
         "height": height,
@@ -84,12 +102,12 @@ def _layout(figure: Figure, x: Scale) -> dict[str, Any]:
 
 def _note(text: str, suffix: str) -> dict[str, Any]:
     """A text above a panel, at its right end."""
-    place = {"xref": "x domain", "yref": f"y{suffix} domain", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
-    return place | {"text": text, "showarrow": False, "font": {"size": 11, "color": NOTE}}
+    corner = {"xref": "x domain", "yref": f"y{suffix} domain", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
+    return corner | {"text": text, "showarrow": False, "font": {"size": 11, "color": NOTE}}
 
 
 def _axis(axis: Scale, title: str) -> dict[str, Any]:
-    found = {
+    layout = {
         "title": {"text": title, "standoff": 8},
         "range": [axis.low, axis.high],
         "automargin": True,
@@ -102,20 +120,20 @@ def _axis(axis: Scale, title: str) -> dict[str, Any]:
         "tickangle": None if axis.axis.names else 0,  # names may have to lean
     }
     if axis.ticks:
-        found |= {"tickvals": [place for place, _ in axis.ticks], "ticktext": [text for _, text in axis.ticks]}
-    return found
+        layout |= {"tickvals": [position for position, _ in axis.ticks], "ticktext": [text for _, text in axis.ticks]}
+    return layout
 
 
 def _traces(figure: Figure, panel: Panel, x: Scale, y: Scale, first: bool, named: set[str]) -> list[dict[str, Any]]:
-    """What a panel shows; a name that an earlier one gave stands in the legend once."""
+    """The traces of a panel; a name stands in the legend once."""
     traces = [_heat(panel, x, y)] if panel.heat is not None else []
-    for place, series in enumerate(panel.series):
-        color = series.color or COLORS[place % len(COLORS)]
+    for index, series in enumerate(panel.series):
+        color = series.color or COLORS[index % len(COLORS)]
         if series.low:
             traces.append(_band(series, x, y, color))
         traces.append(_series(series, x, y, color) | _legend(series.name, named))
     for level in panel.levels:
-        height = y.place(level.value)
+        height = y.position(level.value)
         line = {"color": level.color, "width": 1.4, "dash": "dash"}
         traces.append(
             {"type": "scatter", "mode": "lines", "x": [x.low, x.high], "y": [height, height], "line": line}
@@ -137,14 +155,17 @@ def _legend(name: str, named: set[str]) -> dict[str, Any]:
 
 
 def _series(series: Series, x: Scale, y: Scale, color: str) -> dict[str, Any]:
-    places = {"x": [x.place(value) for value in series.x], "y": [y.place(value) for value in series.y]}
+    coordinates = {"x": [x.position(value) for value in series.x], "y": [y.position(value) for value in series.y]}
     labels = series.labels or ("",) * len(series.x)
     values = zip(labels, series.x, series.y, strict=True)
-    texts = [f"{label}<br>{x.text(one)}, {y.text(other)}".removeprefix("<br>") for label, one, other in values]
-    told = {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
+    texts = [f"{label}<br>{x.text(across)}, {y.text(up)}".removeprefix("<br>") for label, across, up in values]
+    hover = {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
     if series.look == BARS:
         return (
-            {"type": "bar", "orientation": "h", "marker": {"color": color}} | places | told | {"textposition": "none"}
+            {"type": "bar", "orientation": "h", "marker": {"color": color}}
+            | coordinates
+            | hover
+            | {"textposition": "none"}
         )
     marker: dict[str, Any] = {"color": color, "size": 8}
     if series.shade:
@@ -153,22 +174,20 @@ def _series(series: Series, x: Scale, y: Scale, color: str) -> dict[str, Any]:
         marker |= {"symbol": "star", "size": 16, "line": {"color": "white", "width": 1}}
     mode = "lines+markers" if series.look == LINE else "markers"
     line = {"color": color, "width": 2.2, "dash": "dash" if series.dashed else "solid"}
-    return {"type": "scatter", "mode": mode, "marker": marker, "line": line, "cliponaxis": False} | places | told
+    return {"type": "scatter", "mode": mode, "marker": marker, "line": line, "cliponaxis": False} | coordinates | hover
 
 
 def _band(series: Series, x: Scale, y: Scale, color: str) -> dict[str, Any]:
-    there = [x.place(value) for value in series.x]
-    rows = [
-        (place, lowest, highest)
-        for place, low, high in zip(there, series.low, series.high, strict=True)
-        if place is not None and (lowest := y.place(low)) is not None and (highest := y.place(high)) is not None
-    ]
-    around = [*rows, *reversed(rows)]
-    heights = [row[1] for row in rows] + [row[2] for row in reversed(rows)]
+    positions = [x.position(value) for value in series.x]
+    lows = [y.position(value) for value in series.low]
+    highs = [y.position(value) for value in series.high]
+    rows = [row for row in zip(positions, lows, highs, strict=True) if None not in row]
+    around = [position for position, _, _ in (*rows, *reversed(rows))]
+    heights = [low for _, low, _ in rows] + [high for _, _, high in reversed(rows)]
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": [row[0] for row in around],
+        "x": around,
         "y": heights,
         "fill": "toself",
         "fillcolor": _pale(color),
@@ -180,7 +199,7 @@ def _band(series: Series, x: Scale, y: Scale, color: str) -> dict[str, Any]:
 
 
 def _pale(color: str) -> str:
-    red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
+    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.16)"
 
 

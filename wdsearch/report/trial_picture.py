@@ -1,4 +1,4 @@
-"""One picture of each trial: losses, gap and the distribution of its weights."""
+"""Draws one picture of a trial: losses, gap and the distribution of its weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from wdsearch.report.figures import BASELINE, COMPLETE
 class TrialPicture:
     """Draws trials, each in one picture: losses, gap, and the distribution of its weights.
 
-    The axes are made once: that takes longer than drawing on them.
+    The axes are created once, for that takes longer than drawing on them.
     """
 
     def __init__(self) -> None:

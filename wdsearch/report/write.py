@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file with everything in it, and a PNG of each figure beside it."""
+"""Writes a study's report: one HTML file with everything in it, and a PNG of each figure beside it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,14 +25,15 @@ from wdsearch.storage.attributes import FAMILY, VERSIONS
 from wdsearch.storage.home import Home
 from wdsearch.storage.provenance import provenance
 from wdsearch.storage.results import StudyResult, spent
+from wdsearch.strategies.optuna_private import storage_of
 
 FOLDER = "report"
-"""Of the study's folder, and of the parent run's artifacts."""
+"""Name of the report's folder in the study's folder, and among the parent run's artifacts."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written: the page, a picture of each of its figures, and notes worth saying."""
+    """The files of a report: the page, a picture of each of its figures, and notes for the user."""
 
     page: Path
     pictures: tuple[Path, ...]
@@ -40,7 +41,7 @@ class Report:
 
 
 def write_report(result: StudyResult, words: Texts) -> Report:
-    """A study's report in its folder, in a language: `report.html` in English, `report.zh.html` in Chinese."""
+    """Write a study's report into its folder: `report.html` in English, `report.zh.html` in Chinese."""
     explanation = explanation_of(result)
     charts, claims = _charts(result, explanation, words)
     content = Content(result, explanation, flags(result), charts, claims, _versions(result, words), _trend(result))
@@ -57,24 +58,25 @@ def _charts(
     result: StudyResult, explanation: Explanation | None, words: Texts
 ) -> tuple[Mapping[str, Figure], Mapping[str, Figure]]:
     """The charts that a study's trials allow, and those of the claims, by name."""
-    found = {
+    family_trend = _trend(result)
+    charts = {
         "gap": gap_chart(result, words, explanation=explanation),
         "path": path_chart(result, explanation, words),
         "importance": importance_chart(result, words),
         "interaction": interaction_chart(result, explanation, words),
-        "sweeps": sweeps_chart(found, words) if (found := _trend(result)) else None,
+        "sweeps": sweeps_chart(family_trend, words) if family_trend else None,
     }
-    drawn = {name: figure for name, figure in found.items() if figure is not None}
+    drawn = {name: figure for name, figure in charts.items() if figure is not None}
     return drawn, claim_charts(explanation, words) if explanation else {}
 
 
 def _trend(result: StudyResult) -> Trend | None:
-    """Of a sweep that is not its family's only one."""
+    """The trend of a sweep's family; None of a study that is no sweep, or its family's only one."""
     family = result.optuna_study.user_attrs.get(FAMILY)
     if family is None:
         return None
-    found = trend_in(result.optuna_study._storage, family, Home(result.folder.parent.parent))
-    return found if len(found.sweeps) > 1 else None
+    trend = trend_in(storage_of(result.optuna_study), family, Home(result.folder.parent.parent))
+    return trend if len(trend.sweeps) > 1 else None
 
 
 def _page(content: Content, words: Texts) -> str:
@@ -101,11 +103,11 @@ def _page(content: Content, words: Texts) -> str:
 
 
 def _versions(result: StudyResult, words: Texts) -> dict[str, str]:
-    """Versions as they were recorded when the study was trained, else those of now, under a line that says which."""
+    """Versions as they were recorded when the study was trained, else the present ones, under a line that says which."""
     stored: Mapping[str, Any] = result.optuna_study.user_attrs.get(VERSIONS, {})
     head = words("reproduce.versions" if stored else "reproduce.versions_now")
-    found = dict(stored or provenance())
-    return {head: "", **{name.removeprefix("version."): str(value) for name, value in found.items()}}
+    versions = dict(stored or provenance())
+    return {head: "", **{name.removeprefix("version."): str(value) for name, value in versions.items()}}
 
 
 def _pictures(content: Content, folder: Path, suffix: str, words: Texts) -> tuple[tuple[Path, ...], tuple[str, ...]]:
@@ -117,7 +119,7 @@ def _pictures(content: Content, folder: Path, suffix: str, words: Texts) -> tupl
     if words.language == "zh" and charts and family is None:
         notes.append(words("note.no_font"))
         english = _charts(content.result, content.explanation, Texts("en"))
-        charts, suffix = [figure for found in english for figure in found.values()], ""
+        charts, suffix = [figure for figures_by_name in english for figure in figures_by_name.values()], ""
     paths = []
     for figure in charts:
         paths.append(folder / f"{figure.name}{suffix}.png")

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from wdsearch.storage.attributes import SLOT, WARM
 from wdsearch.storage.optuna_tables import create_trials
+from wdsearch.strategies.optuna_private import storage_of, study_id, trial_id
 from wdsearch.strategies.pruners import make_pruner
 from wdsearch.strategies.samplers import make_sampler
 from wdsearch.study.schema import Choice, StudyConfig
@@ -41,47 +42,47 @@ def ask(
 ) -> list[int]:
     """Ask for a trial for each slot, whose number is the trial's attribute `slot`; the trials' ids.
 
-    The first slots of a study that was told where to begin take these parameters, whichever worker asks. The sampler is
+    The first slots of a study with parameters to begin with take these, whichever worker asks. The sampler is
     asked in a copy of the study in memory and is new for each ask, and all trials enter the storage at once: a worker that
     is killed in between and started again asks as if nothing had happened.
     """
     if not slots:
         return []
-    shadow = _as_shown_so_far(study, build_sampler(config))
-    warm: dict[int, Any] = dict(enumerate(study.user_attrs.get(WARM, ())))
-    asked = []
+    shadow = _shadow(study, build_sampler(config))
+    starts: dict[int, Any] = dict(enumerate(study.user_attrs.get(WARM, ())))
+    trials = []
     for slot in slots:
-        begun = warm.get(slot)
-        trial = _asked_of(shadow, config, distributions, slot, begun["params"] if begun else None)
-        asked.append(_in_training(trial, {SLOT: slot} | ({WARM: begun["from"]} if begun else {})))
-    return create_trials(study, asked)
+        start = starts.get(slot)
+        trial = _ask_for_one(shadow, config, distributions, slot, start["params"] if start else None)
+        trials.append(_in_training(trial, {SLOT: slot} | ({WARM: start["from"]} if start else {})))
+    return create_trials(study, trials)
 
 
-def _asked_of(
+def _ask_for_one(
     study: optuna.Study,
     config: StudyConfig,
     distributions: dict[str, BaseDistribution],
     slot: int,
     params: Mapping[str, Any] | None,
 ) -> FrozenTrial:
-    """What the sampler says, or `params`, now in training in the study as well."""
+    """A trial with the sampler's parameters, or with `params`, now in training in the study as well."""
     study.sampler = build_sampler(config, slot)
     if params is None:
         trial = study.ask(fixed_distributions=distributions)
     else:
-        given = create_trial(state=TrialState.RUNNING, params=dict(params), distributions=distributions)
-        trial = Trial(study, create_trials(study, [given])[0])
+        fixed = create_trial(state=TrialState.RUNNING, params=dict(params), distributions=distributions)
+        trial = Trial(study, create_trials(study, [fixed])[0])
     if isinstance(study.sampler, GPSampler):
         _lie(study, trial)
-    return study._storage.get_trial(trial._trial_id)
+    return storage_of(study).get_trial(trial_id(trial))
 
 
-def _as_shown_so_far(study: optuna.Study, sampler: BaseSampler) -> optuna.Study:
+def _shadow(study: optuna.Study, sampler: BaseSampler) -> optuna.Study:
     """A copy of the study in memory; for TPE and GP trials in training count by what they have reported.
 
     Optuna's TPE takes every running trial for a bad one. Of a population, those that still train are the ones that
     passed their rungs: it would keep away from the best. For the Gaussian process, which knows finished trials only,
-    what was reported stands for the value.
+    the last reported value stands for the result.
     """
     shadow = optuna.create_study(directions=study.directions)
     gaussian, silent = isinstance(sampler, GPSampler), []
@@ -100,7 +101,7 @@ def _as_shown_so_far(study: optuna.Study, sampler: BaseSampler) -> optuna.Study:
 
 
 class _AsItIs:
-    """A trial that is not copied with all that is in it: of a thousand trials that takes half a second."""
+    """A trial that is copied without its contents: a deep copy of a thousand trials takes half a second."""
 
     def __init__(self, trial: FrozenTrial) -> None:
         self.trial = trial
@@ -111,8 +112,8 @@ class _AsItIs:
 
 def _enter(study: optuna.Study, trial: FrozenTrial) -> int:
     """Take a trial into a study in memory, whose storage changes no trial in place; its id there."""
-    given: Any = _AsItIs(trial)
-    return study._storage.create_new_trial(study._study_id, template_trial=given)
+    template: Any = _AsItIs(trial)
+    return storage_of(study).create_new_trial(study_id(study), template_trial=template)
 
 
 def _counts_by_reports(sampler: BaseSampler) -> bool:

@@ -1,6 +1,5 @@
-"""The file of the best trial's weights, in the folder of a study."""
+"""Writes and reads the best trial's weights (best.pt), and exports its network (best.pt2), in the folder of a study."""
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wdsearch.errors import WdsearchError
+from wdsearch.files import replacing
 from wdsearch.search.replicate import configuration_of
 from wdsearch.storage.attributes import TOKEN
 from wdsearch.storage.results import StudyResult
@@ -16,35 +17,36 @@ from wdsearch.study.factory import TrialFactory
 from wdsearch.trial.module import RegularizedModule
 
 
-def kept_weights(path: Path) -> dict[str, Any]:
-    """What `keep_weights` wrote: `study`, `trial`, `values`, `state_dict`; empty if there is no such file, or it is cut off."""
+def read_weights(path: Path) -> dict[str, Any]:
+    """Content that `write_weights` wrote (`study`, `trial`, `values`, `state_dict`); empty if the file is missing or cut off."""
     try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return found
-    except Exception:  # whatever torch finds in a file
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content
+    except Exception:  # whatever torch raises
         return {}
 
 
-def keep_weights(path: Path, study: str, trial: int, values: Sequence[float], state: Mapping[str, Tensor]) -> None:
+def write_weights(path: Path, study: str, trial: int, values: Sequence[float], state: Mapping[str, Tensor]) -> None:
     """Write a trial's weights, all or nothing; `study` is the token by which studies of one name differ."""
-    new = path.with_name(f"{path.name}.new")
-    torch.save({"study": study, "trial": trial, "values": list(values), "state_dict": dict(state)}, new)
-    os.replace(new, path)
+    with replacing(path) as new:
+        torch.save({"study": study, "trial": trial, "values": list(values), "state_dict": dict(state)}, new)
 
 
 def has_best_weights(result: StudyResult) -> bool:
-    """Whether the file has the best trial's; another machine may have trained it."""
-    kept = kept_weights(result.weights)
-    own = result.best is not None and kept.get("trial") == result.best.number
-    return own and kept["study"] == result.optuna_study.user_attrs[TOKEN]
+    """True if the file has the best trial's weights; another machine may have trained it."""
+    stored = read_weights(result.weights)
+    is_best = result.best is not None and stored.get("trial") == result.best.number
+    return is_best and stored["study"] == result.optuna_study.user_attrs[TOKEN]
 
 
 EXAMPLE_ROWS = 2
 """torch.export takes a size of 1 for a constant."""
 
 
-class ExportError(Exception):
+class ExportError(WdsearchError):
     """A network that cannot be exported."""
+
+    exit_code = 1
 
 
 def export_best(factory: TrialFactory, result: StudyResult) -> Path:
@@ -62,7 +64,7 @@ def export_best(factory: TrialFactory, result: StudyResult) -> Path:
 
 
 def requirements() -> list[str]:
-    """What a model needs to be opened, pinned."""
+    """Pinned packages that a model needs to be opened."""
     return [f"torch=={version('torch').partition('+')[0]}"]
 
 
@@ -73,7 +75,7 @@ def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Modul
     if result.best is None or not has_best_weights(result):
         raise ExportError("there are no weights of the best trial")
     module = factory.module(configuration_of(result.best.result))
-    module.load_state_dict(kept_weights(result.weights)["state_dict"])
+    module.load_state_dict(read_weights(result.weights)["state_dict"])
     if type(module).forward is not RegularizedModule.forward:
         raise ExportError(f"{type(module).__name__} has a forward of its own")
     inputs, _ = module.split(next(iter(factory.data.val_dataloader())))

@@ -1,11 +1,9 @@
-"""From a finished study to what λ did in it: trains the design around its winner, keeps every outcome, and tests the claims."""
+"""Explains what λ did in a finished study: trains the design around its winner, stores every outcome, and tests the claims."""
 
 import json
-import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import lightning as L
@@ -15,12 +13,13 @@ from wdsearch.analysis.claims import claims_of
 from wdsearch.analysis.design import Axes, Design, Schedule, design
 from wdsearch.analysis.evidence import Evidence
 from wdsearch.analysis.outcomes import Explanation, Outcome
-from wdsearch.errors import StoppedError
-from wdsearch.search.interruption import stopping_by_signal
+from wdsearch.errors import WdsearchError
+from wdsearch.files import replacing
+from wdsearch.search.interruption import StopRequest, stopping_by_signal
+from wdsearch.search.prepare import prepare, quiet_libraries
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.replicate import Replica, configuration_of, replicate
-from wdsearch.search.run import prepare, quiet_libraries
-from wdsearch.storage.attributes import EXPLANATION, TOKEN
+from wdsearch.storage.attributes import EXPLANATION, IDENTITY, OUTCOMES
 from wdsearch.storage.home import Home, clear_storage_errors
 from wdsearch.storage.restore import restored
 from wdsearch.storage.results import StudyResult, load_result, winner
@@ -29,13 +28,14 @@ from wdsearch.study.build import describe_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import Configuration
+from wdsearch.tracking import reopen_tracker
 from wdsearch.tracking.tracker import Tracker
 
-OUTCOMES, FILE = "outcomes:{seed}", "explain.json"
+FILE = "explain.json"
 SEEDS = 5
 
 
-class ExplainError(Exception):
+class ExplainError(WdsearchError):
     """A study that cannot be explained, or not from what is stored of it."""
 
 
@@ -50,23 +50,23 @@ def explain(
 ) -> Explanation:
     """Vary λ, and nothing else, from a study's best configuration, with fresh seeds, and test what the textbook says of it.
 
-    All is trained fused, on training rows, and judged on validation rows: `wdsearch.analysis.design` says what. The outcomes of a
-    seed are stored when it is done. Called again, only what is missing is trained: after an interruption, for more `seeds`
+    All is trained fused, on training rows, and judged on validation rows, by the plan of `wdsearch.analysis.design`. The outcomes
+    of a seed are stored when it is done. Called again, only what is missing is trained: after an interruption, for more `seeds`
     (fewer than five decide nothing), or after the search went on and found another winner, whose outcomes then replace the
     former's. `source` is the study as `run` took it, needed if it has own objects.
 
     Raises StudyNotFoundError if there is no such study or no complete trial in it, ExplainError if its model is a LightningModule
-    with a Trainer of its own, NotStoredError for own objects that are not given, StudyChangedError if `source` or the data
+    with a Trainer of its own, NotStoredError for own objects that are missing, StudyChangedError if `source` or the data
     are others,
     InterruptedStudyError after Ctrl-C or SIGTERM, and what `run` raises for data and networks.
     """
-    place = Home(home)
-    result = load_result(study, place, storage)
+    study_home = Home(home)
+    result = load_result(study, study_home, storage)
     best = winner(result)
     config = restored(result, source, f"wdsearch.explain({study!r}, source=...)")
     if seeds < 1:
         raise ExplainError(f"seeds is {seeds}; it takes at least 1, and at least 5 for a verdict")
-    with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(place, storage):
+    with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(study_home, storage):
         factory = _prepared(config, result, bar)
         own = configuration_of(best.result)
         drops = bool(factory.module(own).layers_of("dropout"))
@@ -74,18 +74,17 @@ def explain(
         evidence = Evidence(_outcomes(plan, factory, result.optuna_study, seeds, bar), plan.axes)
         bar.say("testing the claims")
         claims, epochs = claims_of(evidence), config.budget.epochs
-        found = Explanation(study, best.number, epochs, seeds, plan.axes.decay, evidence.outcomes, claims)
-        _keep(found, result)
-        token = result.optuna_study.user_attrs.get(TOKEN, "")
-        _track(Tracker.of_study(place.path, study, place.node(storage), token), result.folder / FILE, bar)
-    return found
+        explanation = Explanation(study, best.number, epochs, seeds, plan.axes.decay, evidence.outcomes, claims)
+        _store(explanation, result)
+        _track(reopen_tracker(result, study_home, storage), result.folder / FILE, bar)
+    return explanation
 
 
 # -- the study again -----------------------------------------------------------------------------------------------
 
 
 def _prepared(config: StudyConfig, result: StudyResult, bar: SearchProgress) -> TrialFactory:
-    """What builds the study's trials; its data must be those that were searched on."""
+    """Factory of the study's trials; its data must be those that were searched on."""
     factory = prepare(config, bar)
     if factory.solo:
         text = "has a LightningModule as its model, which trains as it likes and has no λ of wdsearch to vary"
@@ -98,10 +97,10 @@ def _prepared(config: StudyConfig, result: StudyResult, bar: SearchProgress) -> 
 
 def _identity(config: StudyConfig, data: L.LightningDataModule, study: optuna.Study) -> dict[str, Any]:
     """The study's identity; how it was searched does not matter any more."""
-    begun = study.user_attrs.get("identity", {})
-    found = identity(config, describe_data(config, data)["digest"])
-    return {key: value for key, value in found.items() if not key.startswith("search")} | {
-        key: value for key, value in begun.items() if key.startswith("search")
+    stored = study.user_attrs.get(IDENTITY, {})
+    current = identity(config, describe_data(config, data)["digest"])
+    return {key: value for key, value in current.items() if not key.startswith("search")} | {
+        key: value for key, value in stored.items() if key.startswith("search")
     }
 
 
@@ -111,52 +110,51 @@ def _identity(config: StudyConfig, data: L.LightningDataModule, study: optuna.St
 def _outcomes(
     plan: Design, factory: TrialFactory, study: optuna.Study, seeds: int, bar: SearchProgress
 ) -> tuple[Outcome, ...]:
-    """Those of every cell with every seed: stored ones, and the rest trained."""
+    """Outcomes of every cell with every seed: stored ones, and the rest trained."""
     named = {_digest(settings): settings for settings in plan.configurations}
-    kept = {seed: _stored(study, seed, named) for seed in range(seeds)}
-    stopping = _Stopping(bar, len(named), seeds)
-    with stopping_by_signal(stopping.asked.set, stopping.text):
-        for seed, found in kept.items():
-            missing = {name: settings for name, settings in named.items() if name not in found}
-            stopping.begin(sum(map(len, kept.values())), len(missing))
+    replicas = {seed: _stored(study, seed, named) for seed in range(seeds)}
+    trainings = _Trainings(bar, len(named), seeds)
+    with stopping_by_signal(trainings.stop.make, trainings.stopped_text):
+        for seed, of_seed in replicas.items():
+            missing = {name: settings for name, settings in named.items() if name not in of_seed}
+            trainings.begin(sum(map(len, replicas.values())), len(missing))
             if missing:
-                found |= replicate(factory.config, factory.data, missing, seed, stopping.watch)
-                study.set_user_attr(OUTCOMES.format(seed=seed), {name: one.as_dict() for name, one in found.items()})
+                of_seed |= replicate(factory.config, factory.data, missing, seed, trainings.watch)
+                study.set_user_attr(OUTCOMES.format(seed=seed), {name: one.as_dict() for name, one in of_seed.items()})
     return tuple(
-        _outcome(arm, seed, settings, plan.axes, found[_digest(settings)])
-        for seed, found in kept.items()
+        _outcome(arm, seed, settings, plan.axes, of_seed[_digest(settings)])
+        for seed, of_seed in replicas.items()
         for arm, settings in plan.cells
     )
 
 
-class _Stopping:
-    """Shows how far the trainings are, and ends them when asked to."""
+class _Trainings:
+    """Count of the trainings that are done: shows it, and ends them when asked to."""
 
     def __init__(self, bar: SearchProgress, configurations: int, seeds: int) -> None:
-        self.bar, self.runs, self.asked = bar, configurations * seeds, Event()
+        self.bar, self.runs, self.stop = bar, configurations * seeds, StopRequest()
         self.design = f"{configurations} configurations × {seeds} seeds"
         self.done, self.missing = 0, 0
 
     def begin(self, done: int, missing: int) -> None:
-        """So many trainings are done, and so many begin together."""
+        """Note how many trainings are done, and how many begin together."""
         self.done, self.missing = done, missing
 
     def watch(self, share: float) -> None:
         """Raise StoppedError if somebody asked for it; `share` is of the trainings that began together."""
-        if self.asked.is_set():
-            raise StoppedError
+        self.stop.check()
         count = self.done + share * self.missing
         self.bar.replicate(count / self.runs, f"{int(count)}/{self.runs} trainings · {self.design}")
 
-    def text(self) -> str:
-        """What is said when it was stopped."""
+    def stopped_text(self) -> str:
+        """Message of the interruption."""
         return f"stopped: {self.done} of {self.runs} trainings are kept; continue with the same command"
 
 
 def _stored(study: optuna.Study, seed: int, named: Mapping[str, Configuration]) -> dict[str, Replica]:
-    """What was kept of a seed, as far as the design asks for it: a result depends on its configuration and seed alone."""
-    kept = study.user_attrs.get(OUTCOMES.format(seed=seed), {})
-    return {name: Replica(**one) for name, one in kept.items() if name in named}
+    """Stored outcomes of a seed that the design asks for: a result depends on its configuration and seed alone."""
+    stored = study.user_attrs.get(OUTCOMES.format(seed=seed), {})
+    return {name: Replica(**one) for name, one in stored.items() if name in named}
 
 
 def _digest(settings: Configuration) -> str:
@@ -165,34 +163,32 @@ def _digest(settings: Configuration) -> str:
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _outcome(arm: str, seed: int, settings: Configuration, axes: Axes, found: Replica) -> Outcome:
-    """With the strengths that were varied, where they are off too."""
+def _outcome(arm: str, seed: int, settings: Configuration, axes: Axes, replica: Replica) -> Outcome:
+    """Outcome of a cell with the strengths that were varied, where they are off too."""
     strengths = dict.fromkeys((axes.decay, axes.l1), 0.0) | settings.strengths
-    return Outcome(arm, seed, settings.lr, strengths, settings.model, found.end, found.metrics, found.measures)
+    return Outcome(arm, seed, settings.lr, strengths, settings.model, replica.end, replica.metrics, replica.measures)
 
 
 # -- where it goes -------------------------------------------------------------------------------------------------
 
 
-def _keep(found: Explanation, result: StudyResult) -> None:
-    """In the study's storage, and as a file in its folder."""
-    content = found.as_dict()
+def _store(explanation: Explanation, result: StudyResult) -> None:
+    """Write an explanation into the study's storage, and as a file into its folder."""
+    content = explanation.as_dict()
     result.optuna_study.set_user_attr(EXPLANATION, content)
-    result.folder.mkdir(parents=True, exist_ok=True)
-    new = result.folder / f"{FILE}.new"
-    new.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    os.replace(new, result.folder / FILE)
+    with replacing(result.folder / FILE) as new:
+        new.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def _track(tracker: Tracker | None, path: Path, bar: SearchProgress) -> None:
-    """The file on the study's run in MLflow, if there is one."""
+    """Add the file to the study's record, if there is one."""
     if tracker is None:
         return
     tracker.log_artifact(path, "explain")
     tracker.flush()
     tracker.start_delivery()
-    delivery = tracker.close(progress=bar.delivering)
+    delivery = tracker.finish(progress=bar.delivering)
     if delivery.note:
-        bar.note(f"[yellow]warning[/yellow] {delivery.note}")
+        bar.warn(delivery.note)
     if delivery.undelivered:
-        bar.note(f"[yellow]warning[/yellow] the explanation has not reached MLflow yet: wdsearch sync {tracker.study}")
+        bar.warn(f"the explanation has not reached MLflow yet: wdsearch sync {tracker.study}")

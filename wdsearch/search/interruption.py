@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end what trains in order: at the next batch, with nothing lost."""
+"""Ends training in order after Ctrl-C or SIGTERM: at the next batch, with nothing lost."""
 
 import signal
 import threading
@@ -8,20 +8,36 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from wdsearch.errors import StoppedError
+from wdsearch.errors import StoppedError, WdsearchError
 
 
-class InterruptedStudyError(Exception):
-    """A study that was stopped by a signal; `signal` is its number."""
+class InterruptedStudyError(WdsearchError):
+    """A study that was stopped by a signal; `signal` is its number, and the exit code 128 more, as in shells."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.signal = number
+        self.signal, self.exit_code = number, 128 + number
+
+
+class StopRequest:
+    """A request that this process ends at its next batch."""
+
+    def __init__(self) -> None:
+        self.is_made = False
+
+    def make(self) -> None:
+        """Ask for it; a signal handler may."""
+        self.is_made = True
+
+    def check(self) -> None:
+        """Raise StoppedError if it was asked for."""
+        if self.is_made:
+            raise StoppedError
 
 
 @contextmanager
 def asked_to_end(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM call `stop`, and their numbers join the list; a second one ends this process as Python does."""
+    """Call `stop` at Ctrl-C and SIGTERM, whose numbers join the list; a second one ends this process as Python does."""
     received: list[int] = []
 
     def receive(number: int, _: Any) -> None:
@@ -41,7 +57,7 @@ def asked_to_end(stop: Callable[[], None]) -> Iterator[list[int]]:
 
 @contextmanager
 def stopping_by_signal(stop: Callable[[], None], text: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask to `stop` at the next batch. Raises InterruptedStudyError with a text when that was done."""
+    """Ask to `stop` at the next batch at Ctrl-C and SIGTERM. Raises InterruptedStudyError with a text when that was done."""
     with asked_to_end(stop) as received:
         try:
             yield

@@ -1,9 +1,6 @@
-"""What a study will do, found out by building all that it names, without training: `wdsearch validate`."""
+"""Checks a study by building all that it names, without training: `wdsearch validate`."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import lightning as L
 
 from wdsearch.datasets.examine import AUGMENTED, examine
 from wdsearch.search.ask import build_pruner
+from wdsearch.search.prepare import quiet_libraries
 from wdsearch.strategies.pruners import rungs
 from wdsearch.study.build import build_data, check_trainer
 from wdsearch.study.factory import TrialFactory
@@ -59,17 +57,17 @@ class Preview:
 def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()) -> Preview:
     """Check a study as `run` does before it trains, and its network on one batch.
 
-    Raises StudyFileError, BuildError and DataError.
+    Raises StudyFileError, TrackerError, BuildError and DataError.
     """
     config = load_study(source, overrides)
-    with _quiet_libraries():
+    with quiet_libraries():
         check_trainer(config)
         factory = TrialFactory(config, build_data(config))
         notes = [] if factory.solo else examine(factory.data, factory.task.name)
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
         alone = factory.why_alone(baseline(config).model)
-        training = factory.training(factory.places)
+        training = factory.training(factory.max_fused)
     batches = len(factory.data.train_dataloader())
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     return Preview(
@@ -99,17 +97,3 @@ def _rows(data: L.LightningDataModule) -> dict[str, int]:
         return {name: len(part) for name, part in data.parts.items()}
     loaders = {"train": data.train_dataloader(), "validation": data.val_dataloader()}
     return {name: len(loader.dataset) for name, loader in loaders.items() if hasattr(loader, "dataset")}
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Lightning's notes on devices are for who trains."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*|optuna\..*")
-            yield
-    finally:
-        logger.setLevel(level)

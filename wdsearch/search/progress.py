@@ -1,21 +1,23 @@
 """The progress of a search in a terminal, or as lines in a log."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 LINE_EVERY_S = 30.0
-"""How often a log is told how far a search is."""
+"""Time between two lines of a log that say how far a search is."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far a search is. `work` is the share of the budget done, counting trials in training by their age."""
+    """Standing of a search. `work` is the share of the budget done, counting trials in training by their age."""
 
     budget: int
     counts: dict[str, int]
@@ -46,11 +48,12 @@ class SearchProgress:
         self.console = Console(stderr=True)
         self._lines = enabled == "lines" and not self.console.is_terminal
         self._next_line = 0.0
+        self._said: set[str] = set()
         self.bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             TimeElapsedColumn(),
             _TimeLeft(),
             console=self.console,
@@ -75,9 +78,29 @@ class SearchProgress:
         self.bar.update(self.task, description=description)
 
     def note(self, text: str) -> None:
-        """A line that stays, above the bar; in a log with the time."""
+        """Print a line that stays, above the bar; in a log with the time."""
+        self._print(escape(text))
+
+    def warn(self, text: str) -> None:
+        """Print a line that stays, marked as a warning."""
+        self._print(f"[yellow]warning[/yellow] {escape(text)}")
+
+    def note_once(self, text: str) -> None:
+        """Print a line that stays, unless it was printed before."""
+        self._once(self.note, text)
+
+    def warn_once(self, text: str) -> None:
+        """Print a warning, unless it was printed before."""
+        self._once(self.warn, text)
+
+    def _once(self, act: Callable[[str], None], text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            act(text)
+
+    def _print(self, markup: str) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S  ") if self._lines else ""
-        self.console.print(when + text, soft_wrap=True)
+        self.console.print(when + markup, soft_wrap=True)
 
     def update(self, snapshot: Snapshot) -> None:
         """Show how far the search is."""
@@ -97,7 +120,7 @@ class SearchProgress:
         self.bar.update(self.task, completed=work, work=work, description="training", text=text)
 
     def delivering(self, left: int) -> None:
-        """Show what MLflow has yet to receive."""
+        """Show how many records have yet to be delivered."""
         self.bar.update(
             self.task, completed=1.0, work=1.0, description="delivering to MLflow", text=f"{left} records left"
         )

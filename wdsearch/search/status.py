@@ -1,13 +1,13 @@
-"""How a study stands: progress, workers, the best trial so far, what MLflow has yet to receive. No torch here."""
+"""Reads a study's standing: progress, workers, the best trial so far, records that wait to be delivered. No torch here."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import Worker, workers
 from wdsearch.storage.results import StudyResult, is_concluded, load_result, spent
-from wdsearch.tracking.spool import LOST, MODEL, Spool, is_locked, open_elsewhere, spool_paths
+from wdsearch.strategies.optuna_private import study_id
+from wdsearch.tracking import backlog
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class StudyStatus:
         return "starting" if self.launched else "stopped"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Fields, for JSON."""
         best, baseline = self.result.best, self.result.baseline
         return {
             "study": self.result.study,
@@ -59,7 +59,7 @@ class StudyStatus:
             "goals": list(self.result.goals),
             "best": {"trial": best.number, "values": list(best.values), **_plain(best.result)} if best else None,
             "baseline": _plain(baseline) if baseline else None,
-            "workers": [asdict(worker) for worker in self.workers],
+            "workers": [_worker(worker) for worker in self.workers],
             "undelivered": self.undelivered,
             "delivering_elsewhere": self.elsewhere,
             "delivery_error": self.delivery_error,
@@ -69,40 +69,34 @@ class StudyStatus:
 
 
 def study_status(study: str, home: Home, storage: str | None = None) -> StudyStatus:
-    """How a study stands; raises StudyNotFoundError and StorageError."""
+    """Standing of a study; raises StudyNotFoundError and StorageError."""
     opened, engine = home.load_with_engine(study, storage)
     result = load_result(opened, home)
     budget = result.config.get("budget", {})
-    undelivered, error, lost = _waiting(home.path, study)
+    waiting = backlog(home, study)
     running = (trial for trial in opened.get_trials(deepcopy=False) if trial.state.name == "RUNNING")
     return StudyStatus(
         result=result,
         budget=int(budget.get("trials", 0)),
         epochs=int(budget.get("epochs", 0)),
-        workers=tuple(workers(engine, opened._study_id, home.folder(study) / "workers")),
-        undelivered=undelivered,
-        elsewhere=open_elsewhere(home.path, study),
-        delivery_error=error,
-        lost=lost,
+        workers=tuple(workers(engine, study_id(opened), home.folder(study) / "workers")),
+        undelivered=waiting.undelivered,
+        elsewhere=waiting.elsewhere,
+        delivery_error=waiting.error,
+        lost=waiting.lost,
         training={trial.number: max(trial.intermediate_values, default=0) for trial in running},
     )
 
 
-def _waiting(home: Path, study: str) -> tuple[int, str | None, str | None]:
-    """Records that have not arrived, why, and what never will; a model that is on its way while a delivery lives needs nobody."""
-    left, error, lost = 0, None, None
-    for path in spool_paths(home, study):
-        spool = Spool(path)
-        under_way = MODEL if is_locked(path.with_suffix(".lock")) else ""
-        left, error, lost = left + spool.left(under_way), error or spool.recall("error"), lost or spool.recall(LOST)
-        spool.close()
-    return left, error, lost
+def _worker(worker: Worker) -> dict[str, Any]:
+    """Fields of a worker; its machine and folder are its `place`, as in the storage."""
+    fields = asdict(worker)
+    return {"place" if name == "machine_id" else name: value for name, value in fields.items()}
 
 
 def _plain(result: Any) -> dict[str, Any]:
-    """Infinite strengths as text, for JSON has none."""
-    found: dict[str, Any] = result.as_dict()
-    found["strengths"] = {
-        key: "inf" if value == float("inf") else value for key, value in found.get("strengths", {}).items()
-    }
-    return found
+    """Fields of a result with infinite strengths as text, for JSON has none."""
+    fields: dict[str, Any] = result.as_dict()
+    strengths = fields.get("strengths", {})
+    fields["strengths"] = {key: "inf" if value == float("inf") else value for key, value in strengths.items()}
+    return fields

@@ -1,1 +1,1 @@
-"""Where a study lives: Optuna's storage and our tables beside it."""
+"""Storage of studies: Optuna's, and our tables beside it."""

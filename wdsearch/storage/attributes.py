@@ -16,6 +16,7 @@ MEMORY = "memory"
 TRAINING = "training"
 INVARIANT = "scale invariant"
 EXPLANATION = "explanation"
+OUTCOMES = "outcomes:{seed}"  # of an explanation, as far as they are trained
 CONCLUDED = "concluded"
 
 # a sweep's study: its family, the time at which it was due, and the parameters with which it begins (`params`, `from`)

@@ -1,4 +1,4 @@
-"""What a storage is, whether it can be used from here, and how many workers it carries."""
+"""Examines a storage: its kind, whether it can be used from here, and how many workers it carries."""
 
 import os
 import shutil
@@ -19,12 +19,11 @@ from wdsearch.storage.home import Home, StorageError, clear_storage_errors
 ROUND_TRIPS = 20
 SLOW_MS, CLOCK_S, SMALL_BYTES = 20.0, 5.0, 200 * 2**20
 Grade = Literal["good", "note", "bad"]
-_STYLES = {"good": "green", "note": "yellow", "bad": "red"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `bad` means that the storage cannot be used."""
+    """Outcome of one check; `bad` means that the storage cannot be used."""
 
     grade: Grade
     text: str
@@ -32,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class StorageReport:
-    """What was found of a storage. `workers` is how many it has connections for now; None if no such limit is known."""
+    """Findings about a storage. `workers` counts those for which it has connections now; None if no such limit is known."""
 
     url: str
     kind: str
@@ -42,35 +41,24 @@ class StorageReport:
 
     @property
     def usable(self) -> bool:
-        """Whether studies can be kept there from this machine."""
+        """True if studies can be stored there from this machine."""
         return not any(finding.grade == "bad" for finding in self.findings)
 
-    @property
-    def lines(self) -> list[str]:
-        """For a terminal."""
-        head = f"[bold]{self.kind or 'no storage'}[/bold]  {self.url}"
-        found = [f"[{_STYLES[one.grade]}]{one.grade:<4}[/]  {one.text}" for one in self.findings]
-        if not self.usable:
-            return [head, *found]
-        where = "workers on several machines" if self.several_machines else "workers on this machine alone"
-        many = f", up to {self.workers} with the connections that are free" if self.workers is not None else ""
-        return [head, *found, f"for   {where}{many}"]
-
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Fields, for JSON."""
         return asdict(self) | {"usable": self.usable}
 
 
 def examine_storage(home: Home, url: str | None = None) -> StorageReport:
-    """Look at a storage, the one in use if `url` is None. It is written to and cleaned up; no study is touched."""
+    """Check a storage, the one in use if `url` is None. It is written to and cleaned up; no study is touched."""
     full = home.url(url)
     kind = backend(full)
-    looks = {"sqlite": _sqlite, "postgresql": _server}.get(kind, _other)
+    check = {"sqlite": _sqlite, "postgresql": _server}.get(kind, _other)
     findings: list[Finding] = []
     workers = None
     try:
         with clear_storage_errors(home, url):
-            for finding in looks(full):
+            for finding in check(full):
                 if isinstance(finding, int):
                     workers = finding
                 else:
@@ -118,15 +106,14 @@ def _server(url: str) -> Iterator[Finding | int]:
         yield _may_make_tables(database)
         apart = abs(float(database.scalar(sql.text("SELECT extract(epoch FROM clock_timestamp())"))) - time.time())
         yield Finding("good" if apart < CLOCK_S else "note", f"its clock and this machine's are {apart:.1f} s apart")
-        wanted = "SELECT current_setting(:name)::int"
-        most, kept = (
-            int(database.scalar(sql.text(wanted), {"name": name}))
+        most, reserved = (
+            int(database.scalar(sql.text("SELECT current_setting(:name)::int"), {"name": name}))
             for name in ("max_connections", "superuser_reserved_connections")
         )
         used = int(
             database.scalar(sql.text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"))
         )
-        free = max(0, most - kept - used)
+        free = max(0, most - reserved - used)
         yield Finding(
             "good" if free >= 2 * CONNECTIONS else "note",
             f"{most} connections, {free} of them free; a worker takes up to {CONNECTIONS}, MLflow and dashboards some more",

@@ -1,23 +1,26 @@
-"""Opens databases: what each kind needs, and Optuna's tables and ours made once, by whoever comes first."""
+"""Opens databases with Optuna's tables and ours, made once by whoever comes first; waits for a server that is away."""
 
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
+from wdsearch.errors import WdsearchError
 from wdsearch.storage import launches, slots
 from wdsearch.storage import schedule_claims as fires
 from wdsearch.storage.optuna_tables import Storage
 
-LOCKED_FOR_S, OPENING_ATTEMPTS = 60, 8
+T = TypeVar("T")
+LOCKED_FOR_S, OPENING_S, AWAY_EVERY_S = 60, 10.0, 2.0
 CONNECTIONS = 3
 """Most that one worker holds: its search and its heartbeat, and one to spare."""
 _ONE_AT_A_TIME = 0x77647365  # "wdse": the advisory lock of those who make tables
@@ -43,14 +46,14 @@ def _parsed(url: str) -> URL:
 def shown_url(url: str) -> str:
     """A storage's URL without its password, also where that is one of the options behind a `?`."""
     try:
-        shown = _parsed(url).render_as_string(hide_password=True)
+        hidden = _parsed(url).render_as_string(hide_password=True)
     except ArgumentError:
-        shown = repr(_LOGIN.sub("://***@", url))
-    return _OPTION.sub(r"\1***", shown)
+        hidden = repr(_LOGIN.sub("://***@", url))
+    return _OPTION.sub(r"\1***", hidden)
 
 
 def has_password(url: str) -> bool:
-    """Whether a URL of a storage or a server holds what must not be shown."""
+    """True for a URL of a storage or a server that holds what must not be shown."""
     return bool(_LOGIN.search(url) or _OPTION.search(url))
 
 
@@ -77,14 +80,17 @@ _NETWORK |= {"pvfs2", "orangefs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "
 
 def network_file_system(path: Path) -> str:
     """The kind of network file system that a file or folder is on, wherever links to it lie; empty if it is none."""
-    found = psutil.disk_partitions(all=True)
-    around = [part for part in found if path.resolve().is_relative_to(part.mountpoint)]
+    mounts = psutil.disk_partitions(all=True)
+    around = [part for part in mounts if path.resolve().is_relative_to(part.mountpoint)]
     kind = max(around, key=lambda part: len(part.mountpoint)).fstype if around else ""
     return kind if kind in _NETWORK else ""
 
 
-class NetworkFileSystemError(OSError):
+class NetworkFileSystemError(WdsearchError, OSError):
     """A SQLite file where several machines may write, which loses data."""
+
+    exit_code = 1
+    hint = "choose a folder on a local disk with --home (or $WDSEARCH_HOME), or a server: --storage postgresql://..."
 
 
 @contextmanager
@@ -101,20 +107,21 @@ def open_database(url: str) -> Storage:
     file = sqlite_file(url)
     if file and (system := network_file_system(file)):
         raise NetworkFileSystemError(f"{file} is on a network file system ({system}), on which SQLite loses data")
-    for attempt in range(OPENING_ATTEMPTS):
-        try:
-            with _one_at_a_time(url) if kind == "postgresql" else nullcontext():
-                opened = Storage(url, engine_kwargs=_options(kind))
-                if kind == "sqlite":
-                    _write_ahead(opened.engine)
-                _make_tables(opened.engine)
-                return opened
-        except DBAPIError as error:  # another process is making the tables
-            made_beside = isinstance(error, IntegrityError) or "already exists" in str(error)
-            if not made_beside or attempt == OPENING_ATTEMPTS - 1:
-                raise
-            time.sleep(random.uniform(0.1, 0.5))
-    raise AssertionError("unreachable")
+    return retry(partial(_open, url, kind), _is_made_beside, OPENING_S, lambda _: time.sleep(random.uniform(0.1, 0.5)))
+
+
+def _open(url: str, kind: str) -> Storage:
+    with _one_at_a_time(url) if kind == "postgresql" else nullcontext():
+        opened = Storage(url, engine_kwargs=_options(kind))
+        if kind == "sqlite":
+            _write_ahead(opened.engine)
+        _make_tables(opened.engine)
+        return opened
+
+
+def _is_made_beside(error: Exception) -> bool:
+    """Test for tables that another process makes at the same time."""
+    return isinstance(error, IntegrityError) or (isinstance(error, DBAPIError) and "already exists" in str(error))
 
 
 def _make_tables(engine: Engine) -> None:
@@ -194,6 +201,35 @@ _AWAY = (
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error means that a database server is away for a moment: restarted, or out of reach."""
-    found = [cause for cause in causes(error) if isinstance(cause, DBAPIError)]
-    return any(cause.connection_invalidated or any(text in str(cause) for text in _AWAY) for cause in found)
+    """True for an error of a database server that is away for a moment: restarted, or out of reach."""
+    failures = [cause for cause in causes(error) if isinstance(cause, DBAPIError)]
+    return any(cause.connection_invalidated or any(text in str(cause) for text in _AWAY) for cause in failures)
+
+
+def patiently(act: Callable[[], T], say: Callable[[str], None], seconds: float) -> T:
+    """Result of `act`, tried again while the storage's server is away, for so many seconds."""
+
+    def pause(_: Exception) -> None:
+        say("the storage does not answer: waiting for it")
+        time.sleep(AWAY_EVERY_S)
+
+    return retry(act, is_away, seconds, pause)
+
+
+def retry(
+    act: Callable[[], T], may_pass: Callable[[Exception], bool], seconds: float, pause: Callable[[Exception], None]
+) -> T:
+    """Result of `act`; after an error that `may_pass` it is called again, after a `pause`, for so many seconds.
+
+    >>> answers = iter([0, 0, 2])
+    >>> retry(lambda: 6 // next(answers), lambda error: isinstance(error, ZeroDivisionError), 10.0, lambda error: None)
+    3
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return act()
+        except Exception as error:
+            if not may_pass(error) or time.monotonic() >= end:
+                raise
+            pause(error)

@@ -1,4 +1,4 @@
-"""Where a study's state lives: Optuna's storage, and files beside it."""
+"""Home folder of studies: Optuna's storage, and files beside it; errors of either say what to do."""
 
 import errno
 import os
@@ -13,6 +13,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from wdsearch.errors import StudyNotFoundError, WdsearchError
 from wdsearch.storage.database import (
     LOCKED_FOR_S,
     NetworkFileSystemError,
@@ -29,12 +30,10 @@ HOME = "WDSEARCH_HOME"
 STORAGE = "WDSEARCH_STORAGE"
 
 
-class StudyNotFoundError(Exception):
-    """A study that the storage does not hold."""
-
-
-class StorageError(Exception):
+class StorageError(WdsearchError):
     """A storage that cannot be used: locked, read-only, full, out of reach, or of another version."""
+
+    exit_code = 1
 
 
 class Home:
@@ -90,12 +89,12 @@ def clear_storage_errors(home: Home, storage: str | None = None) -> Iterator[Non
     try:
         yield
     except Exception as error:
-        found = [(cause, hint) for cause in causes(error) if (hint := _hint(cause))]
-        if not found:
+        known = [(cause, hint) for cause in causes(error) if (hint := _hint(cause))]
+        if not known:
             raise
-        cause, hint = found[-1]
+        cause, hint = known[-1]
         text = f"storage {shown_url(home.url(storage))} (folder {home.path}): {str(cause).splitlines()[0]}"
-        raise StorageError(f"{text}\n{hint}") from error
+        raise StorageError(text, hint) from error
 
 
 def _hint(error: BaseException) -> str | None:
@@ -104,9 +103,7 @@ def _hint(error: BaseException) -> str | None:
         if part in text and isinstance(error, _STORAGE_ERRORS):
             return hint
     if isinstance(error, NetworkFileSystemError):
-        return (
-            "choose a folder on a local disk with --home (or $WDSEARCH_HOME), or a server: --storage postgresql://..."
-        )
+        return error.hint
     if isinstance(error, OSError) and error.errno in _OS_HINTS:
         return _OS_HINTS[error.errno]
     if is_away(error):

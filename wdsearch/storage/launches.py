@@ -1,4 +1,4 @@
-"""What was launched: a table beside Optuna's of who started workers on which engine, so that any machine can ask."""
+"""Launches of workers: a table beside Optuna's of who started them on which engine, so that any machine can ask."""
 
 import time
 import uuid
@@ -62,9 +62,9 @@ def forget(engine: Engine, name: str) -> None:
 def launches_of(engine: Engine, study_id: int) -> list[Launch]:
     """A study's launches, the oldest first."""
     columns = [_LAUNCHES.c[name] for name in Launch.__dataclass_fields__]
-    wanted = sql.select(*columns).where(_LAUNCHES.c.study == study_id).order_by(_LAUNCHES.c.made_at)
+    query = sql.select(*columns).where(_LAUNCHES.c.study == study_id).order_by(_LAUNCHES.c.made_at)
     with engine.begin() as database:
-        rows = [row._asdict() for row in database.execute(wanted)]
+        rows = [row._asdict() for row in database.execute(query)]
     return [Launch(**row | {"jobs": tuple(row["jobs"])}) for row in rows]
 
 

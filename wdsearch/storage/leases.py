@@ -1,4 +1,4 @@
-"""Who runs what: tables beside Optuna's that reserve the budget and hand a dead worker's trials to another.
+"""Leases of trials: tables beside Optuna's that reserve the budget and hand a dead worker's trials to another.
 
 A *slot* is one unit of the budget and the index of its ask; slot -1 is the baseline, -2 the study's end.
 A *worker* has a clock that counts the epochs of its population: a slot's `born` is the tick at which its trial began,
@@ -7,7 +7,6 @@ becomes that worker, clock and all, and repeats it to the bit; one that lives ta
 own time.
 """
 
-import fcntl
 import platform
 import threading
 import time
@@ -22,12 +21,13 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from wdsearch.files import hold_if_free
 from wdsearch.storage.slots import BASELINE_SLOT, CONCLUSION_SLOT, SLOTS, WORKERS, Slot
 
 BEAT_S, GRACE_S = 5.0, 60.0
 MOST_TAKEOVERS = 5
 ALIVE, RELEASED = "alive", "released"
-_NUMBER = ".place"
+_FOLDER_NUMBER = ".place"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Worker:
     """A worker that is part of a study: where it runs, whether it lives, or ended in order, and when it was last heard of."""
 
     name: str
-    place: str
+    machine_id: str
     alive: bool
     released: bool
     silent_s: float
@@ -52,7 +52,7 @@ class Leases:
     def __init__(self, engine: Engine, study_id: int, folder: Path, former: str = "") -> None:
         self.engine, self.study_id, self.folder, self.former = engine, study_id, folder, former
         self.worker, self.tick, self.settled = "", 0, 0
-        self._place = _place(folder)
+        self._machine_id = _machine_id(folder)
         self._lock: IO[str] | None = None
         self._seen: dict[str, tuple[int, float]] = {}
         self._stopped = threading.Event()
@@ -63,9 +63,9 @@ class Leases:
         """Become a dead worker of this machine, or one that was released, with its slots; else a new one, with none."""
         slots: list[Slot] = []
         _number(self.folder)
-        self._place = _place(self.folder)
+        self._machine_id = _machine_id(self.folder)
         for row in self._others():
-            if row.state == RELEASED or row.place == self._place:
+            if row.state == RELEASED or row.place == self._machine_id:
                 lock = self._locked(row.worker)
                 if lock is not None and self._becomes(row):
                     self._lock, self.worker = lock, row.worker
@@ -133,7 +133,7 @@ class Leases:
             self._register()
 
     def _register(self) -> None:
-        row = {"study": self.study_id, "worker": self.worker, "place": self._place, "state": ALIVE, "beats": 0}
+        row = {"study": self.study_id, "worker": self.worker, "place": self._machine_id, "state": ALIVE, "beats": 0}
         with self.engine.begin() as database:
             database.execute(
                 sql.insert(WORKERS).values(**row, beat_at=_clock(self.engine), tick=self.tick, settled=self.settled)
@@ -156,7 +156,7 @@ class Leases:
                 continue
 
     def claim_baseline(self, born: int) -> bool:
-        """Whether the baseline is this worker's from now on."""
+        """Reserve the baseline for this worker; False if another one has it."""
         try:
             with self.engine.begin() as database:
                 self._insert(database, [BASELINE_SLOT], born)
@@ -165,7 +165,7 @@ class Leases:
         return True
 
     def claim_conclusion(self) -> bool:
-        """Whether this worker is the one to conclude the study: no other that lives does it."""
+        """Reserve the conclusion of the study for this worker; False if another one that lives has it."""
         try:
             with self.engine.begin() as database:
                 self._insert(database, [CONCLUSION_SLOT], 0)
@@ -180,11 +180,11 @@ class Leases:
                 return bool(database.execute(same.values(worker=self.worker)).rowcount)
 
     def is_concluding(self) -> bool:
-        """Whether another worker that is not known to be dead makes the study's end."""
+        """True while another worker that is not known to be dead concludes the study."""
         return self._concluder()[1]
 
     def _concluder(self) -> tuple[str | None, bool]:
-        """Who makes the study's end, or made it, and whether that is another one who lives."""
+        """Name of the worker that concludes the study, or did; true with it if that is another one, and it lives."""
         holder = sql.and_(SLOTS.c.study == self.study_id, SLOTS.c.slot == CONCLUSION_SLOT)
         with self.engine.begin() as database:
             name = database.scalar(sql.select(SLOTS.c.worker).where(holder))
@@ -209,14 +209,14 @@ class Leases:
     def _slots(self, worker: str) -> list[Slot]:
         columns = [SLOTS.c[name] for name in Slot.__dataclass_fields__]
         trials = (SLOTS.c.study == self.study_id, SLOTS.c.worker == worker, SLOTS.c.slot >= BASELINE_SLOT)
-        wanted = sql.select(*columns).where(*trials)
+        query = sql.select(*columns).where(*trials)
         with self.engine.begin() as database:
-            return [Slot(*row) for row in database.execute(wanted.order_by(SLOTS.c.slot))]
+            return [Slot(*row) for row in database.execute(query.order_by(SLOTS.c.slot))]
 
     # -- other workers -----------------------------------------------------------------------------------------
 
     def others_live(self) -> bool:
-        """Whether other workers are known that are not known to be dead."""
+        """True while other workers are part of the study that are not known to be dead."""
         return any(not self._is_dead(row) for row in self._others())
 
     def await_others(self, limit_s: float, stopping: Callable[[], None]) -> None:
@@ -256,15 +256,15 @@ class Leases:
         return mine
 
     def _others(self) -> list[Any]:
-        wanted = sql.select(WORKERS).where(WORKERS.c.study == self.study_id, WORKERS.c.worker != self.worker)
+        query = sql.select(WORKERS).where(WORKERS.c.study == self.study_id, WORKERS.c.worker != self.worker)
         with self.engine.begin() as database:
-            return list(database.execute(wanted.order_by(WORKERS.c.worker)))
+            return list(database.execute(query.order_by(WORKERS.c.worker)))
 
     def _is_dead(self, row: Any) -> bool:
         """Released, or dead on this machine, or without a beat for so long, by this worker's own watch."""
         if row.state == RELEASED:
             return True
-        if row.place == self._place:
+        if row.place == self._machine_id:
             lock = self._locked(row.worker)
             if lock is not None:
                 lock.close()
@@ -275,9 +275,9 @@ class Leases:
         return time.monotonic() - since > GRACE_S
 
     def _becomes(self, row: Any) -> bool:
-        """Whether this process is the worker now: nobody else became it, and it showed no life meanwhile."""
+        """Become a worker; False if another process was quicker, or the worker showed life meanwhile."""
         same = sql.and_(self._is(row.worker), WORKERS.c.beats == row.beats, WORKERS.c.state == row.state)
-        news = {"place": self._place, "state": ALIVE, "beats": row.beats + 1, "beat_at": _clock(self.engine)}
+        news = {"place": self._machine_id, "state": ALIVE, "beats": row.beats + 1, "beat_at": _clock(self.engine)}
         with self.engine.begin() as database:
             return bool(database.execute(sql.update(WORKERS).where(same).values(**news)).rowcount)
 
@@ -287,25 +287,19 @@ class Leases:
     def _locked(self, worker: str) -> IO[str] | None:
         """The lock file of a worker, locked; None if a process of this machine holds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.folder / f"{worker}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            return None
-        return lock
+        return hold_if_free(self.folder / f"{worker}.lock")
 
 
-def _place(folder: Path) -> str:
+def _machine_id(folder: Path) -> str:
     """A machine and a folder on it, and that folder's own number: two machines of one name may have two of one path."""
-    number = folder.with_name(_NUMBER)
+    number = folder.with_name(_FOLDER_NUMBER)
     return f"{platform.node()}:{folder}:{number.read_text() if number.exists() else ''}"
 
 
 def _number(folder: Path) -> None:
     """Give a folder a number, unless it has one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError), folder.with_name(_NUMBER).open("x") as file:
+    with suppress(FileExistsError), folder.with_name(_FOLDER_NUMBER).open("x") as file:
         file.write(uuid.uuid4().hex[:8])
 
 
@@ -318,11 +312,13 @@ def _clock(engine: Engine) -> Any:
 
 def workers(engine: Engine, study_id: int, folder: Path) -> list[Worker]:
     """All workers of a study that have not left it, for someone who only looks."""
-    looker, found = Leases(engine, study_id, folder), []
+    looker, listed = Leases(engine, study_id, folder), []
     with engine.begin() as database:
         now = database.scalar(sql.select(_clock(engine)))
     for row in looker._others():
         silent_s = max(0.0, now - row.beat_at)
-        alive = row.state == ALIVE and (not looker._is_dead(row) if row.place == looker._place else silent_s < GRACE_S)
-        found.append(Worker(row.worker[:8], row.place, alive, row.state == RELEASED, round(silent_s, 1)))
-    return found
+        alive = row.state == ALIVE and (
+            not looker._is_dead(row) if row.place == looker._machine_id else silent_s < GRACE_S
+        )
+        listed.append(Worker(row.worker[:8], row.place, alive, row.state == RELEASED, round(silent_s, 1)))
+    return listed

@@ -15,28 +15,34 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
-from optuna.storages import RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from wdsearch.strategies.optuna_private import (
+    HookedStorage,
+    models,
+    relational_storage,
+    session_of,
+    storage_of,
+    study_id,
+    trial_times,
+)
+
 End = tuple[TrialState, Sequence[float] | None]
-"""How a trial ends: its state, and the values of the goals if it has any."""
+"""End of a trial: its state, and the values of the goals if it has any."""
 Row = dict[str, Any]
 V = TypeVar("V")
 
 
 def create_trials(study: optuna.Study, templates: Sequence[FrozenTrial]) -> list[int]:
     """Enter trials in training with the templates' parameters and attributes; their ids."""
-    storage = _relational(study)
+    storage = relational_storage(study)
     if storage is None:
-        return [study._storage.create_new_trial(study._study_id, template_trial=one) for one in templates]
-    with _create_scoped_session(storage.scoped_session) as session:
-        models.StudyModel.find_or_raise_by_id(study._study_id, session, for_update=True)
-        trials = [_running(study._study_id) for _ in templates]
+        return [storage_of(study).create_new_trial(study_id(study), template_trial=one) for one in templates]
+    with session_of(storage) as session:
+        models.StudyModel.find_or_raise_by_id(study_id(study), session, for_update=True)
+        trials = [_running(study_id(study)) for _ in templates]
         session.add_all(trials)
         session.flush()
         first = trials[0].count_past_trials(session) if trials else 0
@@ -55,33 +61,33 @@ def create_trials(study: optuna.Study, templates: Sequence[FrozenTrial]) -> list
 def report(study: optuna.Study, values: Mapping[int, tuple[int, float]]) -> None:
     """Report an intermediate value of each trial, by its id: (step, value)."""
     model = models.TrialIntermediateValueModel
-    with _training(study, values) as (session, found):
-        for step in {step for step, _ in found.values()}:
-            trials = [trial for trial, (at, _) in found.items() if at == step]
+    with _training(study, values) as (session, running):
+        for step in {step for step, _ in running.values()}:
+            trials = [trial for trial, (at, _) in running.items() if at == step]
             session.execute(delete(model).where(model.trial_id.in_(trials), model.step == step))
-        _insert(session, model, (_reported(trial, step, value) for trial, (step, value) in found.items()))
+        _insert(session, model, (_reported(trial, step, value) for trial, (step, value) in running.items()))
 
 
 def set_attribute(study: optuna.Study, key: str, values: Mapping[int, Any]) -> None:
     """Set one user attribute of each trial, by its id."""
     model = models.TrialUserAttributeModel
-    with _training(study, values) as (session, found):
-        session.execute(delete(model).where(model.trial_id.in_(found), model.key == key))
-        _insert(session, model, (row for trial, value in found.items() for row in _named(trial, {key: value})))
+    with _training(study, values) as (session, running):
+        session.execute(delete(model).where(model.trial_id.in_(running), model.key == key))
+        _insert(session, model, (row for trial, value in running.items() for row in _named(trial, {key: value})))
 
 
 def finish(study: optuna.Study, ends: Mapping[int, End]) -> None:
     """End each trial, by its id."""
     model = models.TrialValueModel
-    with _training(study, ends) as (session, found):
-        session.execute(delete(model).where(model.trial_id.in_(found)))
-        _insert(session, model, (row for trial, (_, values) in found.items() for row in _values(trial, values or ())))
-        for trial in session.scalars(select(models.TrialModel).where(models.TrialModel.trial_id.in_(found))):
-            trial.state, trial.datetime_complete = found[int(trial.trial_id)][0], datetime.now()
+    with _training(study, ends) as (session, running):
+        session.execute(delete(model).where(model.trial_id.in_(running)))
+        _insert(session, model, (row for trial, (_, values) in running.items() for row in _values(trial, values or ())))
+        for trial in session.scalars(select(models.TrialModel).where(models.TrialModel.trial_id.in_(running))):
+            trial.state, trial.datetime_complete = running[int(trial.trial_id)][0], datetime.now()
 
 
-class Storage(RDBStorage):
-    """Optuna's storage, which reads trials some times faster, and takes its URL as it is, braces in a password too.
+class Storage(HookedStorage):
+    """Optuna's storage, which reads trials some times faster.
 
     Optuna reads trials in training again at each look, and there are as many as all workers train. Of those that this storage
     has shown before it reads only what may change: they were entered with all their parameters.
@@ -91,33 +97,25 @@ class Storage(RDBStorage):
         super().__init__(*given, **named)
         self._in_training: dict[int, FrozenTrial] = {}
 
-    @staticmethod
-    def _fill_storage_url_template(template: str) -> str:
-        return template
-
-    def _get_trials(
-        self,
-        study_id: int,
-        states: Container[TrialState] | None,
-        included_trial_ids: set[int],
-        trial_id_greater_than: int,
+    def read_trials(
+        self, study: int, states: Container[TrialState] | None, included: set[int], above: int
     ) -> list[FrozenTrial]:
-        """Trials of a study, by id: those of the ids, and all of higher ones."""
+        """Trials of a study by id, in some states or any: those of the ids `included`, and all `above` an id."""
         trial = models.TrialModel
-        newer = trial.trial_id > trial_id_greater_than
-        wanted = (trial.study_id == study_id, or_(newer, trial.trial_id.in_(included_trial_ids)))
-        with _create_scoped_session(self.scoped_session) as session:
-            models.StudyModel.find_or_raise_by_id(study_id, session)
-            rows = session.execute(select(*trial.__table__.columns).where(*wanted).order_by(trial.trial_id)).all()
+        newer = trial.trial_id > above
+        of_study = (trial.study_id == study, or_(newer, trial.trial_id.in_(included)))
+        with session_of(self) as session:
+            models.StudyModel.find_or_raise_by_id(study, session)
+            rows = session.execute(select(*trial.__table__.columns).where(*of_study).order_by(trial.trial_id)).all()
             training = {row.trial_id for row in rows if row.state == TrialState.RUNNING}
             known = {trial_id: self._in_training[trial_id] for trial_id in training & self._in_training.keys()}
-            others = (*wanted, trial.trial_id.not_in(known)) if known else wanted
+            others = (*of_study, trial.trial_id.not_in(known)) if known else of_study
             cells = {
-                model: _cells(session, model, wanted if model in _CHANGING else others) for model in _CELLS if rows
+                model: _cells(session, model, of_study if model in _CHANGING else others) for model in _CELLS if rows
             }
-        found = {row.trial_id: _frozen(row, cells, known.get(row.trial_id)) for row in rows}
-        self._in_training = {trial_id: found[trial_id] for trial_id in training}
-        return [found[row.trial_id] for row in rows if states is None or row.state in states]
+        trials = {row.trial_id: _frozen(row, cells, known.get(row.trial_id)) for row in rows}
+        self._in_training = {trial_id: trials[trial_id] for trial_id in training}
+        return [trials[row.trial_id] for row in rows if states is None or row.state in states]
 
 
 _CELLS: dict[type, tuple[str, ...]] = {
@@ -130,18 +128,18 @@ _CELLS: dict[type, tuple[str, ...]] = {
 
 
 _CHANGING = (models.TrialUserAttributeModel, models.TrialIntermediateValueModel)
-"""What is written while a trial is in training."""
+"""Tables that are written while a trial is in training."""
 
 
-def _cells(session: Session, model: Any, wanted: Sequence[Any]) -> dict[int, list[Any]]:
+def _cells(session: Session, model: Any, conditions: Sequence[Any]) -> dict[int, list[Any]]:
     """The rows of a table beside that of trials, by trial, in the order in which they were written."""
     columns, key = [getattr(model, name) for name in _CELLS[model]], next(iter(model.__table__.primary_key))
-    found: dict[int, list[Any]] = defaultdict(list)
+    cells_of: dict[int, list[Any]] = defaultdict(list)
     for trial, *cells in session.execute(
-        select(model.trial_id, *columns).join(models.TrialModel).where(*wanted).order_by(key)
+        select(model.trial_id, *columns).join(models.TrialModel).where(*conditions).order_by(key)
     ):
-        found[trial].append(cells)
-    return found
+        cells_of[trial].append(cells)
+    return cells_of
 
 
 def _frozen(row: Any, cells: Mapping[type, Mapping[int, list[Any]]], known: FrozenTrial | None) -> FrozenTrial:
@@ -154,10 +152,10 @@ def _frozen(row: Any, cells: Mapping[type, Mapping[int, list[Any]]], known: Froz
     attributes = {key: json.loads(text) for key, text in of(models.TrialUserAttributeModel)}
     reported = {step: reports.stored_repr_to_intermediate_value(*stored) for step, *stored in of(reports)}
     if known is not None:
-        found = copy.copy(known)
-        found.user_attrs, found.intermediate_values = attributes, reported
-        return found
-    times = models.TrialModel(_datetime_start_utc=row.datetime_start, _datetime_complete_utc=row.datetime_complete)
+        trial = copy.copy(known)
+        trial.user_attrs, trial.intermediate_values = attributes, reported
+        return trial
+    start, complete = trial_times(row.datetime_start, row.datetime_complete)
     params = [(name, value, _distribution(text)) for name, value, text in of(models.TrialParamModel)]
     values = models.TrialValueModel
     return FrozenTrial(
@@ -166,8 +164,8 @@ def _frozen(row: Any, cells: Mapping[type, Mapping[int, list[Any]]], known: Froz
         value=None,
         values=[values.stored_repr_to_value(*stored) for _, *stored in sorted(of(values), key=lambda cell: cell[0])]
         or None,
-        datetime_start=times.datetime_start,
-        datetime_complete=times.datetime_complete,
+        datetime_start=start,
+        datetime_complete=complete,
         params={name: distribution.to_external_repr(value) for name, value, distribution in params},
         distributions={name: distribution for name, _, distribution in params},
         user_attrs=attributes,
@@ -185,19 +183,13 @@ def _distribution(text: str) -> BaseDistribution:
 # -- rows of Optuna's tables -------------------------------------------------------------------------------------------
 
 
-def _relational(study: optuna.Study) -> RDBStorage | None:
-    storage = study._storage
-    found = storage._backend if isinstance(storage, _CachedStorage) else storage
-    return found if isinstance(found, RDBStorage) else None
-
-
 @contextmanager
 def _training(study: optuna.Study, values: Mapping[int, V]) -> Iterator[tuple[Session, dict[int, V]]]:
     """A transaction, and what belongs to trials in training, which nobody ends meanwhile."""
-    storage, model = _relational(study), models.TrialModel
+    storage, model = relational_storage(study), models.TrialModel
     assert storage is not None
     training = (model.trial_id.in_(values), model.state == TrialState.RUNNING)
-    with _create_scoped_session(storage.scoped_session) as session:
+    with session_of(storage) as session:
         # a write, for SQLite has no SELECT ... FOR UPDATE
         session.execute(update(model).where(*training).values(state=TrialState.RUNNING))
         yield session, {trial: values[trial] for trial in session.scalars(select(model.trial_id).where(*training))}

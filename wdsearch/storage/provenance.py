@@ -1,19 +1,22 @@
-"""What a run was made with: versions, and the commit of the folder where it ran."""
+"""Provenance of a run: versions of libraries, and the commit of the folder where it ran."""
 
 import subprocess
 from functools import cache
 from importlib.metadata import version
 
-LIBRARIES = ("wdsearch", "optuna", "lightning", "torch", "mlflow")
+from wdsearch.plugins import plugin_versions
+
+LIBRARIES = ("wdsearch", "optuna", "lightning", "torch")
 
 
 @cache
-def provenance() -> dict[str, str]:
-    """Tags `version.<library>`, and `git.commit` with `+` if there are changes, outside a repository without it."""
-    versions = {f"version.{name}": version(name) for name in LIBRARIES}
+def provenance(libraries: tuple[str, ...] = ()) -> dict[str, str]:
+    """Tags `version.<library>`, of plugins too, and `git.commit` (with `+` if there are changes) within a repository."""
+    numbers = {name: version(name) for name in (*LIBRARIES, *libraries)} | plugin_versions()
+    versions = {f"version.{name}": number for name, number in numbers.items()}
     call = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
-        found = subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        commit = subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return versions
-    return versions | {"git.commit": found}
+    return versions | {"git.commit": commit}

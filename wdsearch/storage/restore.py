@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wdsearch.errors import WdsearchError
 from wdsearch.storage.attributes import FOLDER
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.load import StudyConfig, load_study
 
 
-class NotStoredError(Exception):
+class NotStoredError(WdsearchError):
     """A study with objects of its Python program, which no storage holds."""
 
 
 def restored(
     result: StudyResult, source: str | Path | Mapping[str, Any] | StudyConfig | None, call: str
 ) -> StudyConfig:
-    """The study's configuration: as given, or as it was stored; own objects must be given again, to the `call` named.
+    """Configuration of a study, from `source` or as it was stored; own objects must be passed again, in the `call` named.
 
     Raises NotStoredError if they are not, and StudyFileError for what does not hold on this machine.
     """
@@ -30,13 +31,13 @@ def restored(
 
 
 def stored_content(result: StudyResult) -> dict[str, Any]:
-    """What the study's file says; without the names of an own sampler and pruner, which cannot be built from them."""
-    found = result.config.get("search", {})
-    searched = {key: value for key, value in found.items() if isinstance(value, Mapping | int)}
-    return result.config | ({"search": searched} if found else {})
+    """Content of the study's file, without the names of an own sampler and pruner, which cannot be built from them."""
+    search = result.config.get("search", {})
+    searched = {key: value for key, value in search.items() if isinstance(value, Mapping | int)}
+    return result.config | ({"search": searched} if search else {})
 
 
 def source_folder(result: StudyResult) -> Path | None:
-    """Where the study's file lies, on the machine that began it."""
+    """Folder of the study's file, on the machine that began it."""
     folder = result.optuna_study.user_attrs.get(FOLDER)
     return Path(folder) if folder else None

@@ -1,7 +1,7 @@
-"""What a study found, read from its storage alone: nothing here trains, and torch is not imported."""
+"""Reads a study's result from its storage alone: nothing here trains, and torch is not imported."""
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from wdsearch.errors import StudyNotFoundError
 from wdsearch.groups import group_key, group_name, split_key
 from wdsearch.storage.attributes import (
     BASELINE,
@@ -23,7 +24,7 @@ from wdsearch.storage.attributes import (
     RESULT,
     TRAINING,
 )
-from wdsearch.storage.home import Home, StudyNotFoundError
+from wdsearch.storage.home import Home
 from wdsearch.trial.result import DIVERGED, Result
 
 DECAYS = ("weight_decay", "l2", "l1")
@@ -68,22 +69,6 @@ class StudyResult:
         return self.folder / "best.pt"
 
 
-class Reading(optuna.Study):
-    """A study as it stood when this was made: its trials, by number too, are read once."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        self.__dict__.update(study.__dict__)
-        self._trials = study.get_trials(deepcopy=False)
-
-    def __getitem__(self, number: int) -> FrozenTrial:
-        return self._trials[number]
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if states is None or trial.state in states]
-
-
 def load_result(study: str | optuna.Study, home: Home | None = None, storage: str | None = None) -> StudyResult:
     """A study's result; raises StudyNotFoundError."""
     home = home or Home()
@@ -120,34 +105,34 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 def is_better(values: Sequence[float], others: Sequence[float], directions: Sequence[StudyDirection]) -> bool:
-    """Whether values beat others, goal by goal."""
+    """Comparison of values with others, goal by goal: true if they beat them."""
     signs = [-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions]
     return [s * v for s, v in zip(signs, values, strict=True)] < [s * v for s, v in zip(signs, others, strict=True)]
 
 
-def spent(found: Mapping[str, int]) -> int:
-    """How much of the budget the counted trials took: all but failed and running ones."""
-    return found["complete"] + found["pruned"] + found["diverged"]
+def spent(trial_counts: Mapping[str, int]) -> int:
+    """Number of trials that count against the budget: all but failed and running ones."""
+    return trial_counts["complete"] + trial_counts["pruned"] + trial_counts["diverged"]
 
 
 def is_concluded(result: StudyResult) -> bool:
-    """Whether a study's budget is spent and its end was made: report, model, and nothing left open."""
+    """True once a study's budget is spent and it was concluded: report, model, and nothing left open."""
     return bool(result.optuna_study.user_attrs.get(CONCLUDED) == result.config.get("budget", {}).get("trials"))
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether a trial meets the constraints."""
+    """True for a trial that meets the constraints."""
     return all(value <= 0 for value in trial.constraints.values()) if trial.constraints else True
 
 
 def counts(study: optuna.Study) -> dict[str, int]:
     """Trials by what became of them: complete, pruned, diverged (these two are Optuna's PRUNED), failed, running."""
     names = {TrialState.COMPLETE: "complete", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
-    found: Counter[str] = Counter()
+    tally: Counter[str] = Counter()
     for trial in study.get_trials(deepcopy=False):
         diverged = trial.user_attrs.get(RESULT, {}).get("end") == DIVERGED
-        found["diverged" if diverged else names.get(trial.state, "pruned")] += 1
-    return {name: found[name] for name in ("complete", "pruned", "diverged", "failed", "running")}
+        tally["diverged" if diverged else names.get(trial.state, "pruned")] += 1
+    return {name: tally[name] for name in ("complete", "pruned", "diverged", "failed", "running")}
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:
@@ -178,7 +163,7 @@ def winner(result: StudyResult) -> TrialRecord:
 
 
 def recommendation(result: StudyResult) -> dict[str, Any]:
-    """What to put into one's own training: rate and strengths by key, the network's arguments, what to pass to torch.
+    """Settings for one's own training: rate and strengths by key, the network's arguments, what to pass to torch.
 
     `torch.manual_seed(init_seed)` before the network is built gives the trial's initial weights. An own LightningModule is
     recommended its arguments.
@@ -189,35 +174,35 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
     from wdsearch.optimizers import DEFAULT, OPTIMIZERS
     from wdsearch.regularizers import neutral, torch_equivalents
 
-    found, optimizer = best.result, result.config.get("optimizer", {})
+    settings, optimizer = best.result, result.config.get("optimizer", {})
     name = optimizer.get("name", DEFAULT)
     record = OPTIMIZERS[name]
     options = {option: optimizer[option] for option in record.options if optimizer.get(option) is not None}
-    acting = {key: value for key, value in found.strengths.items() if value != neutral(key)}
+    acting = {key: value for key, value in settings.strengths.items() if value != neutral(key)}
     reached = dict(zip(result.goals, best.values, strict=True))
-    reached |= {name: found.metrics[name] for name in ("gap",) if name in found.metrics}
-    head = {"study": result.study, "trial": best.number, **reached, "epochs": found.epochs}
+    reached |= {name: settings.metrics[name] for name in ("gap",) if name in settings.metrics}
+    head = {"study": result.study, "trial": best.number, **reached, "epochs": settings.epochs}
     head["init_seed"] = derive_seed(result.config.get("seed", 0), "weights")
     if not result.metric:
-        rate = {"lr": found.lr} if "lr" in result.config["space"] else {}
-        return head | {"init_args": rate | found.strengths | found.model}
+        rate = {"lr": settings.lr} if "lr" in result.config["space"] else {}
+        return head | {"init_args": rate | settings.strengths | settings.model}
     return {
         **head,
-        "optimizer": {"name": name} | optimizer | {"lr": found.lr},
+        "optimizer": {"name": name} | optimizer | {"lr": settings.lr},
         "strengths": acting,
-        "off": sorted(found.strengths.keys() - acting.keys()),
-        "model": found.model,
-        "torch": {"lr": record.call(found.lr, options)} | torch_equivalents(found.strengths, record.words),
+        "off": sorted(settings.strengths.keys() - acting.keys()),
+        "model": settings.model,
+        "torch": {"lr": record.call(settings.lr, options)} | torch_equivalents(settings.strengths, record.words),
         **({"groups": groups} if (groups := _groups(result.config["space"])) else {}),
     }
 
 
 def _groups(space: Mapping[str, Any]) -> dict[str, str]:
     """The regular expression of each group by its strength's key, in the order in which they are tried."""
-    found = {key: entry.get("groups") or () for key, entry in space.items() if isinstance(entry, Mapping)}
+    groups_of = {key: entry.get("groups") or () for key, entry in space.items() if isinstance(entry, Mapping)}
     return {
         group_key(key, group.get("name") or group_name(group["match"])): group["match"]
-        for key, groups in found.items()
+        for key, groups in groups_of.items()
         for group in groups
     }
 

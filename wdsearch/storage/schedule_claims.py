@@ -1,4 +1,4 @@
-"""When which sweep was due, and what became of it: the one launch guard of any number of schedulers, in the storage."""
+"""One row per due sweep: who enters it first launches it, of any number of schedulers on a storage."""
 
 import time
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 CLAIMED, QUEUED, LAUNCHED, SKIPPED, MISSED, FAILED = "claimed", "queued", "launched", "skipped", "missed", "failed"
 OPEN = (CLAIMED, QUEUED)
-"""What has yet to be launched: by the scheduler that says so, or by whoever sees that the sweep before has ended."""
+"""States of what has yet to be launched: by who claimed it, or by whoever sees that the sweep before has ended."""
 LONGEST_NOTE = 1000
 METADATA = sql.MetaData()
 _FIRES = sql.Table(
@@ -60,7 +60,7 @@ class Fires:
         self.engine, self.scheduler = engine, scheduler
 
     def since(self, family: str, spec: str, now: float) -> float:
-        """When a timetable was first seen by any scheduler: it has no past before that."""
+        """Time at which a timetable was first seen by any scheduler: it has no past before that."""
         known = sql.select(_SCHEDULES.c.since).where(_SCHEDULES.c.family == family, _SCHEDULES.c.spec == spec)
         with self.engine.begin() as database:
             since = database.scalar(known)
@@ -107,15 +107,15 @@ class Fires:
         self, family: str, states: Collection[str] = (), before: int | None = None, since: int | None = None
     ) -> list[Fire]:
         """A family's fires in some states (or any), before or since an instant, the earliest first."""
-        wanted = sql.select(*_FIRES.c).where(_FIRES.c.family == family)
+        query = sql.select(*_FIRES.c).where(_FIRES.c.family == family)
         if states:
-            wanted = wanted.where(_FIRES.c.state.in_(states))
+            query = query.where(_FIRES.c.state.in_(states))
         if before is not None:
-            wanted = wanted.where(_FIRES.c.fire_time < before)
+            query = query.where(_FIRES.c.fire_time < before)
         if since is not None:
-            wanted = wanted.where(_FIRES.c.fire_time >= since)
+            query = query.where(_FIRES.c.fire_time >= since)
         with self.engine.begin() as database:
-            return [Fire(**row._asdict()) for row in database.execute(wanted.order_by(_FIRES.c.fire_time))]
+            return [Fire(**row._asdict()) for row in database.execute(query.order_by(_FIRES.c.fire_time))]
 
     def _change(self, fire: Fire, news: dict[str, object], *conditions: sql.ColumnElement[bool]) -> bool:
         """Change a row as long as it is as this scheduler knows it: the number of attempts tells its owners apart."""

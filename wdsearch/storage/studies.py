@@ -9,23 +9,25 @@ import optuna
 from optuna.pruners import BasePruner
 from sqlalchemy.engine import Engine
 
+from wdsearch.errors import WdsearchError
 from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, FOLDER, GOALS, IDENTITY, METRIC, TOKEN, WARM
 from wdsearch.storage.database import (
     forget_study,
 )
 from wdsearch.storage.home import Home
+from wdsearch.strategies.optuna_private import study_id
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.schema import Source
 
 BEGINNING_DS = 100
-"""Tenths of a second that one who creates a study is given."""
+"""Tenths of a second within which who creates a study has begun it."""
 
 
-FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"), ("schedule",))
-"""What may differ when a study goes on: how much is spent, how fast, and when; all below a path as well."""
+FREE = (("budget", "trials"), ("trainer", "population"), ("trainer", "threads"), ("tracking",), ("schedule",))
+"""Keys that may differ when a study goes on, with all below them: how much is spent, how fast, where it is recorded, and when."""
 
 
-class StudyChangedError(Exception):
+class StudyChangedError(WdsearchError):
     """A study file that is not the one which the study of its name was begun with."""
 
 
@@ -52,7 +54,7 @@ def open_study(
         study = optuna.load_study(study_name=config.study, storage=opened, pruner=pruner)
         is_new = _is_abandoned(study, config)
     else:
-        forget_study(opened.engine, study._study_id)
+        forget_study(opened.engine, study_id(study))
         is_new = True
     if is_new:
         news = {GOALS: config.objective.goals, METRIC: metric, CONFIG: config.dump(), **(attributes or {})}
@@ -70,16 +72,16 @@ def open_study(
 
 
 def _folder(config: StudyConfig) -> str | None:
-    """Where the study's file lies, and own modules and tables are looked for; None if it does not come from a file."""
+    """Folder of the study's file, in which own modules and tables are looked for; None if it does not come from a file."""
     folders = [part.folder for part in (config.data, config.model) if isinstance(part, Source)]
     return next((str(folder) for folder in folders if folder), None)
 
 
 def identity(config: StudyConfig, digest: str) -> dict[str, Any]:
-    """What makes a study this study: every key with its value, given or by default, but those that are `FREE`; its data."""
-    found = _leaves(config.dump(defaults=True))
+    """Every key of a study with its value, given or by default, but those that are `FREE`; and the digest of its data."""
+    leaves = _leaves(config.dump(defaults=True))
     fixed = {
-        ".".join(path): value for path, value in found.items() if not any(path[: len(free)] == free for free in FREE)
+        ".".join(path): value for path, value in leaves.items() if not any(path[: len(free)] == free for free in FREE)
     }
     return fixed | {"data (digest)": digest}
 
@@ -87,7 +89,7 @@ def identity(config: StudyConfig, digest: str) -> dict[str, Any]:
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     if not isinstance(value, dict) or not value:
         return {path: value}
-    return {place: leaf for key, item in value.items() for place, leaf in _leaves(item, (*path, key)).items()}
+    return {location: leaf for key, item in value.items() for location, leaf in _leaves(item, (*path, key)).items()}
 
 
 def check_same(study: optuna.Study, now: dict[str, Any]) -> None:
@@ -98,11 +100,11 @@ def check_same(study: optuna.Study, now: dict[str, Any]) -> None:
         lines = [f"  {key}: {begun.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in changed]
         text = f"study {study.study_name!r} was begun with another file; since then changed:"
         hint = "give the changed study its own name (study: ..., or --set study=NAME), or undo the change"
-        raise StudyChangedError("\n".join([text, *lines, hint]))
+        raise StudyChangedError("\n".join([text, *lines]), hint)
 
 
 def _is_abandoned(study: optuna.Study, config: StudyConfig) -> bool:
-    """Whether who created the study died before it was begun; a moment is left to one who has just created it."""
+    """True for a study whose creator died before it was begun; a moment is left to one who has just created it."""
     for _ in range(BEGINNING_DS):
         if IDENTITY in study.user_attrs:
             return False

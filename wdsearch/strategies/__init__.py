@@ -1,1 +1,1 @@
-"""Choosing trials and ending them: Optuna's samplers and pruners by name, one line each."""
+"""Samplers that choose trials and pruners that end them, by name, one line each."""

@@ -1,4 +1,4 @@
-"""Pruners that judge a rung by what was reported at it, in whatever order they are asked."""
+"""Pruners whose judgement of a rung depends on the values reported at it, not on the order of the trials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,19 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
+from wdsearch.strategies.optuna_private import judging_steps
+
 
 class HalvingPruner(BasePruner):
     """Successive halving: of all trials that ever reported at a rung the best 1/`reduction_factor` go on.
 
     Rungs lie at epochs/2, epochs/4 ..., not below `min_resource` (default: a quarter of the epochs). They are late on
     purpose, for a strongly decayed network improves late: an early rung favours small decays. Optuna's
-    `SuccessiveHalvingPruner` compares with those judged before, so a rung that is judged worst first prunes nothing;
-    here all that reported count (ASHA, Li et al. 1810.05934, algorithm 2).
+    `SuccessiveHalvingPruner` compares with the trials judged before, so a rung that is judged worst first prunes nothing;
+    here all trials that reported count (ASHA, Li et al. 1810.05934, algorithm 2).
+
+    >>> HalvingPruner(epochs=40).rungs(number=0)
+    [10, 20]
     """
 
     def __init__(self, epochs: int, min_resource: int | None = None, reduction_factor: int = 3) -> None:
@@ -30,11 +35,11 @@ class HalvingPruner(BasePruner):
         return self._rungs
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether the trial is outside the best 1/η of its rung."""
+        """True if the trial is outside the best 1/η of its rung."""
         return self.outside(trial, study.get_trials(deepcopy=False), study.direction)
 
     def outside(self, trial: FrozenTrial, trials: Sequence[FrozenTrial], direction: StudyDirection) -> bool:
-        """Whether a trial is outside the best 1/η of those of `trials` that reported at its last step."""
+        """True if a trial is outside the best 1/η of those of `trials` that reported at its last step."""
         step = trial.last_step
         if step is None:
             return False
@@ -51,6 +56,10 @@ class HyperbandPruner(HalvingPruner):
 
     A trial's bracket depends on its number alone, not on the study's name as in Optuna; brackets get trials in the
     proportions of Hyperband's algorithm 1.
+
+    >>> pruner = HyperbandPruner(epochs=40)
+    >>> [pruner.rungs(number) for number in range(3)]
+    [[10, 20], [20], [10, 20]]
     """
 
     def rungs(self, number: int) -> list[int]:
@@ -58,7 +67,7 @@ class HyperbandPruner(HalvingPruner):
         return self._rungs[self.bracket(number) :]
 
     def bracket(self, number: int) -> int:
-        """0 (most pruning) to the number of rungs (none), spread evenly over consecutive numbers."""
+        """Bracket of a trial, 0 (most pruning) to the number of rungs (none), spread evenly over consecutive numbers."""
         top = len(self._rungs)
         weights = [self.reduction_factor**s / (s + 1) for s in range(top, -1, -1)]
         golden = (number * (math.sqrt(5) - 1) / 2) % 1.0
@@ -70,13 +79,17 @@ class HyperbandPruner(HalvingPruner):
 
 
 def rungs(pruner: BasePruner, epochs: int, number: int) -> list[int]:
-    """Ages below `epochs` at which a trial reports its value; the pruner is asked at these only."""
+    """Ages below `epochs` at which a trial reports its value; the pruner is asked at these only.
+
+    >>> rungs(NopPruner(), 40, 0), rungs(MedianPruner(n_warmup_steps=10, interval_steps=10), 40, 0)
+    ([], [10, 20, 30])
+    """
     if isinstance(pruner, HalvingPruner):
         return pruner.rungs(number)
     if isinstance(pruner, NopPruner):
         return []
     if isinstance(pruner, MedianPruner | PercentilePruner):
-        return list(range(max(1, pruner._n_warmup_steps), epochs, pruner._interval_steps))
+        return list(judging_steps(pruner, epochs))
     return list(range(1, epochs))
 
 
@@ -94,7 +107,11 @@ PRUNERS: dict[str, type[BasePruner]] = {
 
 
 def make_pruner(name: str, options: Mapping[str, Any], epochs: int) -> BasePruner:
-    """A pruner by name. The median pruner by default judges every eighth of the training, from the second on."""
+    """Build a pruner by name. The median pruner by default judges every eighth of the training, from the second on.
+
+    >>> rungs(make_pruner("median", {}, epochs=40), 40, number=0)
+    [10, 15, 20, 25, 30, 35]
+    """
     if name in ("halving", "hyperband"):
         return PRUNERS[name](epochs, **options)  # type: ignore[call-arg]
     eighth = max(1, epochs // 8)

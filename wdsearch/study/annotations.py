@@ -1,29 +1,20 @@
-"""What an argument takes by its annotation, in a study file's words: for faults, lists and editors."""
+"""Values that an argument takes by its annotation, in a study file's words: for faults, lists and editors.
+
+Judged are plain kinds and lists of them; an annotation that says more allows everything.
+"""
 
 import inspect
 import re
-from dataclasses import dataclass
-from types import UnionType
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of value: what it is in Python, in words, and in JSON Schema."""
-
-    types: type | UnionType
-    words: str
-    schema: dict[str, Any]
-
-
-KINDS = {
-    "int": Kind(int, "a whole number", {"type": "integer"}),
-    "float": Kind(int | float, "a number", {"type": "number"}),
-    "bool": Kind(bool, "true or false", {"type": "boolean"}),
-    "str": Kind(str, "text", {"type": "string"}),
-}
-_LIST = re.compile(r"(?:Sequence|list)\[(\w+)\]|tuple\[(\w+), \.\.\.\]")
-_PLURAL = {"int": "whole numbers", "float": "numbers", "bool": "true and false", "str": "texts"}
+_NAMES = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "Sequence": Sequence, "None": None}
+_WORDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
+_PLURALS = {"integer": "whole numbers", "number": "numbers", "boolean": "true and false", "string": "texts"}
+_TUPLE = re.compile(r"tuple\[(\w+), \.\.\.\]")
 
 
 def annotation_of(parameter: inspect.Parameter) -> str:
@@ -34,54 +25,60 @@ def annotation_of(parameter: inspect.Parameter) -> str:
 
 
 def fits(value: Any, annotation: str) -> bool:
-    """Whether a value is what an annotation says; one that says more than plain kinds and lists of them is not judged."""
-    parts = _parts(annotation)
-    if not _is_plain(parts) or (value is None and "None" in annotation):
+    """Test of a value against an annotation.
+
+    >>> fits(3, "float"), fits(True, "int"), fits([8, 8], "Sequence[int]"), fits("?", "Callable[[int], int]")
+    (True, False, True, True)
+    """
+    adapter = _adapter(annotation)
+    if adapter is None:
         return True
-    return any(_is(value, part) for part in parts)
+    try:
+        adapter.validate_python(list(value) if isinstance(value, tuple) else value)
+    except ValidationError:
+        return False
+    return True
 
 
 def allowed(annotation: str) -> str:
-    """What an annotation allows, in words."""
-    parts = _parts(annotation)
-    return " or ".join(_words(part) for part in parts) if _is_plain(parts) else annotation
+    """Words for what an annotation allows.
+
+    >>> allowed("int | None"), allowed("tuple[float, ...]")
+    ('a whole number', 'a list of numbers')
+    """
+    kinds = [_words(kind) for kind in _kinds(as_json_schema(annotation)) if kind != {"type": "null"}]
+    return " or ".join(kinds) or annotation
 
 
 def as_json_schema(annotation: str) -> dict[str, Any]:
-    """What an annotation allows; everything if it is not judged."""
-    parts = _parts(annotation)
-    if not _is_plain(parts):
-        return {}
-    schemas = [_schema(part) for part in parts] + ([{"type": "null"}] if "None" in annotation else [])
-    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    """Schema of what an annotation allows; an empty one allows everything.
+
+    >>> as_json_schema("float | None")
+    {'anyOf': [{'type': 'number'}, {'type': 'null'}]}
+    """
+    adapter = _adapter(annotation)
+    schema: dict[str, Any] = {} if adapter is None else adapter.json_schema()
+    return schema
 
 
-def _parts(annotation: str) -> list[str]:
-    return [part.strip() for part in annotation.split("|") if part.strip() not in ("", "None")]
+@cache
+def _adapter(annotation: str) -> Any:
+    """Pydantic's TypeAdapter of an annotation; None if it is not judged."""
+    plain = _TUPLE.sub(r"list[\1]", annotation)
+    if not plain or not set(re.findall(r"[^\s|\[\]]+", plain)) <= _NAMES.keys():
+        return None
+    adapter: Any = TypeAdapter(eval(plain, dict(_NAMES)), config=ConfigDict(strict=True))  # of names in the table alone
+    known = all(_is_known(kind) for kind in _kinds(adapter.json_schema()))
+    return adapter if known else None
 
 
-def _is_plain(parts: list[str]) -> bool:
-    return bool(parts) and all((_item(part) or part) in KINDS for part in parts)
+def _kinds(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(schema.get("anyOf", [schema] if schema else []))
 
 
-def _item(part: str) -> str | None:
-    """The kind of a list's items; None for no list."""
-    found = _LIST.fullmatch(part)
-    return (found[1] or found[2]) if found else None
+def _is_known(kind: dict[str, Any]) -> bool:
+    return kind["type"] in ("null", *_WORDS) or kind.get("items", {}).get("type") in _WORDS
 
 
-def _is(value: Any, part: str) -> bool:
-    item = _item(part)
-    if item is not None:
-        return isinstance(value, list | tuple) and all(_is(entry, item) for entry in value)
-    return isinstance(value, KINDS[part].types) and isinstance(value, bool) == (part == "bool")
-
-
-def _words(part: str) -> str:
-    item = _item(part)
-    return f"a list of {_PLURAL[item]}" if item else KINDS[part].words
-
-
-def _schema(part: str) -> dict[str, Any]:
-    item = _item(part)
-    return {"type": "array", "items": KINDS[item].schema} if item else KINDS[part].schema
+def _words(kind: dict[str, Any]) -> str:
+    return f"a list of {_PLURALS[kind['items']['type']]}" if kind["type"] == "array" else _WORDS[kind["type"]]

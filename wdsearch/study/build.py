@@ -42,21 +42,21 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
 
 
 def _known(config: StudyConfig) -> dict[str, Any]:
-    """What data may take from the rest of the study: its task, what its network is made for, and where its file is."""
+    """Arguments that data may take from the rest of a study: task, need of codes for an embedding network, folder."""
     network = builder_of(config.model)
     embeds = network is not None and "categories" in parameters_of(network)
     return {"task": config.task, "codes": embeds, "folder": config.data.folder}
 
 
-def built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[str, Any], wanted: type) -> Any:
+def built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[str, Any], kind: type) -> Any:
     try:
-        made = builder(**arguments)
+        instance = builder(**arguments)
     except Exception as error:  # whatever a user's constructor raises
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise BuildError(f"{key}: {name}({given}) cannot be built: {text_of(error)}") from error
-    if not isinstance(made, wanted):
-        raise BuildError(f"{key}: {name} gives {shown_value(made)}; it must be a {wanted.__module__}.{wanted.__name__}")
-    return made
+    if not isinstance(instance, kind):
+        raise BuildError(f"{key}: {name} gives {shown_value(instance)}; it must be a {kind.__module__}.{kind.__name__}")
+    return instance
 
 
 def _check_loaders(data: L.LightningDataModule) -> None:
@@ -99,16 +99,16 @@ def alone() -> list[Any]:
 
 def check_trainer(config: StudyConfig) -> None:
     """Raise BuildError if this machine has not what the trainer is to use."""
-    given = config.trainer.model_dump(include={"accelerator", "devices", "precision"})
+    settings = config.trainer.model_dump(include={"accelerator", "devices", "precision"})
     try:
-        L.Trainer(**given, plugins=alone(), logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        L.Trainer(**settings, plugins=alone(), logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except Exception as error:  # Lightning raises several
-        said = ", ".join(f"{key}: {value}" for key, value in given.items())
+        said = ", ".join(f"{key}: {value}" for key, value in settings.items())
         raise BuildError(f"trainer {{{said}}} cannot be had on this machine: {error}") from error
 
 
 def population_trainer(trainer: TrainerConfig, callback: L.Callback) -> L.Trainer:
-    """What trains a population as the study says, until no trial is left in it."""
+    """Trainer of a population as the study says, which goes on until no trial is left in it."""
     return L.Trainer(
         max_epochs=-1,
         accelerator=trainer.accelerator,
@@ -125,7 +125,7 @@ def population_trainer(trainer: TrainerConfig, callback: L.Callback) -> L.Traine
 
 
 def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
-    """What is learned: as the study says, else as the data say, else classification by accuracy.
+    """Task of a study: as the study says, else as the data say, else classification by accuracy.
 
     Raises BuildError, also where the rest of the study does not fit a task that only the data's target tells.
     """
@@ -162,7 +162,7 @@ def build_recipe(config: StudyConfig) -> Recipe:
 
 
 def describe_data(config: StudyConfig, data: L.LightningDataModule) -> dict[str, str]:
-    """The data set as MLflow records it: name, digest of its rows, where it comes from, rows of each part."""
+    """The data set as trackers record it: name, digest of its rows, where it comes from, rows of each part."""
     parts = getattr(data, "parts", {})
     digest = blake2b(digest_size=8)
     for part in parts.values():

@@ -1,4 +1,4 @@
-"""What a study file can name, from regularizers to pruners, from their tables and docstrings."""
+"""Names that a study file can use, from regularizers to pruners, with their arguments, from tables and docstrings."""
 
 import inspect
 import math
@@ -36,9 +36,9 @@ class Argument:
     default: Any
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        found: dict[str, Any] = {"name": self.name, "takes": allowed(self.annotation)}
-        return found if self.default is NEEDED else found | {"default": as_json(self.default)}
+        """Record for JSON."""
+        record: dict[str, Any] = {"name": self.name, "takes": allowed(self.annotation)}
+        return record if self.default is NEEDED else record | {"default": as_json(self.default)}
 
 
 def as_json(default: Any) -> Any:
@@ -48,14 +48,14 @@ def as_json(default: Any) -> Any:
 
 def arguments(builder: Callable[..., Any]) -> list[Argument]:
     """The arguments of a model or data set that a study file may give."""
-    parameters, given = parameters_of(builder).items(), given_to(builder)
-    return [Argument(name, annotation_of(p), p.default) for name, p in parameters if name not in given]
+    parameters, reserved = parameters_of(builder).items(), given_to(builder)
+    return [Argument(name, annotation_of(p), p.default) for name, p in parameters if name not in reserved]
 
 
-def options(name: str, made: type) -> list[Argument]:
+def options(name: str, kind: type) -> list[Argument]:
     """The options of a sampler or pruner that a study file may give."""
-    parameters, own = parameters_of(made), _DEFAULTS.get(name, {})
-    return [Argument(key, text, own.get(key, parameters[key].default)) for key, text in options_of(made).items()]
+    parameters, own = parameters_of(kind), _DEFAULTS.get(name, {})
+    return [Argument(key, text, own.get(key, parameters[key].default)) for key, text in options_of(kind).items()]
 
 
 def catalog() -> dict[str, list[dict[str, Any]]]:
@@ -63,10 +63,10 @@ def catalog() -> dict[str, list[dict[str, Any]]]:
     return {
         "regularizers": [_strength(regularizer) for regularizer in REGULARIZERS.values()],
         "optimizers": [_optimizer(optimizer) for optimizer in OPTIMIZERS.values()],
-        "models": [_entry(name, made, arguments(made)) for name, made in MODELS.items()],
-        "data": [_data_set(name, made) for name, made in DATASETS.items()],
-        "samplers": [_entry(name, made, options(name, made)) for name, made in SAMPLERS.items()],
-        "pruners": [_entry(name, made, options(name, made)) for name, made in PRUNERS.items()],
+        "models": [_entry(name, builder, arguments(builder)) for name, builder in MODELS.items()],
+        "data": [_data_set(name, builder) for name, builder in DATASETS.items()],
+        "samplers": [_entry(name, builder, options(name, builder)) for name, builder in SAMPLERS.items()],
+        "pruners": [_entry(name, builder, options(name, builder)) for name, builder in PRUNERS.items()],
     }
 
 
@@ -91,17 +91,17 @@ def _optimizer(optimizer: Optimizer) -> dict[str, Any]:
     return {"name": optimizer.key, "summary": optimizer.summary, "arguments": options}
 
 
-def _entry(name: str, made: Callable[..., Any], found: list[Argument]) -> dict[str, Any]:
-    return {"name": name, "summary": _summary(made), "arguments": [argument.as_dict() for argument in found]}
+def _entry(name: str, builder: Callable[..., Any], listed: list[Argument]) -> dict[str, Any]:
+    return {"name": name, "summary": _summary(builder), "arguments": [argument.as_dict() for argument in listed]}
 
 
-def _data_set(name: str, made: Any) -> dict[str, Any]:
-    return _entry(name, made, arguments(made)) | {"task": made.task, "metric": made.metric}
+def _data_set(name: str, builder: Any) -> dict[str, Any]:
+    return _entry(name, builder, arguments(builder)) | {"task": builder.task, "metric": builder.metric}
 
 
-def _summary(made: Callable[..., Any]) -> str:
+def _summary(builder: Callable[..., Any]) -> str:
     """The first line of a docstring, without markup and full stop."""
-    line = (inspect.getdoc(made) or "").partition("\n")[0]
+    line = (inspect.getdoc(builder) or "").partition("\n")[0]
     return _LINK.sub(r"\1", line).replace("`", "").rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""What no single key can say: whether the keys of a study fit each other, the regularizers, models, data and optuna."""
+"""Checks what no single key can say: keys of a study fit each other, the regularizers, models, data and Optuna."""
 
 import inspect
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ def check(sections: Mapping[str, Any]) -> Faults:
 
 
 def settled(config: StudyConfig) -> StudyConfig:
-    """With what no section can say alone: own LightningModules are asked one at a time, for each takes memory of its own."""
+    """Configuration with the defaults that depend on several sections: user-defined modules are asked for one at a time."""
     if config.search.batch is not None or not is_solo(config.model):
         return config
     return config.model_copy(update={"search": config.search.model_copy(update={"batch": 1})})
@@ -78,19 +78,22 @@ def _optimizer(optimizer: OptimizerConfig) -> Faults:
 def _objective(objective: ObjectiveConfig, metric: str | None, task: str | None) -> Faults:
     metrics = [metric] if metric else [name for name, known in METRICS.items() if task in (None, known.task)]
     known = ["val_loss", "train_loss", "gap", *(f"{side}_{m}" for side in ("val", "train", "gap") for m in metrics)]
-    for place, name in _named(objective):
+    for location, name in _named(objective):
         if name not in known:
-            yield place, f"{shown_path(place[:2])} names {shown_value(name)}{nearest(name, known)}"
+            yield location, f"{shown_path(location[:2])} names {shown_value(name)}{nearest(name, known)}"
     if {"minimize", "maximize"} & objective.model_fields_set and not [*objective.minimize, *objective.maximize]:
         yield ("objective",), "objective has no goal; name one, as in minimize: val_loss"
     if len(set(objective.goals)) < len(objective.goals):
         yield ("objective",), "objective names a goal twice"
     for name, limit in objective.constraints.items():
-        place = ("objective", "constraints", name)
+        location = ("objective", "constraints", name)
         if limit.max is None and limit.min is None:
-            yield place, f"{shown_path(place)} needs max or min, as in {{max: 0.1}}"
+            yield location, f"{shown_path(location)} needs max or min, as in {{max: 0.1}}"
         elif limit.max is not None and limit.min is not None and limit.max < limit.min:
-            yield place, f"{shown_path(place)} allows at most {limit.max:g} and at least {limit.min:g}: nothing at all"
+            yield (
+                location,
+                f"{shown_path(location)} allows at most {limit.max:g} and at least {limit.min:g}: nothing at all",
+            )
 
 
 def _trainer(trainer: TrainerConfig, solo: bool) -> Faults:
@@ -157,10 +160,10 @@ def _chosen(key: str, choice: Choice, table: Mapping[str, Any]) -> Faults:
 
 def _options(key: str, choice: Choice, known: Mapping[str, Any]) -> Faults:
     for name, value in choice.options.items():
-        place, given = ("search", key, name), f"search.{key}.{name}"
+        location, given = ("search", key, name), f"search.{key}.{name}"
         if name == "seed":
-            yield place, f"{given}: it comes from the study's own seed"
+            yield location, f"{given}: it comes from the study's own seed"
         elif name not in known:
-            yield place, f"{given} is not an option of {choice.name}{nearest(name, known)}"
+            yield location, f"{given} is not an option of {choice.name}{nearest(name, known)}"
         elif not fits(value, known[name]):
-            yield place, f"{given} is {shown_value(value)}; allowed is {allowed(known[name])}"
+            yield location, f"{given} is {shown_value(value)}; allowed is {allowed(known[name])}"

@@ -1,4 +1,4 @@
-"""Whether each key of a space is well formed, allowed, and fits the regularizer or the network that it belongs to."""
+"""Checks each key of a space: its form, its values, and the regularizer or network that it belongs to."""
 
 import json
 import math
@@ -45,9 +45,9 @@ FORMS: tuple[set[str], ...] = ({"value"}, {"low", "high"}, {"choices"}, {"timesc
 
 
 def _form(path: Location, dimension: Dimension) -> Faults:
-    """Whether a dimension is one of: a fixed value, low and high, choices, timescale, groups."""
-    where, given = shown_path(path), _given(dimension)
-    if len([form for form in FORMS if form & given]) != 1:
+    """Faults of a dimension that is not one of: a fixed value, low and high, choices, timescale, groups."""
+    where, keys = shown_path(path), _given(dimension)
+    if len([form for form in FORMS if form & keys]) != 1:
         regularizer, within = REGULARIZERS.get(str(path[1])), len(path) > 2
         also = ["timescale"] if path[1] == "weight_decay" else []
         also += ["groups"] if regularizer and regularizer.acts_on and not within else []
@@ -63,7 +63,7 @@ def _form(path: Location, dimension: Dimension) -> Faults:
             yield (*path, "timescale"), f"{where}.timescale runs from {low:g} to {high:g}; low must be below high"
         elif low < SMALLEST or high > LARGEST:
             yield (*path, "timescale"), f"{where}.timescale runs from {low:g} to {high:g}; {_EXTREMES}"
-    for word in sorted(given & {"log", "step"}):
+    for word in sorted(keys & {"log", "step"}):
         yield (*path, word), f"{where}.{word} goes with low and high only"
 
 
@@ -93,19 +93,19 @@ def _range(path: Location, dimension: Dimension) -> Faults:
 
 
 def _step(path: Location, low: float, high: float, dimension: Dimension) -> Faults:
-    given = f"{shown_path(path)}.step is {dimension.step:g}"
+    text = f"{shown_path(path)}.step is {dimension.step:g}"
     with localcontext(prec=1000):  # exact for all that a float can hold
         step, start, end = (Decimal(str(number)) for number in (dimension.step, low, high))
         steps = (end - start) // step
         last, whole = start + steps * step, not step % 1
     if is_integer(str(path[1]), dimension) and not whole:
-        yield (*path, "step"), f"{given}; a range of whole numbers takes whole steps"
+        yield (*path, "step"), f"{text}; a range of whole numbers takes whole steps"
     elif not steps:
-        yield (*path, "step"), f"{given}, more than from {low:g} to {high:g}; give a smaller one"
+        yield (*path, "step"), f"{text}, more than from {low:g} to {high:g}; give a smaller one"
     elif steps > MOST_STEPS:
-        yield (*path, "step"), f"{given}, a billionth of the range or less; leave it out"
+        yield (*path, "step"), f"{text}, a billionth of the range or less; leave it out"
     elif last != end:
-        yield (*path, "step"), f"{given}, which does not divide {low:g} to {high:g}; give high: {last}"
+        yield (*path, "step"), f"{text}, which does not divide {low:g} to {high:g}; give high: {last}"
 
 
 def _values(path: Location, dimension: Dimension) -> list[tuple[Location, Any]]:
@@ -114,7 +114,7 @@ def _values(path: Location, dimension: Dimension) -> list[tuple[Location, Any]]:
         return [((*path, "choices", index), choice) for index, choice in enumerate(dimension.choices)]
     bounds = [((*path, name), getattr(dimension, name)) for name in ("low", "high")]
     fixed = [(path, dimension.value)] if dimension.form == "fixed" else []
-    return fixed + [(place, bound) for place, bound in bounds if bound is not None]
+    return fixed + [(location, bound) for location, bound in bounds if bound is not None]
 
 
 def _repeated(path: Location, dimension: Dimension) -> Faults:
@@ -137,11 +137,14 @@ def _groups(path: Location, groups: Sequence[Group], solo: bool, task: str | Non
         yield (*path, "groups"), f"{where}.groups: only those of {known} can differ from layer to layer"
         return
     for index, group in enumerate(groups):
-        place = (*path, "groups", index)
-        yield from _form(place, group)
-        yield from _strength(place, regularizer, group, task)
+        location = (*path, "groups", index)
+        yield from _form(location, group)
+        yield from _strength(location, regularizer, group, task)
         if group.label in [other.label for other in groups[:index]]:
-            yield place, f"{shown_path(place)} is called {group.label}, as one before it; give it another name: ..."
+            yield (
+                location,
+                f"{shown_path(location)} is called {group.label}, as one before it; give it another name: ...",
+            )
 
 
 def _strength(path: Location, regularizer: Regularizer, dimension: Dimension, task: str | None) -> Faults:
@@ -158,12 +161,12 @@ def _strength(path: Location, regularizer: Regularizer, dimension: Dimension, ta
 
 def _outside(path: Location, regularizer: Regularizer, dimension: Dimension) -> Faults:
     name = {"dropout": "a dropout rate"}.get(regularizer.key, regularizer.key)
-    for place, value in _values(path, dimension):
-        number, given = _number(value), f"{shown_path(place)} is {shown_value(value)}"
+    for location, value in _values(path, dimension):
+        number, text = _number(value), f"{shown_path(location)} is {shown_value(value)}"
         if number not in regularizer.domain:
-            yield place, f"{given}; {name} lies in {regularizer.domain}"
+            yield location, f"{text}; {name} lies in {regularizer.domain}"
         elif regularizer.integer and number != math.inf and number % 1:
-            yield place, f"{given}; {name} counts {regularizer.unit}"
+            yield location, f"{text}; {name} counts {regularizer.unit}"
 
 
 def _number(value: Any) -> float:
@@ -178,8 +181,8 @@ def _number(value: Any) -> float:
 
 def _rate(path: Location, dimension: Dimension) -> Faults:
     faults = [
-        (place, f"{shown_path(place)} is {shown_value(value)}; a learning rate lies in (0, ∞)")
-        for place, value in _values(path, dimension)
+        (location, f"{shown_path(location)} is {shown_value(value)}; a learning rate lies in (0, ∞)")
+        for location, value in _values(path, dimension)
         if not 0 < _number(value) < math.inf
     ]
     yield from faults or _repeated(path, dimension)
@@ -196,10 +199,10 @@ def _argument(path: Location, dimension: Dimension, model: Any) -> Faults:
     yield from _only_of_regularizers(path, dimension)
     faults = [
         (
-            place,
-            f"{shown_path(place)} is {shown_value(value)}; allowed are finite numbers, text, true, false, lists of them",
+            location,
+            f"{shown_path(location)} is {shown_value(value)}; allowed are finite numbers, text, true, false, lists of them",
         )
-        for place, value in _values(path, dimension)
+        for location, value in _values(path, dimension)
         if not _can_be_stored(value)
     ]
     yield from faults or _repeated(path, dimension)
@@ -232,7 +235,7 @@ def _can_be_stored(value: Any) -> bool:
 
 
 def _unfit(path: Location, dimension: Dimension, model: Any) -> Faults:
-    """Whether the network's builder has this argument; ours also whether it takes the values."""
+    """Faults of an argument that the network's builder does not have; of ours also of values that it refuses."""
     name, where = str(path[1]).removeprefix("model."), shown_path(path)
     if isinstance(model, nn.Module):
         yield path, f"{where}: the model is an object already built; give its class_path, or a function that builds it"
@@ -244,12 +247,12 @@ def _unfit(path: Location, dimension: Dimension, model: Any) -> Faults:
         called = getattr(builder, "__name__", "the model")
         yield path, f"{where}: {name or repr(name)} is not an argument of {called}{nearest(name, known)}"
         return
-    for place, value in _values(path, dimension) if refused(model, {}) is None else ():
-        given = f"{shown_path(place)} is {shown_value(value)}"
-        if wanted := misfit(builder, name, value) if _is_ours(model) else None:
-            yield place, f"{given}; allowed is {wanted}"
+    for location, value in _values(path, dimension) if refused(model, {}) is None else ():
+        text = f"{shown_path(location)} is {shown_value(value)}"
+        if kind := misfit(builder, name, value) if _is_ours(model) else None:
+            yield location, f"{text}; allowed is {kind}"
         elif refusal := refused(model, {name: value}):
-            yield place, f"{given}; {model.name} refuses it: {refusal}"
+            yield location, f"{text}; {model.name} refuses it: {refusal}"
 
 
 def _is_ours(model: Any) -> bool:

@@ -1,4 +1,4 @@
-"""When a study is swept: cron's five fields in a time zone as instants, and the `schedule` of a study file. Knows no clock."""
+"""Due times of sweeps: cron's five fields in a time zone as instants, and the `schedule` of a study file. Knows no clock."""
 
 import difflib
 import re
@@ -27,13 +27,13 @@ MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", 
 DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 MOST_FIRES = 1000
-"""Of those that were missed the latest so many count; every minute of years is of no use."""
+"""Most due times in a row that are looked at, the latest ones; every minute of years is of no use."""
 LONGEST_GAP = timedelta(hours=26)
 """Longer than clocks were ever set forward at once (a day, in Samoa in 2011)."""
 
 
 def _cron(text: str) -> str:
-    """What cron knows and no more, so that any other scheduler can be given it."""
+    """Check of a cron text: what cron knows and no more, so that any other scheduler takes it."""
     words = fields(text).split()
     if text.strip().startswith("@") and not words:
         raise PydanticCustomError("allowed", "five fields, or one of {known}", {"known": ", ".join(ALIASES)})
@@ -47,11 +47,11 @@ def _cron(text: str) -> str:
             allowed = "numbers, * , - /" + (f", and names such as {known[1]}" if known else "")
             raise PydanticCustomError("allowed", "{allowed} as the {name}", {"allowed": allowed, "name": name})
     try:
-        found = next(CronSim(" ".join(words), datetime(2024, 1, 1, tzinfo=UTC)), None)
+        first = next(CronSim(" ".join(words), datetime(2024, 1, 1, tzinfo=UTC)), None)
     except CronSimError as error:
         bad = {"field": str(error).removeprefix("Bad ").replace("-", " ")}
         raise PydanticCustomError("allowed", "another {field}: cron knows none like this", bad) from None
-    if found is None:
+    if first is None:
         raise PydanticCustomError("allowed", "a day that exists")
     return text
 
@@ -93,7 +93,7 @@ class ScheduleConfig(BaseModel):
 
     @property
     def spec(self) -> str:
-        """What makes it this timetable: a changed one counts from when it is first seen."""
+        """Text that identifies the timetable: a changed one counts from when it is first seen."""
         return f"{fields(self.cron)} {self.timezone}"
 
 
@@ -112,8 +112,8 @@ def fires(cron: str, zone: str, after: float) -> Iterator[int]:
     """
     last = int(after)
     start = datetime.fromtimestamp(last, UTC) - LONGEST_GAP  # what is due may have been skipped by the clock before
-    for found in CronSim(fields(cron), start.astimezone(_tzinfo(zone))):
-        instant = int(found.timestamp())
+    for due in CronSim(fields(cron), start.astimezone(_tzinfo(zone))):
+        instant = int(due.timestamp())
         if instant > last:
             last = instant
             yield instant
@@ -121,12 +121,12 @@ def fires(cron: str, zone: str, after: float) -> Iterator[int]:
 
 def fires_between(cron: str, zone: str, after: float, until: float) -> list[int]:
     """The fires after `after` up to `until`; of very many the latest."""
-    found: deque[int] = deque(maxlen=MOST_FIRES)
+    latest: deque[int] = deque(maxlen=MOST_FIRES)
     for instant in fires(cron, zone, after):
         if instant > until:
             break
-        found.append(instant)
-    return list(found)
+        latest.append(instant)
+    return list(latest)
 
 
 def next_fire(cron: str, zone: str, after: float) -> int:
@@ -137,8 +137,8 @@ def next_fire(cron: str, zone: str, after: float) -> int:
 def latest_fire(cron: str, zone: str, until: float) -> int | None:
     """The last fire up to `until`; None if there was none within eight years, as 29 February may be apart."""
     for days in (1, 8, 32, 367, 8 * 366):
-        if found := fires_between(cron, zone, until - days * 86_400, until):
-            return found[-1]
+        if due := fires_between(cron, zone, until - days * 86_400, until):
+            return due[-1]
     return None
 
 

@@ -1,4 +1,4 @@
-"""What builds a study's trials, and finds out how their network can be trained."""
+"""Builds a study's trials, and finds out how their network can be trained."""
 
 import copy
 import inspect
@@ -49,17 +49,17 @@ class TrialFactory:
 
     @cached_property
     def dataset(self) -> dict[str, str]:
-        """The data set as MLflow records it; all rows are read for its digest, once."""
+        """The data set as trackers record it; all rows are read for its digest, once."""
         return describe_data(self.config, self.data)
 
     @property
     def solo(self) -> bool:
-        """Whether trials are LightningModules of the user's, each with a Trainer of its own."""
+        """True if trials are user-defined LightningModules, each with a Trainer of its own."""
         return is_solo(self.config.model)
 
     @property
     def metric(self) -> str:
-        """What is reported beside the loss; `` if the user's own module says."""
+        """Metric that is reported beside the loss; `` if the user-defined module says."""
         return "" if self.solo else self.task.metric.name
 
     def trial(self, configuration: Configuration) -> L.LightningModule:
@@ -67,15 +67,15 @@ class TrialFactory:
         return self._own_module(configuration) if self.solo else self.module(configuration)
 
     @property
-    def places(self) -> int:
-        """How many trials share a call if memory suffices: as the study says, or all that train, which is the fastest."""
+    def max_fused(self) -> int:
+        """Most trials in a fused call if memory suffices: as the study says, or all that train, which is the fastest."""
         if self.solo or self.why_alone(baseline(self.config).model):
             return 1
         trials, most = self.config.most_training, self.config.trainer.population
         return trials if most == "auto" else min(trials, most)
 
-    def training(self, places: int) -> str:
-        """How trials are trained on this machine, in words: what each `auto` became."""
+    def training(self, max_fused: int) -> str:
+        """Text on how trials are trained on this machine: what each `auto` became."""
         trainer, alone = self.config.trainer, self.why_alone(baseline(self.config).model)
         device = device_name(trainer.accelerator)
         where = f"{trainer.devices} × {device}" if trainer.devices > 1 else device
@@ -83,25 +83,25 @@ class TrialFactory:
             count = torch.get_num_threads() if trainer.threads == "auto" else trainer.threads
             where += f" with {count} thread{'s' if count > 1 else ''}"
         bits = trainer.precision if isinstance(trainer.precision, str) else f"{trainer.precision} bits"
-        way = f"one trial after another, for {alone}" if alone else f"fused, up to {places} trials in a call"
+        way = f"one trial after another, for {alone}" if alone else f"fused, up to {max_fused} trials in a call"
         return f"on {where}, in {bits}; {way}"
 
     def checked_baseline(self) -> L.LightningModule:
         """The baseline's trial; raises StudyFileError and BuildError if the space does not fit the schedule or the network."""
         check_timescales(self.config, self.rate_sum, self.largest_factor)
-        made = self.trial(baseline(self.config))
-        if isinstance(made, RegularizedModule):
-            check_names(made)
-        return made
+        trial = self.trial(baseline(self.config))
+        if isinstance(trial, RegularizedModule):
+            check_names(trial)
+        return trial
 
     def _own_module(self, configuration: Configuration) -> L.LightningModule:
         """A user's LightningModule, with its arguments from the space."""
         rate = {"lr": configuration.lr} if "lr" in self.config.space else {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.config.seed, "weights"))
-            made = self._network(configuration.model | configuration.strengths | rate, {})
-        assert isinstance(made, L.LightningModule)
-        return made
+            module = self._network(configuration.model | configuration.strengths | rate, {})
+        assert isinstance(module, L.LightningModule)
+        return module
 
     def module(self, configuration: Configuration) -> RegularizedModule:
         """One trial of a network, or of a subclass of ours. Raises BuildError."""
@@ -141,18 +141,18 @@ class TrialFactory:
             return copy.deepcopy(model)
         builder = builder_of(model)
         assert builder is not None
-        given, name = {}, getattr(model, "__qualname__", type(model).__name__)
+        init_args, name = {}, getattr(model, "__qualname__", type(model).__name__)
         if isinstance(model, Source):
-            given, name = model.init_args, str(model.class_path or model.name)
+            init_args, name = model.init_args, str(model.class_path or model.name)
         more = own if is_regularized_module(builder) else {}
         return built(
-            "model", name, builder, self._shape(builder) | dict(given) | dict(arguments) | dict(more), nn.Module
+            "model", name, builder, self._shape(builder) | dict(init_args) | dict(arguments) | dict(more), nn.Module
         )
 
     # -- fused or one after another ------------------------------------------------------------------------------
 
     def why_alone(self, arguments: Mapping[str, Any]) -> str | None:
-        """Why trials with these arguments of the network are trained one after another; None if they are fused.
+        """Reason why trials with these arguments of the network are trained one after another; None if they are fused.
 
         Raises BuildError if their network does not take a batch of the data.
         """
@@ -186,29 +186,29 @@ class TrialFactory:
     def _unequal(self, arguments: Mapping[str, Any]) -> list[Configuration]:
         """Three trials that share no strength."""
         neutral = baseline(self.config)
-        found = []
+        configurations = []
         for share in (0.0, 0.5, 1.0):
             known = {key: regularizer for key in neutral.strengths if (regularizer := regularizer_of(key))}
             usual = {key: regularizer.usual.at(share) for key, regularizer in known.items()}
             whole = {key: round(value) if known[key].integer else value for key, value in usual.items()}
-            found.append(Configuration(neutral.lr, whole, dict(arguments)))
-        return found
+            configurations.append(Configuration(neutral.lr, whole, dict(arguments)))
+        return configurations
 
     def _batch(self) -> Batch:
         return next(iter(self.data.train_dataloader()))
 
     def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
-        """What the builder takes from the data; what it can do without only if they say it."""
+        """Arguments that the builder takes from the data; those with defaults only if the data say them."""
         parameters = parameters_of(builder)
         needed = [name for name in SHAPE if name in parameters and parameters[name].default is inspect.Parameter.empty]
-        wanted = [name for name in SHAPE if name in parameters and (name in needed or hasattr(self.data, name))]
+        names = [name for name in SHAPE if name in parameters and (name in needed or hasattr(self.data, name))]
         try:
-            return {name: getattr(self.data, name) for name in wanted}
+            return {name: getattr(self.data, name) for name in names}
         except AttributeError as error:
             raise BuildError(f"model: it takes {' and '.join(needed)} from the data, but {text_of(error)}") from error
 
     def params(self, configuration: Configuration) -> dict[str, float | int | str]:
-        """What identifies a trial to people: strengths and rate, with log10 where it exists, timescale, torch's words."""
+        """Parameters by which people know a trial: strengths and rate, with log10 where it exists, timescale, torch's words."""
         rate = {} if self.solo and "lr" not in self.config.space else {"lr": configuration.lr}
         params: dict[str, Any] = rate | configuration.strengths
         params |= {f"log10_{key}": math.log10(value) for key, value in params.items() if 0 < value < math.inf}

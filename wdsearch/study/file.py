@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from wdsearch.errors import WdsearchError
 from wdsearch.messages import printable, shown_path, shown_value
 
 Location = tuple[str | int, ...]
@@ -24,11 +25,11 @@ class Fault:
     text: str
 
     def __str__(self) -> str:
-        place = f"{self.where}:{self.line}" if self.line else self.where
-        return printable(f"{place}: {self.text}")
+        location = f"{self.where}:{self.line}" if self.line else self.where
+        return printable(f"{location}: {self.text}")
 
 
-class StudyFileError(ValueError):
+class StudyFileError(WdsearchError, ValueError):
     """All faults of a study at once, one line each."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
@@ -67,7 +68,7 @@ class StudySource:
     """A study's content, where each key of it was written, and the faults of the overrides."""
 
     folder: Path | None = None
-    """Where modules that the study names are looked for first: beside its file."""
+    """Folder of the file, in which modules that the study names are looked for first."""
 
     def __init__(self, content: dict[str, Any], where: str, lines: Mapping[Location, int] | None = None) -> None:
         self.content, self.where, self.lines = content, where, dict(lines or {})
@@ -86,9 +87,9 @@ class StudySource:
         """Parse a study file's text; raises StudyFileError."""
         content, lines = _parsed(text, where)
         if not isinstance(content, dict):
-            given = "empty" if content is None else "a list" if isinstance(content, list) else "a single value"
-            wanted = "a study file is a mapping that begins with `study: NAME`"
-            raise StudyFileError([Fault(where, 1, f"the file is {given}; {wanted}")])
+            kind = "empty" if content is None else "a list" if isinstance(content, list) else "a single value"
+            rule = "a study file is a mapping that begins with `study: NAME`"
+            raise StudyFileError([Fault(where, 1, f"the file is {kind}; {rule}")])
         return cls(content, where, lines)
 
     def override(self, text: str) -> None:
@@ -105,7 +106,7 @@ class StudySource:
         except StudyFileError as error:
             self.faults += [Fault(where, None, fault.text) for fault in error.faults]
         else:
-            self.lines = {place: line for place, line in self.lines.items() if place[: len(keys)] != keys}
+            self.lines = {location: line for location, line in self.lines.items() if location[: len(keys)] != keys}
             self.overrides[keys] = where
 
     def _level(self, keys: tuple[str, ...], where: str) -> dict[str, Any]:
@@ -210,11 +211,11 @@ class _Reader:
         return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, path: Location) -> dict[str, Any]:
-        given = {}
+        values = {}
         for key, (key_node, value_node) in self._pairs(node, path).items():
             self.lines[(*path, key)] = key_node.start_mark.line + 1
-            given[key] = self.value(value_node, (*path, key))
-        return given
+            values[key] = self.value(value_node, (*path, key))
+        return values
 
     def _pairs(self, node: yaml.MappingNode, path: Location) -> _Pairs:
         """A mapping's keys and values with those of `<<`, which its own override; of several the first decides."""
@@ -254,13 +255,13 @@ class _Reader:
 
 def assignments(texts: Sequence[str], flag: str) -> dict[str, Any]:
     """`NAME=YAML value` words of a command line as a mapping; raises StudyFileError for what is none."""
-    found = {}
+    assigned = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise StudyFileError([Fault(f"{flag} {text}", None, "this is not NAME=VALUE, as in partition=gpu")])
-        found[name.strip()] = _parsed(value, f"{flag} {text}")[0]
-    return found
+        assigned[name.strip()] = _parsed(value, f"{flag} {text}")[0]
+    return assigned
 
 
 def _read(path: Path) -> str:

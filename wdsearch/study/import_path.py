@@ -21,7 +21,7 @@ def import_path(path: str, folder: Path | None = None) -> Any:
 
 
 def why_not(path: str, folder: Path | None = None) -> str:
-    """Why there is no class at an import path, and what to do."""
+    """Reason why there is no class at an import path, and what to do."""
     module, _, name = path.rpartition(".")
     try:
         loaded = _module(module, folder)

@@ -33,19 +33,19 @@ _LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", 
 
 def study_schema() -> Schema:
     """The schema, in words that drafts 7 to 2020-12 share."""
-    found = _plain(StudyConfig)
-    sections = found["properties"]
+    schema = _plain(StudyConfig)
+    sections = schema["properties"]
     sections["data"] |= _named(DataConfig, DATASETS)
     sections["model"] |= _named(Source, MODELS)
     sections["optimizer"] = _optimizer()
     sections["space"] |= _space()
     choices: dict[str, Mapping[str, type]] = {"sampler": SAMPLERS, "pruner": PRUNERS}
     for key, table in choices.items():
-        place = sections["search"]["properties"]
-        place[key] = {"description": place[key]["description"], **_chosen(table)}
+        keys = sections["search"]["properties"]
+        keys[key] = {"description": keys[key]["description"], **_chosen(table)}
     _name_results(sections["objective"]["properties"])
     header = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "A study of wdsearch"}
-    return header | found
+    return header | schema
 
 
 # -- pydantic's schema, without references and in the words of all drafts ------------------------------------------
@@ -65,15 +65,15 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
         return schema
     if "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]] | {k: v for k, v in schema.items() if k != "$ref"}
-    found = {}
+    inlined = {}
     for word, value in schema.items():
         if word == "prefixItems":
-            found["items"] = _inlined(value[0], definitions)
+            inlined["items"] = _inlined(value[0], definitions)
         elif word == "properties":
-            found[word] = {key: _inlined(item, definitions) for key, item in value.items()}
+            inlined[word] = {key: _inlined(item, definitions) for key, item in value.items()}
         elif word != "title" and not (word == "default" and value in (None, [], {})):
-            found[_LIMITS.get(word, word)] = _inlined(value, definitions)
-    return found
+            inlined[_LIMITS.get(word, word)] = _inlined(value, definitions)
+    return inlined
 
 
 # -- what can be named ---------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def _named(section: type[Source], table: Mapping[str, Callable[..., Any]]) -> Sc
     path = mapping["properties"]["class_path"]
     path["anyOf"] = [{"type": "string", "pattern": r"^[^\s.]+(\.[^\s.]+)+$"}, {"type": "null"}]
     mapping["anyOf"] = [{"required": ["name"]}, {"required": ["class_path"]}]
-    mapping["allOf"] = [_if_named(name, {"init_args": _arguments(made)}) for name, made in table.items()]
+    mapping["allOf"] = [_if_named(name, {"init_args": _arguments(builder)}) for name, builder in table.items()]
     return {"anyOf": [_names(table), mapping]}
 
 
@@ -111,7 +111,7 @@ def _value(argument: Argument) -> Schema:
 
 def _chosen(table: Mapping[str, type]) -> Schema:
     """A name alone, or a mapping of the name and its options."""
-    known = {name: {o.name: _value(o) for o in options(name, made)} for name, made in table.items()}
+    known = {name: {o.name: _value(o) for o in options(name, kind)} for name, kind in table.items()}
     mapping = {
         "type": "object",
         "properties": {"name": _names(table)},
@@ -171,8 +171,8 @@ def _space() -> Schema:
 
 def _rate() -> Schema:
     usual = {"low": 3e-4, "high": 3e-2, "log": True}
-    found = _dimension(_within(Interval(0.0, math.inf, low_open=True)), off={"const": False}, snippet=usual)
-    return {"description": "Learning rate at the top of the schedule.", **found}
+    rate = _dimension(_within(Interval(0.0, math.inf, low_open=True)), off={"const": False}, snippet=usual)
+    return {"description": "Learning rate at the top of the schedule.", **rate}
 
 
 def _strength(regularizer: Regularizer) -> Schema:
@@ -181,11 +181,11 @@ def _strength(regularizer: Regularizer) -> Schema:
     snippet = {"timescale": [0.01, 10], "off": True} if timescale else regularizer.usual._asdict()
     snippet = {word: value for word, value in snippet.items() if value is not False}
     numbers = _within(regularizer.domain, regularizer.integer)
-    found = _dimension(numbers, {"type": "boolean"}, timescale, snippet)
+    schema = _dimension(numbers, {"type": "boolean"}, timescale, snippet)
     if regularizer.acts_on is not None:
         group = _mapping(numbers, numbers, {"type": "boolean"}, timescale, Group)
-        found["anyOf"].append(_groups(group))
-    return {"description": "\n\n".join(lines), **found}
+        schema["anyOf"].append(_groups(group))
+    return {"description": "\n\n".join(lines), **schema}
 
 
 def _groups(group: Schema) -> Schema:
@@ -203,31 +203,31 @@ def _groups(group: Schema) -> Schema:
 
 
 def _within(domain: Interval, integer: bool = False) -> Schema:
-    found: Schema = {"type": "number"}
+    schema: Schema = {"type": "number"}
     if integer:  # JSON Schema has no ∞, which is off
         return {"anyOf": [_within(domain) | {"type": "integer"}, {"type": "number", "minimum": sys.float_info.max}]}
     if domain.low > -math.inf:
-        found["exclusiveMinimum" if domain.low_open else "minimum"] = domain.low
+        schema["exclusiveMinimum" if domain.low_open else "minimum"] = domain.low
     if domain.high < math.inf:
-        found["exclusiveMaximum" if domain.high_open else "maximum"] = domain.high
-    return found
+        schema["exclusiveMaximum" if domain.high_open else "maximum"] = domain.high
+    return schema
 
 
 def _argument(description: str, known: Argument | None = None) -> Schema:
     """A fixed value may be anything but a mapping, which is a range or choices."""
     mapping = _mapping({"type": "number"}, {}, {"const": False}, timescale=False)
     fixed = {"type": ["number", "string", "boolean", "array", "null"]}
-    found = {"description": description, "anyOf": [fixed, mapping]}
+    schema = {"description": description, "anyOf": [fixed, mapping]}
     default = known.as_dict().get("default") if known else None
     offered = {"label": "choices", "body": {"choices": [default]}}
     nested = default is None or isinstance(default, list)  # the YAML language server writes a list of lists as one list
-    return found | ({} if nested else {"defaultSnippets": [offered]})
+    return schema | ({} if nested else {"defaultSnippets": [offered]})
 
 
 def _dimension(numbers: Schema, off: Schema, timescale: bool = False, snippet: Schema | None = None) -> Schema:
     """A fixed number, or a mapping; `defaultSnippets` is what the YAML language server offers to insert."""
-    found: Schema = {"anyOf": [numbers, _mapping(numbers, numbers, off, timescale)]}
-    return found | ({"defaultSnippets": [{"label": "a range worth searching", "body": snippet}]} if snippet else {})
+    schema: Schema = {"anyOf": [numbers, _mapping(numbers, numbers, off, timescale)]}
+    return schema | ({"defaultSnippets": [{"label": "a range worth searching", "body": snippet}]} if snippet else {})
 
 
 def _mapping(bounds: Schema, values: Schema, off: Schema, timescale: bool, kind: type[Dimension] = Dimension) -> Schema:

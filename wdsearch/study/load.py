@@ -27,31 +27,31 @@ def load_study(
     """
     if isinstance(source, StudyConfig) and not overrides:
         return source
-    given = _source(source)
-    given.folder = given.folder or folder
+    study = _source(source)
+    study.folder = study.folder or folder
     for text in overrides:
-        given.override(text)
-    sections, faults = _validated(given)
+        study.override(text)
+    sections, faults = _validated(study)
 
     # torch, lightning and optuna: a file that cannot be read does not wait for them
     from wdsearch.study.check import check, settled
 
-    faults += [*given.faults, *(given.fault(location, text) for location, text in check(sections))]
+    faults += [*study.faults, *(study.fault(location, text) for location, text in check(sections))]
     if faults:
         raise StudyFileError(faults)
-    return settled(StudyConfig.model_construct(_fields_set=set(sections) & set(given.content), **sections))
+    return settled(StudyConfig.model_construct(_fields_set=set(sections) & set(study.content), **sections))
 
 
 def _source(source: str | Path | Mapping[str, Any] | StudyConfig) -> StudySource:
     if isinstance(source, str | Path):
         return StudySource.from_file(Path(source))
     try:
-        found = StudySource(_content(source), "study")
+        study = StudySource(_content(source), "study")
     except RecursionError:
         raise StudyFileError([Fault("study", None, "it contains itself, or is nested too deeply")]) from None
     sections = (source.data, source.model) if isinstance(source, StudyConfig) else ()
-    found.folder = next((section.folder for section in sections if isinstance(section, Source)), None)
-    return found
+    study.folder = next((section.folder for section in sections if isinstance(section, Source)), None)
+    return study
 
 
 def _content(value: Any) -> Any:
@@ -64,23 +64,23 @@ def _content(value: Any) -> Any:
     return [_content(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _validated(given: StudySource) -> tuple[dict[str, Any], list[Fault]]:
+def _validated(source: StudySource) -> tuple[dict[str, Any], list[Fault]]:
     """Each section by itself, so that a fault in one hides none in another."""
     faults = [
-        given.fault((key,), f"{shown_path((key,))} is not a known key{nearest(key, StudyConfig.model_fields)}")
-        for key in given.content
+        source.fault((key,), f"{shown_path((key,))} is not a known key{nearest(key, StudyConfig.model_fields)}")
+        for key in source.content
         if key not in StudyConfig.model_fields
     ]
     sections: dict[str, Any] = {}
     for name, field in StudyConfig.model_fields.items():
-        if name in given.content:
+        if name in source.content:
             try:
-                sections[name] = _section(name, given.content[name], given.folder)
+                sections[name] = _section(name, source.content[name], source.folder)
             except ValidationError as error:
-                faults += _faults(given, name, error)
-                sections |= _sound_part(name, given.content[name], error)
+                faults += _faults(source, name, error)
+                sections |= _sound_part(name, source.content[name], error)
         elif field.is_required():
-            faults.append(given.fault((), f"{name} is missing; add `{name}: ...`"))
+            faults.append(source.fault((), f"{name} is missing; add `{name}: ...`"))
         else:
             sections[name] = field.default
     return sections, faults
@@ -98,7 +98,7 @@ def _adapter(name: str) -> TypeAdapter:
 
 
 def _sound_part(name: str, value: Any, error: ValidationError) -> dict[str, Any]:
-    """What is well formed of a faulty space or search, so that the others' faults do not hide theirs."""
+    """Well-formed part of a faulty space or search, so that the others' faults do not hide theirs."""
     if name not in ("space", "search") or not isinstance(value, Mapping):
         return {}
     faulty = {item["loc"][0] for item in error.errors() if item["loc"]}
@@ -139,7 +139,7 @@ _PATTERNS = {
 }
 
 
-def _faults(given: StudySource, name: str, error: ValidationError) -> list[Fault]:
+def _faults(source: StudySource, name: str, error: ValidationError) -> list[Fault]:
     """One fault for each key: what the members of a union allow is joined by `or`."""
     wrong: dict[tuple[Location, str], list[str]] = {}
     faults = []
@@ -147,13 +147,13 @@ def _faults(given: StudySource, name: str, error: ValidationError) -> list[Fault
         inner = (key for key in item["loc"] if isinstance(key, int) or not _MEMBER.fullmatch(key))
         location = (name, *inner)
         if item["type"] in ("extra_forbidden", "missing"):
-            faults.append(given.fault(location, _unknown_or_missing(location, item["type"])))
+            faults.append(source.fault(location, _unknown_or_missing(location, item["type"])))
         else:
             problem = f"{shown_path(location)} is {shown_value(item['input'])}"
             wrong.setdefault((location, problem), []).append(_allowed(location, item))
     for (location, problem), allowed in wrong.items():
         verb = "are" if allowed[0].startswith("letters") else "is"
-        faults.append(given.fault(location, f"{problem}; allowed {verb} {' or '.join(allowed)}"))
+        faults.append(source.fault(location, f"{problem}; allowed {verb} {' or '.join(allowed)}"))
     return faults
 
 

@@ -10,20 +10,20 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from wdsearch.errors import DataError
+from wdsearch.errors import DataError, WdsearchError
 from wdsearch.study.json_schema import FILE, HEADER, study_schema
 
 LOOKED_AT = 100_000
 """Rows of a table larger than memory by which its study is written."""
 
 
-class ScaffoldError(Exception):
+class ScaffoldError(WdsearchError):
     """A folder in which no study can be begun."""
 
 
 @dataclass(frozen=True)
 class Scaffold:
-    """What was written: the files with a line about each, the study file first, and what to know about them."""
+    """Files that were written, with a line about each, the study file first, and notes about them."""
 
     files: Mapping[Path, str]
     notes: tuple[str, ...] = ()
@@ -129,12 +129,12 @@ def _of_table(path: Path, target: str | None, folder: Path) -> tuple[str, tuple[
 
 def _rows_of(path: Path) -> tuple[Any, str]:
     """The rows of a table that are looked at, and a note if these are not all: of a table larger than memory the first."""
-    from wdsearch.datasets import frames
     from wdsearch.datasets._base import fits
+    from wdsearch.datasets.files import memory_size, read_frame, readable
 
-    with frames.readable(path):
-        whole = fits(frames.memory_size(path))
-    frame = frames.read_frame(path, rows=None if whole else LOOKED_AT)
+    with readable(path):
+        whole = fits(memory_size(path))
+    frame = read_frame(path, rows=None if whole else LOOKED_AT)
     return frame, "" if whole else f"the table is large: only its first {len(frame):,} rows were looked at"
 
 

@@ -55,7 +55,7 @@ class Source(_Section):
 
     @property
     def folder(self) -> Path | None:
-        """Where the module of `class_path` is looked for first."""
+        """Folder in which the module of `class_path` is looked for first."""
         return self._folder
 
 
@@ -130,7 +130,7 @@ class Dimension(_Section):
 
     @property
     def integer(self) -> bool:
-        """Whether a range was written in whole numbers: 1, not 1.0."""
+        """True for a range that was written in whole numbers: 1, not 1.0."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
@@ -156,12 +156,12 @@ class Entry(Dimension):
 
     @property
     def form(self) -> str:
-        """As a dimension's, or `groups`."""
+        """Form of the dimension, or `groups`."""
         return "groups" if self.groups is not None else super().form
 
     @property
     def parts(self) -> Sequence[Dimension]:
-        """What it stands for: one dimension, or one for each group."""
+        """Dimensions that it stands for: one, or one for each group."""
         return [self] if self.groups is None else self.groups
 
 
@@ -218,8 +218,12 @@ class Choice(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was given beside the name."""
+        """Options that were given beside the name."""
         return dict(self.model_extra or {})
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
 class SearchConfig(_Section):
@@ -279,6 +283,8 @@ class StudyConfig(_Section):
     trainer: TrainerConfig = TrainerConfig()
     seed: Seed = 0
     """Seed of initial weights, batches, noise and the sampler."""
+    tracking: Annotated[Choice, BeforeValidator(_named, json_schema_input_type=str | Choice)] | None = None
+    """What records the study for people, mlflow by default; a name, or a name with its options beside it."""
     schedule: ScheduleConfig | None = None
     """When `wdsearch schedule` starts sweeps of this study, and with which workers; it changes no result."""
 

@@ -17,6 +17,7 @@ from wdsearch.study.file import Location
 from wdsearch.study.import_path import import_path, why_not
 from wdsearch.study.schema import DataConfig, Source
 from wdsearch.tasks import LOSSES, METRICS
+from wdsearch.trial.module import RegularizedModule
 
 Faults = Iterator[tuple[Location, str]]
 SHAPE = ("inputs", "outputs", "shape", "categories")
@@ -26,37 +27,37 @@ _SHAPES = ((1, 8, 8), (1, 27720), (27720,))
 
 
 def builder_of(model: Any) -> Callable[..., Any] | None:
-    """What builds the network from `inputs`, `outputs` and its own arguments; None for a network already built."""
+    """Builder of the network from `inputs`, `outputs` and its own arguments; None for a network already built."""
     if isinstance(model, nn.Module):
         return None
     return _made(model, MODELS) if isinstance(model, Source) else model
 
 
 def is_regularized_module(builder: Any) -> bool:
-    """Whether it builds whole trials: a subclass of `RegularizedModule`, which stands below this file."""
-    return inspect.isclass(builder) and any(base.__qualname__ == "RegularizedModule" for base in builder.__mro__[1:])
+    """True for a subclass of `RegularizedModule`, which builds whole trials; that one itself needs a network."""
+    return inspect.isclass(builder) and issubclass(builder, RegularizedModule) and builder is not RegularizedModule
 
 
 def is_solo(model: Any) -> bool:
-    """Whether it builds a LightningModule of the user's, which is trained by a Trainer of its own."""
+    """True for a user-defined LightningModule, which is trained by a Trainer of its own."""
     builder = builder_of(model)
     return inspect.isclass(builder) and issubclass(builder, L.LightningModule) and not is_regularized_module(builder)
 
 
 def _made(source: Source, table: Mapping[str, Any]) -> Any:
-    """What a source names; None if that is unknown, not importable, or nothing that can be called."""
+    """Builder that a source names; None if that is unknown, not importable, or nothing that can be called."""
     try:
         by_path = source.class_path is not None
-        made = import_path(str(source.class_path), source.folder) if by_path else table.get(source.name or "")
+        builder = import_path(str(source.class_path), source.folder) if by_path else table.get(source.name or "")
     except (Exception, SystemExit):  # whatever a user's module raises when it is imported
         return None
-    return made if callable(made) else None
+    return builder if callable(builder) else None
 
 
 def attribute_of_data(data: Any, name: str) -> str | None:
     """The `task` or `metric` that the data say of themselves, if they say it before they are built."""
-    found = getattr(_made(data, DATASETS) if isinstance(data, Source) else data, name, None)
-    return found if isinstance(found, str) else None
+    value = getattr(_made(data, DATASETS) if isinstance(data, Source) else data, name, None)
+    return value if isinstance(value, str) else None
 
 
 def parameters_of(builder: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -87,23 +88,23 @@ def from_study(builder: Callable[..., Any]) -> set[str]:
 
 def _lacking(builder: Callable[..., Any], source: Source) -> list[str]:
     """The data's arguments that nobody gives."""
-    given = {"split_seed", "seed", *source.init_args, *from_study(builder)}
+    known = {"split_seed", "seed", *source.init_args, *from_study(builder)}
     needed = (name for name, p in parameters_of(builder).items() if p.default is p.empty and p.kind not in _MANY)
-    return [name for name in needed if name not in given]
+    return [name for name in needed if name not in known]
 
 
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def misfit(builder: Callable[..., Any], name: str, value: Any) -> str | None:
-    """What an argument of one of our builders takes, if the value is of another kind."""
+    """Words for what an argument of one of our builders takes, if the value is of another kind."""
     parameter = parameters_of(builder).get(name)
     annotation = annotation_of(parameter) if parameter else ""
     return None if fits(value, annotation) else allowed(annotation)
 
 
 def default_of(model: Any, name: str) -> Any:
-    """What the network gets for an argument if nothing is searched: as `init_args` say, else the builder's default.
+    """Value of a network's argument if nothing is searched: as `init_args` say, else the builder's default.
 
     Raises LookupError if neither says.
     """
@@ -117,7 +118,7 @@ def default_of(model: Any, name: str) -> Any:
 
 
 def refused(model: Any, arguments: Mapping[str, Any]) -> str | None:
-    """Why one of our networks cannot be built with these arguments; None if it can, or is not ours."""
+    """Reason why one of our networks cannot be built with these arguments; None if it can, or is not ours."""
     builder = MODELS.get(model.name or "") if isinstance(model, Source) else None
     if builder is None:
         return None
@@ -128,7 +129,7 @@ def refused(model: Any, arguments: Mapping[str, Any]) -> str | None:
 
 
 def _refusal(builder: Callable[..., Any], shape: tuple[int, ...], arguments: Mapping[str, Any]) -> str | None:
-    """What a builder says against its arguments, for rows of a shape."""
+    """Refusal of a builder of its arguments, for rows of a shape."""
     taken = {"inputs": 2, "outputs": 2, "shape": shape, "categories": ()}
     own = {name: value for name, value in taken.items() if name in parameters_of(builder)}
     try:
@@ -145,9 +146,9 @@ def check_data(data: Any) -> Faults:
     if isinstance(data, DataConfig):
         yield from _check("data", data, DATASETS)
         if (builder := _made(data, DATASETS)) is not None and (lacking := _lacking(builder, data)):
-            place = ("data", "init_args") if data.init_args else ("data",)
+            location = ("data", "init_args") if data.init_args else ("data",)
             text = f"{data.name or data.class_path} needs {' and '.join(lacking)}"
-            yield place, f"data.init_args: {text}, as in init_args: {{{lacking[0]}: ...}}"
+            yield location, f"data.init_args: {text}, as in init_args: {{{lacking[0]}: ...}}"
         taken = arguments_of(made) if data.class_path and (made := _made(data, DATASETS)) else None
         if "split_seed" in data.model_fields_set and taken is not None and "split_seed" not in taken:
             yield (
@@ -183,14 +184,14 @@ def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
         yield (key,), f"{key} takes either `name` (known: {', '.join(sorted(table))}) or `class_path` with `init_args`"
     elif source.name is not None and source.name not in table:
         yield (key, "name"), f"{key}.name is {shown_value(source.name)}{nearest(source.name, table)}"
-    elif (made := _made(source, table)) is None:
+    elif (builder := _made(source, table)) is None:
         reason = why_not(str(source.class_path), source.folder)
         yield (key, "class_path"), f"{key}.class_path is {source.class_path}; {reason}"
     else:
-        known, called = arguments_of(made), source.name or source.class_path
+        known, called = arguments_of(builder), source.name or source.class_path
         for name in sorted(source.init_args.keys() - known) if known is not None else ():
             text = f"{key}.init_args.{name} is not an argument of {called}{nearest(name, known or ())}"
             yield (key, "init_args", name), text
         for name, value in source.init_args.items() if source.name else ():
-            if wanted := misfit(made, name, value):
-                yield (key, "init_args", name), f"{key}.init_args.{name} is {shown_value(value)}; allowed is {wanted}"
+            if kind := misfit(builder, name, value):
+                yield (key, "init_args", name), f"{key}.init_args.{name} is {shown_value(value)}; allowed is {kind}"

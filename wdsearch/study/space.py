@@ -37,7 +37,7 @@ def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
 
 
 def _name(key: str, dimension: Dimension) -> str:
-    """What Optuna calls the searched value of a key."""
+    """Name by which Optuna knows the searched value of a key."""
     return key + TIMESCALE if dimension.form == "timescale" else key
 
 
@@ -115,12 +115,12 @@ def configuration(config: StudyConfig, params: Mapping[str, Any], rate_sum: floa
 def _value(key: str, dimension: Dimension, params: Mapping[str, Any]) -> Any:
     if dimension.form == "fixed":
         return dimension.value
-    found = params[_name(key, dimension)]
+    value = params[_name(key, dimension)]
     if dimension.form == "choices":
-        return next(choice for choice in _choices(key, dimension) if encoded(choice) == found)
-    if dimension.off and _is_off(key, dimension, found):
+        return next(choice for choice in _choices(key, dimension) if encoded(choice) == value)
+    if dimension.off and _is_off(key, dimension, value):
         return math.inf if dimension.form == "timescale" else neutral(key)
-    return found
+    return value
 
 
 def baseline(config: StudyConfig) -> Configuration:

@@ -1,1 +1,100 @@
-"""Records of a study on their way to a tracking server."""
+"""The table of trackers: one file and one line each. A tracker keeps the record of a study that people look at."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from wdsearch.messages import nearest, shown_value
+from wdsearch.storage.attributes import TOKEN
+from wdsearch.storage.home import Home
+from wdsearch.storage.results import StudyResult
+from wdsearch.tracking.jsonl import JsonlTracker
+from wdsearch.tracking.mlflow_tracker import MlflowTracker
+from wdsearch.tracking.serving import Server
+from wdsearch.tracking.tracker import Backlog, Tracker, TrackerError
+
+TRACKERS: dict[str, type[Tracker]] = {kind.name: kind for kind in (MlflowTracker, JsonlTracker)}
+DEFAULT = MlflowTracker.name
+
+
+def chosen_tracker(tracking: Any = None) -> tuple[type[Tracker], dict[str, Any]]:
+    """The tracker of a study file's `tracking`, a name or a mapping with options, and these; raises TrackerError.
+
+    >>> chosen_tracker({"name": "jsonl", "folder": "/srv/records"})[1]
+    {'folder': '/srv/records'}
+    """
+    options = {"name": tracking or DEFAULT} if tracking is None or isinstance(tracking, str) else dict(tracking)
+    name = options.pop("name", None)
+    if name not in TRACKERS:
+        raise TrackerError(f"tracking is {shown_value(name)}{nearest(str(name), TRACKERS)}")
+    faults = [_fault(name, option, value) for option, value in options.items()]
+    if any(faults):
+        raise TrackerError("\n".join(filter(None, faults)))
+    return TRACKERS[name], options
+
+
+def open_tracker(tracking: Any, home: Home, study: str, storage: str | None = None) -> Tracker:
+    """What records a study from here, as its file's `tracking` says; raises TrackerError."""
+    kind, options = chosen_tracker(tracking)
+    return kind(home.path, study, node=home.node(storage), **options)
+
+
+def reopen_tracker(result: StudyResult, home: Home, storage: str | None = None) -> Tracker | None:
+    """What adds to a study's records; None if it has none."""
+    kind, options = chosen_tracker(result.config.get("tracking"))
+    token = result.optuna_study.user_attrs.get(TOKEN, "")
+    return kind.reopen(home.path, result.study, node=home.node(storage), token=token, **options)
+
+
+def study_page(result: StudyResult, home: Home, port: int) -> Server:
+    """Where a study's records are seen, and what serves them."""
+    kind, options = chosen_tracker(result.config.get("tracking"))
+    return kind.page(home.path, result.study, port, **options)
+
+
+def backlog(home: Home, study: str) -> Backlog:
+    """What waits to be delivered, by whichever tracker: a study may go on with another one."""
+    waiting = [kind.backlog(home.path, study) for kind in TRACKERS.values()]
+    errors, lost = [one.error for one in waiting], [one.lost for one in waiting]
+    counts = sum(one.undelivered for one in waiting), sum(one.elsewhere for one in waiting)
+    return Backlog(*counts, next(filter(None, errors), None), next(filter(None, lost), None))
+
+
+def deliver_backlog(
+    study: str, home: Home, storage: str | None, progress: Callable[[int, str | None], None] | None = None
+) -> tuple[int, int]:
+    """Deliver what waits; how much that was, and how many other machines deliver their own.
+
+    Raises StudyNotFoundError, and UndeliveredError with the reason if some could not be delivered.
+    """
+    counts = [kind.deliver_backlog(study, home, storage, progress) for kind in TRACKERS.values()]
+    return sum(delivered for delivered, _ in counts), sum(elsewhere for _, elsewhere in counts)
+
+
+def trackers() -> list[dict[str, Any]]:
+    """All trackers with their options, as JSON can hold them."""
+    from wdsearch.study.catalog import Argument  # and with it torch
+
+    found = []
+    for name, kind in TRACKERS.items():
+        options = [Argument(option, takes, default).as_dict() for option, (takes, default) in _options_of(kind).items()]
+        found.append({"name": name, "summary": kind.summary, "arguments": options})
+    return found
+
+
+def _options_of(kind: type[Tracker]) -> dict[str, tuple[str, Any]]:
+    """Annotation and default of what a study file may set: a constructor's keyword-only arguments."""
+    from wdsearch.study.annotations import annotation_of
+
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name: (annotation_of(p), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _fault(name: str, option: str, value: Any) -> str | None:
+    from wdsearch.study.annotations import allowed, fits
+
+    known = _options_of(TRACKERS[name])
+    if option not in known:
+        return f"tracking.{option} is not an option of {name}{nearest(option, known)}"
+    takes = known[option][0]
+    return None if fits(value, takes) else f"tracking.{option} is {shown_value(value)}; allowed is {allowed(takes)}"

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from wdsearch.errors import WdsearchError
+from wdsearch.files import is_locked, locked
 from wdsearch.storage.home import Home
+from wdsearch.tracking.mlflow_address import HASTE, PATIENCE, QUIET, shown_uri
 from wdsearch.tracking.mlflow_client import LIVE_EVERY_S, Courier, complain, warm_up
 from wdsearch.tracking.mlflow_store import write_through
-from wdsearch.tracking.spool import Spool, interrupt, is_locked, lock_of, locked, open_elsewhere, spool_paths
-from wdsearch.tracking.tracker import HASTE, PATIENCE, QUIET, shown_uri
+from wdsearch.tracking.spool import Spool, interrupt, lock_of, open_elsewhere, spool_paths
 
 QUIET_S = 20.0  # so long nobody looks yet; a short study is delivered at its end, when no training is held up
 DUTY = 0.05  # share of the time that delivery may take while training goes on
@@ -21,8 +23,10 @@ GIVE_UP_AFTER_S, SYNC_GIVES_UP_AFTER_S = 180.0, 20.0
 LONGEST_PAUSE_S = 15.0
 
 
-class UndeliveredError(Exception):
+class UndeliveredError(WdsearchError):
     """Records that MLflow does not have yet; they stay in the spool."""
+
+    exit_code = 1
 
 
 def deliver(
@@ -70,7 +74,7 @@ def _sync_one(path: Path, study: str, progress: Callable[[int, str | None], None
         if left:
             reason = spool.recall("error") or "it gave no reason"
             text = f"{left} of {before} records could not be delivered to {uri}: {reason}"
-            raise UndeliveredError(f"{text}\nthey wait in {path}; when MLflow answers: wdsearch sync {study}")
+            raise UndeliveredError(text, hint=f"they wait in {path}; when MLflow answers: wdsearch sync {study}")
         return before
     finally:
         spool.close()

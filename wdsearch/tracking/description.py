@@ -1,4 +1,4 @@
-"""What MLflow shows as the description of a study and of a trial, in Markdown."""
+"""Describes a study and a trial in Markdown, for their records."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def study_description(result: StudyResult) -> str:
 
 
 def trial_description(params: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
-    """A trial's settings, from its params in MLflow and its network's arguments, ready to be pasted into one's own training."""
+    """A trial's settings, from its recorded params and its network's arguments, ready to be pasted into one's own training."""
     derived = ("log10_", "torch.")
     numbers = {key: value for key, value in params.items() if isinstance(value, float) and not key.startswith(derived)}
     settings = {key: value for key, value in numbers.items() if not key.endswith(TIMESCALE)} | dict(arguments)

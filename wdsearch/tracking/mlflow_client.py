@@ -15,7 +15,8 @@ from typing import Any
 
 from wdsearch.report.trial_picture import TrialPicture
 from wdsearch.tracking.mlflow_store import VIEW_TAG, make_store, write_ahead
-from wdsearch.tracking.spool import LOST, MODEL, STUDY, Record, Spool, now_ms
+from wdsearch.tracking.spool import LOST, MODEL, Record, Spool, now_ms
+from wdsearch.tracking.tracker import STUDY
 
 LIVE_EVERY_S = 10.0
 PARAM_LIMIT, TAG_LIMIT = 6000, 8000

@@ -6,8 +6,9 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from wdsearch.tracking.spool import VIEW, locked
-from wdsearch.tracking.tracker import PATIENCE
+from wdsearch.files import locked
+from wdsearch.tracking.mlflow_address import PATIENCE
+from wdsearch.tracking.spool import VIEW
 
 VIEW_TAG = "mlflow.sharedViewState."
 

@@ -1,12 +1,12 @@
-"""Writes a study's report and shows it on the study's run."""
+"""Writes a study's report and adds it to the study's record."""
 
 from pathlib import Path
 
 from wdsearch.report.texts import Texts
 from wdsearch.report.write import FOLDER, Report, write_report
-from wdsearch.storage.attributes import TOKEN
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import load_result
+from wdsearch.tracking import reopen_tracker
 from wdsearch.tracking.tracker import Delivery, Tracker
 
 
@@ -17,10 +17,10 @@ def report(
     language: str = "en",
     output: Path | None = None,
 ) -> tuple[Report, Delivery | None]:
-    """Write a study's report and show it on its run in MLflow; `output` is a further copy of the page.
+    """Write a study's report and add it to its records; `output` is a further copy of the page.
 
     Raises StudyNotFoundError, and LanguageError for a language that there are no texts in. The delivery is None for a study
-    that has no run in MLflow, as one whose records were removed.
+    that has no records, as one whose records were removed.
     """
     words = Texts(language)
     result = load_result(study, home, storage)
@@ -28,16 +28,15 @@ def report(
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes(written.page.read_bytes())
-    token = result.optuna_study.user_attrs.get(TOKEN, "")
-    tracker = Tracker.of_study(home.path, study, home.node(storage), token)
+    tracker = reopen_tracker(result, home, storage)
     if tracker is None:
         return written, None
     log_report(tracker, written)
     tracker.start_delivery()
-    return written, tracker.close()
+    return written, tracker.finish()
 
 
 def log_report(tracker: Tracker, written: Report) -> None:
-    """Let MLflow show a report on the study's run."""
+    """Add a report to the study's record."""
     for path in (written.page, *written.pictures):
         tracker.log_artifact(path, FOLDER)

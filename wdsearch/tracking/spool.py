@@ -1,16 +1,18 @@
 """Records of a study on their way to MLflow: a local SQLite file that outlives every process."""
 
-import fcntl
 import json
 import platform
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-STUDY, LOST = "study", "lost"
+from wdsearch.files import is_locked
+from wdsearch.tracking.tracker import Backlog
+
+LOST = "lost"
+"""Fact that says what will never arrive."""
 VIEW = "wdsearch"
 """Key of the saved view in which a study's page opens."""
 MODEL = "model"
@@ -59,25 +61,15 @@ def _is_open(path: Path) -> bool:
     return any(is_locked(lock) for lock in path.parent.glob(f"{path.stem}.*lock"))
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """A file that one process at a time holds; the system frees it when the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds it."""
-    try:
-        with path.open("r+") as file:  # some network file systems lock only what may be written
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+def backlog_of(home: Path, study: str) -> Backlog:
+    """What waits in the spools of a study; a model that is on its way while a delivery lives needs nobody."""
+    left, error, lost = 0, None, None
+    for path in spool_paths(home, study):
+        spool = Spool(path)
+        under_way = MODEL if is_locked(path.with_suffix(".lock")) else ""
+        left, error, lost = left + spool.left(under_way), error or spool.recall("error"), lost or spool.recall(LOST)
+        spool.close()
+    return Backlog(left, open_elsewhere(home, study), error, lost)
 
 
 class Record(NamedTuple):

@@ -1,1 +1,1 @@
-"""One trial: how it is trained, measured and described. Nothing here knows of other trials, or of files."""
+"""Training, measurement and description of one trial; nothing here knows of other trials, or of files."""

@@ -1,4 +1,4 @@
-"""A batch taken apart: what goes into the network, and the targets."""
+"""The only file that knows the forms of a batch: it is split into the network's arguments and the targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,25 +7,34 @@ from jaxtyping import Shaped
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from wdsearch.errors import WdsearchError
+
 Batch = Any
-"""`(inputs, targets)`, `(first, second, ..., targets)`, a mapping of which one key holds the targets, or what a user splits."""
+"""`(inputs, targets)`, `(first, second, ..., targets)`, a mapping with its targets under one key, or what a user splits."""
 
 TARGETS = ("targets", "target", "labels", "label", "y")
 """Keys under which a mapping may hold its targets."""
 
 
-class BatchError(Exception):
-    """A batch of which nobody can say what are its targets."""
+class BatchError(WdsearchError):
+    """A batch of a form in which the targets cannot be told from the inputs."""
+
+    exit_code = 1
 
 
 class Inputs(NamedTuple):
-    """What a network is called with: tensors, or collections of them, by position and by name."""
+    """Arguments of a network: tensors, or collections of them, by position and by name.
+
+    >>> import torch
+    >>> Inputs((torch.tensor(2.0), torch.tensor(3))).map(lambda x: x / 4).args
+    (tensor(0.5000), tensor(3))
+    """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
-        """The same with every tensor of floating point changed; class numbers, masks and texts stay."""
+        """Copy with every tensor of floating point changed; class numbers, masks and texts stay."""
         return Inputs(*apply_to_collection(tuple(self), Tensor, lambda x: change(x) if x.is_floating_point() else x))
 
 
@@ -33,13 +42,20 @@ def split_batch(batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
     """Inputs and targets of a batch: the last of several tensors, or a mapping's entry of one of the `TARGETS`.
 
     The other entries of a mapping are the network's arguments of these names. Raises BatchError.
+
+    >>> import torch
+    >>> inputs, targets = split_batch({"x": torch.zeros(2, 3), "label": torch.tensor([0, 1])})
+    >>> list(inputs.kwargs), targets
+    (['x'], tensor([0, 1]))
     """
     if isinstance(batch, Mapping):
         keys = [key for key in TARGETS if key in batch]
         if len(keys) == 1:
             return Inputs((), {key: value for key, value in batch.items() if key != keys[0]}), batch[keys[0]]
-        found = f"has {' and '.join(keys) or 'none'} among its keys {', '.join(map(str, batch))}"
-        raise BatchError(f"a batch that is a mapping holds its targets under one of {', '.join(TARGETS)}; this {found}")
+        mistake = f"has {' and '.join(keys) or 'none'} among its keys {', '.join(map(str, batch))}"
+        raise BatchError(
+            f"a batch that is a mapping holds its targets under one of {', '.join(TARGETS)}; this {mistake}"
+        )
     if isinstance(batch, Sequence) and len(batch) >= 2 and isinstance(batch[-1], Tensor):
         return Inputs(tuple(batch[:-1])), batch[-1]
     kinds = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, Sequence) else ""
@@ -48,7 +64,12 @@ def split_batch(batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
 
 
 def rows_of(batch: Batch) -> int:
-    """How many rows a batch has; 0 if nobody can say."""
+    """Number of rows of a batch; 0 if its form is unknown.
+
+    >>> import torch
+    >>> rows_of((torch.zeros(5, 3), torch.zeros(5))), rows_of("text")
+    (5, 0)
+    """
     try:
         return len(split_batch(batch)[1])
     except BatchError:
@@ -56,7 +77,12 @@ def rows_of(batch: Batch) -> int:
 
 
 def shapes_of(batch: Any) -> str:
-    """The shapes of a batch's parts, in words."""
+    """Shapes of a batch's parts, in words.
+
+    >>> import torch
+    >>> shapes_of({"x": torch.zeros(5, 3), "id": "a"})
+    'x (5, 3), id str'
+    """
     if isinstance(batch, Tensor):
         return f"shape {tuple(batch.shape)}"
     named = batch.items() if isinstance(batch, Mapping) else enumerate(batch)

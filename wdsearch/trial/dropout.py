@@ -1,4 +1,4 @@
-"""Layers that drop activations at a rate that is data; they stand in for torch's own, whose masks vmap would change."""
+"""Dropout layers with the rate as data; they replace torch's own, whose masks vmap would change."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,18 @@ from wdsearch.noise import NoiseStream
 from wdsearch.types import Scalar
 
 ALPHA = -1.7580993408473766
-"""−λα of SELU: what an alpha dropout sets a dropped activation to (Klambauer et al. 1706.02515, section 3)."""
+"""−λα of SELU: the value of an activation that an alpha dropout drops (Klambauer et al. 1706.02515, section 3)."""
 
 
 class Dropout(nn.Module):
     """Zeroes entries where `noise < rate` and scales the rest by 1/(1 − rate) (Srivastava et al. 2014).
 
-    One noise serves all rates: a larger rate drops a superset of what a smaller one drops.
+    One noise serves all rates: a larger rate drops a superset of the entries that a smaller one drops.
+
+    >>> few, many = Dropout(0.2, NoiseStream(0, "dropout")), Dropout(0.6, NoiseStream(0, "dropout"))
+    >>> dropped_by_few, dropped_by_many = few(torch.ones(100)) == 0, many(torch.ones(100)) == 0
+    >>> bool((dropped_by_few <= dropped_by_many).all()), 10 < int(dropped_by_few.sum()) < 30
+    (True, True)
     """
 
     rate: Scalar
@@ -31,18 +36,18 @@ class Dropout(nn.Module):
         if not self.training:
             return inputs
         noise = self.noise.uniform(self.drawn(inputs))
-        kept = noise >= self.rate.to(noise.dtype)
-        return self.dropped(inputs, kept.to(inputs.dtype), self.rate.to(inputs.dtype))
+        mask = noise >= self.rate.to(noise.dtype)
+        return self.dropped(inputs, mask.to(inputs.dtype), self.rate.to(inputs.dtype))
 
     def drawn(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
         """A tensor of the mask's shape, which broadcasts to that of the inputs."""
         return inputs
 
     def dropped(
-        self, inputs: Float[Tensor, "*shape"], kept: Float[Tensor, "..."], rate: Scalar
+        self, inputs: Float[Tensor, "*shape"], mask: Float[Tensor, "..."], rate: Scalar
     ) -> Float[Tensor, "*shape"]:
-        """The inputs where `kept` is 1, something else where it is 0."""
-        return inputs * (kept * (1.0 / (1.0 - rate)))  # a product: under vmap cheaper than torch.where
+        """Inputs where `mask` is 1, the value of a dropped entry where it is 0."""
+        return inputs * (mask * (1.0 / (1.0 - rate)))  # a product: under vmap cheaper than torch.where
 
     def extra_repr(self) -> str:
         return "rate is data"
@@ -59,8 +64,8 @@ class ChannelDropout(Dropout):
         self.unbatched = unbatched
 
     def drawn(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
-        kept = 1 if inputs.ndim == self.unbatched else 2
-        for dimension in range(kept, inputs.ndim):
+        first_spatial = 1 if inputs.ndim == self.unbatched else 2
+        for dimension in range(first_spatial, inputs.ndim):
             inputs = inputs.narrow(dimension, 0, 1)
         return inputs
 
@@ -69,10 +74,10 @@ class AlphaDropout(Dropout):
     """Keeps mean and variance of SELU activations: dropped entries become −λα (Klambauer et al. 1706.02515, section 3)."""
 
     def dropped(
-        self, inputs: Float[Tensor, "*shape"], kept: Float[Tensor, "..."], rate: Scalar
+        self, inputs: Float[Tensor, "*shape"], mask: Float[Tensor, "..."], rate: Scalar
     ) -> Float[Tensor, "*shape"]:
         scale = ((1.0 - rate) * (1.0 + rate * ALPHA**2)).rsqrt()
-        return scale * (inputs * kept + ALPHA * (1.0 - kept)) - scale * ALPHA * rate
+        return scale * (inputs * mask + ALPHA * (1.0 - mask)) - scale * ALPHA * rate
 
 
 class FeatureAlphaDropout(AlphaDropout, ChannelDropout):
@@ -82,23 +87,23 @@ class FeatureAlphaDropout(AlphaDropout, ChannelDropout):
 class MultiheadAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` with its parameters, in plain matrix products, and with a `Dropout` of its own.
 
-    torch's takes a dropout that is a float, and kernels of which some have no batching rule.
+    torch's takes its dropout rate as a float, and some of its kernels have no batching rule.
     """
 
     attention_dropout: Dropout
 
     @classmethod
     def of(cls, like: nn.MultiheadAttention, noise: NoiseStream) -> "MultiheadAttention":
-        """With the parameters of a plain one."""
+        """Build a layer that shares the parameters of torch's."""
         sizes = {"kdim": like.kdim, "vdim": like.vdim, "batch_first": like.batch_first, "device": "meta"}
-        made = cls(like.embed_dim, like.num_heads, add_zero_attn=like.add_zero_attn, **sizes)
-        made._parameters, made._modules = like._parameters, like._modules
-        made._forward_hooks, made._forward_pre_hooks = like._forward_hooks, like._forward_pre_hooks
-        made.bias_k, made.bias_v = like.bias_k, like.bias_v
-        made.attention_dropout = Dropout(like.dropout, noise)
-        # what encoder layers look at before they call, in eval mode, a kernel of torch that knows no vmap
-        made._qkv_same_embed_dim = False
-        return made
+        attention = cls(like.embed_dim, like.num_heads, add_zero_attn=like.add_zero_attn, **sizes)
+        attention._parameters, attention._modules = like._parameters, like._modules
+        attention._forward_hooks, attention._forward_pre_hooks = like._forward_hooks, like._forward_pre_hooks
+        attention.bias_k, attention.bias_v = like.bias_k, like.bias_v
+        attention.attention_dropout = Dropout(like.dropout, noise)
+        # if true, encoder layers in eval mode would call a kernel of torch without a batching rule
+        attention._qkv_same_embed_dim = False
+        return attention
 
     def forward(
         self,
@@ -111,7 +116,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."] | None]:
-        """As `nn.MultiheadAttention`, whose masks and layouts it takes; `is_causal` is a hint only, as there."""
+        """Attend as `nn.MultiheadAttention`, with its masks and layouts; `is_causal` is a hint only, as there."""
         if is_causal and attn_mask is None:
             raise RuntimeError("is_causal is a hint: attn_mask must be given too")
         batched = query.ndim == 3
@@ -128,23 +133,23 @@ class MultiheadAttention(nn.MultiheadAttention):
         weights = self.attention_dropout(scores.softmax(-1))
         mixed = self.out_proj((weights @ v).transpose(1, 2).flatten(-2))
         mixed = mixed if batch_first else mixed.transpose(0, 1)
-        shown = (weights.mean(1) if average_attn_weights else weights) if need_weights else None
-        if batched:
-            return mixed, shown
-        return mixed.squeeze(0), shown if shown is None else shown.squeeze(0)
+        if not need_weights:
+            return (mixed if batched else mixed.squeeze(0)), None
+        returned = weights.mean(1) if average_attn_weights else weights
+        return (mixed, returned) if batched else (mixed.squeeze(0), returned.squeeze(0))
 
-    def _projected(self, *given: Float[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
+    def _projected(self, *sequences: Float[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
         weights: tuple[Tensor, ...] = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         if self.in_proj_weight is not None:
             weights = self.in_proj_weight.chunk(3)
         biases = self.in_proj_bias.chunk(3) if self.in_proj_bias is not None else (None, None, None)
-        return [F.linear(x, weight, bias) for x, weight, bias in zip(given, weights, biases, strict=True)]
+        return [F.linear(x, weight, bias) for x, weight, bias in zip(sequences, weights, biases, strict=True)]
 
 
 def _extended(
     rows: Float[Tensor, "batch length features"], bias: Float[Tensor, "1 1 features"] | None
 ) -> Float[Tensor, "batch longer features"]:
-    """With a learned last row (`add_bias_kv`)."""
+    """Rows followed by a learned last row (`add_bias_kv`)."""
     return rows if bias is None else torch.cat([rows, bias.expand(len(rows), 1, -1)], dim=1)
 
 
@@ -153,7 +158,7 @@ def _masked(
     mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None,
     keys_only: bool = False,
 ) -> Float[Tensor, "batch heads queries keys"]:
-    """Scores with a mask: True or −∞ where nothing may be seen; keys beyond the mask (learned, zero) are always seen."""
+    """Scores with a mask: True or −∞ forbids attention; keys beyond the mask (learned, zero) are always attended to."""
     if mask is None:
         return scores
     if keys_only:
@@ -173,13 +178,17 @@ LAYERS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.FeatureAlphaDropout: lambda layer, noise: FeatureAlphaDropout(layer.p, noise),
     nn.MultiheadAttention: MultiheadAttention.of,
 }
-"""What stands in for each of torch's layers; their subclasses are somebody's own, and stay."""
+"""Replacement of each of torch's layers; subclasses are user-defined, and stay."""
 
 
 def replace_dropout(network: nn.Module, noise: NoiseStream) -> nn.Module:
-    """The network with every layer of torch that drops replaced by one whose rate is data and that draws from `noise`.
+    """Replace every dropout layer of torch in a network by one with the rate as data that draws from `noise`.
 
-    A layer in several places stays one layer. Raises nothing; what draws otherwise keeps doing so.
+    A layer that is used several times stays one layer. Other layers that draw random numbers keep doing so.
+
+    >>> network = replace_dropout(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.25)), NoiseStream(0, "dropout"))
+    >>> network[1].rate
+    tensor(0.2500, dtype=torch.float64)
     """
     return _replaced(network, noise, {})
 
@@ -187,11 +196,11 @@ def replace_dropout(network: nn.Module, noise: NoiseStream) -> nn.Module:
 def _replaced(module: nn.Module, noise: NoiseStream, done: dict[nn.Module, nn.Module]) -> nn.Module:
     if module in done:
         return done[module]
-    made = LAYERS[type(module)](module, noise).train(module.training) if type(module) in LAYERS else module
-    if isinstance(made, Dropout):
-        made.noise = noise
-    done[module] = made
-    for name, child in made._modules.items():  # named_children would tell a shared layer once
+    layer = LAYERS[type(module)](module, noise).train(module.training) if type(module) in LAYERS else module
+    if isinstance(layer, Dropout):
+        layer.noise = noise
+    done[module] = layer
+    for name, child in layer._modules.items():  # named_children would list a shared layer once
         if child is not None:
-            setattr(made, name, _replaced(child, noise, done))
-    return made
+            setattr(layer, name, _replaced(child, noise, done))
+    return layer

@@ -1,4 +1,4 @@
-"""A user's data loaders: an order that depends on (seed, epoch) alone, and training rows on which the gap is measured."""
+"""Batches of a user's data loaders in an order of (seed, epoch) alone, and the training rows on which the gap is measured."""
 
 import random
 from collections.abc import Iterator, Sized
@@ -18,9 +18,14 @@ MOST_EVALUATED = 10_000
 
 
 def batches_of(loader: Any, seed: int, epoch: int) -> Iterator[Any]:
-    """The loader's batches in the order of this epoch, drawn alike whenever and beside whatever they are drawn.
+    """Batches of a loader in the order of this epoch, reproducible whatever else draws random numbers.
 
-    A sampler with `set_epoch` is told the epoch; all others draw from generators that are seeded before each batch.
+    A sampler with `set_epoch` gets the epoch; all others draw from generators that are seeded before each batch.
+
+    >>> loader = DataLoader(torch.arange(6), batch_size=3, shuffle=True)
+    >>> first, again = (torch.cat(list(batches_of(loader, seed=0, epoch=2))) for _ in range(2))
+    >>> torch.equal(first, again), sorted(first.tolist())
+    (True, [0, 1, 2, 3, 4, 5])
     """
     samplers = [getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)]
     for sampler in samplers:
@@ -31,18 +36,18 @@ def batches_of(loader: Any, seed: int, epoch: int) -> Iterator[Any]:
         if isinstance(generator, torch.Generator):
             generator.manual_seed(derive_seed(seed, "order", epoch))
     _seed(seed, epoch, 0)
-    found = iter(loader)
+    batches = iter(loader)
     for index in range(len(loader)):
         _seed(seed, epoch, index)
         try:
-            batch = next(found)
+            batch = next(batches)
         except StopIteration:
             return
         yield batch
 
 
 def _seed(seed: int, epoch: int, index: int) -> None:
-    """Seed what augmentation draws from: Python's, NumPy's and torch's own generators."""
+    """Seed the generators from which augmentation draws: Python's, NumPy's and torch's own."""
     number = derive_seed(seed, "data", epoch, index)
     random.seed(number)
     np.random.seed(number % 2**32)
@@ -53,6 +58,14 @@ def train_eval_loader(data: L.LightningDataModule) -> Any:
     """Training rows in a fixed order, for the gap: the data's own, or a random subset as large as the validation set.
 
     Raises ValueError if the data have none and a subset cannot be drawn.
+
+    >>> class Data(L.LightningDataModule):
+    ...     def train_dataloader(self):
+    ...         return DataLoader(torch.arange(6), batch_size=3, shuffle=True)
+    ...     def val_dataloader(self):
+    ...         return DataLoader(torch.arange(4), batch_size=4)
+    >>> [len(batch) for batch in train_eval_loader(Data())]
+    [4]
     """
     if hasattr(data, "train_eval_dataloader"):
         return data.train_eval_dataloader()
@@ -73,7 +86,14 @@ def train_eval_loader(data: L.LightningDataModule) -> Any:
 
 
 def augments_itself(data: L.LightningDataModule) -> bool:
-    """Whether the gap is measured on rows that are other each time they are drawn for training."""
+    """True if the gap is measured on rows that change each time they are drawn for training.
+
+    >>> class Data(L.LightningDataModule):
+    ...     def train_dataloader(self):
+    ...         return DataLoader(torch.arange(6))
+    >>> augments_itself(Data())
+    False
+    """
     if hasattr(data, "train_eval_dataloader"):
         return False
     train = data.train_dataloader()
@@ -83,12 +103,12 @@ def augments_itself(data: L.LightningDataModule) -> bool:
 
 
 def _takes_batches(loader: DataLoader) -> bool:
-    """Whether its data set is asked for the row numbers of a whole batch at once."""
+    """True if its data set is indexed by the row numbers of a whole batch at once."""
     return loader.batch_size is None and loader.batch_sampler is None
 
 
 class _Fixed(Dataset):
-    """Rows that augment themselves by the same draws each time."""
+    """Rows with the same augmentation each time: generators are seeded by the row number."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
@@ -103,6 +123,6 @@ class _Fixed(Dataset):
 
 
 def _tensors(batch: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    apply_to_collection(batch, Tensor, found.append)
-    return found
+    tensors: list[Tensor] = []
+    apply_to_collection(batch, Tensor, tensors.append)
+    return tensors

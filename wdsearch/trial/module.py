@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 from wdsearch.groups import assigned, split_key
 from wdsearch.noise import NoiseStream, derive_seed, seed_torch
 from wdsearch.optimizers import OPTIMIZERS, decay_before_step
-from wdsearch.regularizers import REGULARIZERS, Regularizer, regularizer_of
+from wdsearch.regularizers import REGULARIZERS, checked
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
+from wdsearch.trial.after_step import AfterStep, holding
 from wdsearch.trial.batches import Batch, Inputs, split_batch
 from wdsearch.trial.dropout import Dropout, replace_dropout
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.recipe import Recipe, decayed_parameters
+from wdsearch.trial.resume import Progress, in_checkpoint, of_checkpoint
 from wdsearch.types import Params, Scalar, Strengths
 
 
@@ -58,7 +61,7 @@ class RegularizedModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.recipe, self.task, self.seed = recipe or Recipe(), task or Task(), seed
-        self.regularizers = {key: _checked(key, value, self.task) for key, value in (strengths or {}).items()}
+        self.regularizers = {key: checked(key, value, self.task) for key, value in (strengths or {}).items()}
         self.noise = {key: NoiseStream(seed, key) for key in (*(strengths or {}), "dropout")}
         self.network = replace_dropout(network, self.noise["dropout"])
         self.decayed = [f"network.{name}" for name in decayed_parameters(self.network, self.recipe)]
@@ -66,8 +69,10 @@ class RegularizedModule(L.LightningModule):
         self.strengths = Scalars(strengths or {})
         self.rates = Scalars({"lr": lr})
         self._write_buffers(strengths or {})
-        self._best_loss, self._best_epoch = math.inf, 0
-        self._best_state: dict[str, Any] | None = None
+        self.following = AfterStep(self.regularizers, self.members)
+        self.progress = Progress()
+        self._resumed: Progress | None = None
+        self._ended: tuple[dict[str, Any], Progress] | None = None
 
     def _members(self, key: str) -> list[str]:
         """Names of the parameters, or of the layers, that a key's regularizer acts on."""
@@ -219,8 +224,16 @@ class RegularizedModule(L.LightningModule):
         decay_before_step(optimizer)
 
     @torch.no_grad()
-    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The proximal steps that follow the optimizer's."""
+    def after_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """The proximal steps, and what else follows the optimizer's `step`-th step, counted from 1."""
+        self._proximal_steps(optimizer)
+        if self.following.acts:
+            weights, states = self.trained(), self.progress.states
+            changed, self.progress.states = self.following.after_step(step, weights, states, self.current_strengths())
+            for name, value in changed.items():
+                weights[name].copy_(value)
+
+    def _proximal_steps(self, optimizer: torch.optim.Optimizer) -> None:
         if not self.acting("prox"):
             return
         strengths, group = self.current_strengths(), optimizer.param_groups[0]
@@ -231,7 +244,31 @@ class RegularizedModule(L.LightningModule):
                 step_size = torch.as_tensor(step_size, device=weight.device)
                 weight.copy_(self.after_prox(name, weight, step_size, strengths))
 
+    def trained(self) -> Params:
+        """The parameters that are trained, detached."""
+        return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
+
+    # -- the weights by which it is evaluated, and what its regularizers remember ---------------------------------
+
+    def begin(self, progress: Progress | None = None) -> None:
+        """Start to remember, from the weights as they are or from where another training was."""
+        self.progress = (progress or Progress(self.following.init_states(self.trained()))).to(self.device)
+
+    def evaluated_weights(self) -> AbstractContextManager[None]:
+        """Within, the parameters hold the weights by which the trial is evaluated."""
+        return holding(self, self.following.evaluated(self.trained(), self.progress.states))
+
+    def judged_state(self) -> dict[str, Any]:
+        """The state dict with the weights by which the trial is evaluated; tensors are shared, not copied."""
+        with self.evaluated_weights():
+            return {name: value.detach() for name, value in self.state_dict().items()}
+
     # -- training alone by L.Trainer ---------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Begin anew, or where the training of a checkpoint was."""
+        self.begin(self._resumed)
+        self._resumed, self._ended = None, None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
         self.rewind_noise(self.current_epoch, batch_idx)
@@ -250,13 +287,14 @@ class RegularizedModule(L.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.after_step(getattr(optimizer, "optimizer", optimizer))
+        self.after_step(getattr(optimizer, "optimizer", optimizer), self.trainer.global_step + 1)
 
     def on_validation_epoch_start(self) -> None:
         self._validation_sums: list[Sums] = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._validation_sums.append(self.evaluation(batch))
+        with self.evaluated_weights():
+            self._validation_sums.append(self.evaluation(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log losses and gaps; stop if patience has run out."""
@@ -264,32 +302,34 @@ class RegularizedModule(L.LightningModule):
             return
         metrics = losses_and_gaps(self.task, self._training_sums(), total(self._validation_sums))
         self.log_dict(metrics)
-        patience = self.patience()
-        if metrics["loss/val"] < self._best_loss:
-            self._best_loss, self._best_epoch = float(metrics["loss/val"]), self.current_epoch
-            self._best_state = copy.deepcopy(self.state_dict()) if patience < math.inf else None
-        self.trainer.should_stop |= self.current_epoch - self._best_epoch >= patience
+        patience, progress = self.patience(), self.progress
+        if metrics["loss/val"] < progress.best_loss:
+            progress.best_loss, progress.best_epoch = float(metrics["loss/val"]), self.current_epoch
+            progress.best_state = copy.deepcopy(self.judged_state()) if patience < math.inf else None
+        self.trainer.should_stop |= self.current_epoch - progress.best_epoch >= patience
 
     def _training_sums(self) -> Sums:
         loader = train_eval_loader(self.trainer.datamodule)  # type: ignore[attr-defined]
         convert, move = self.trainer.precision_plugin.convert_input, self.trainer.strategy.batch_to_device
-        with self.trainer.precision_plugin.forward_context():  # as Lightning computes a validation step
+        # as Lightning computes a validation step
+        with self.evaluated_weights(), self.trainer.precision_plugin.forward_context():
             return total(self.evaluation(move(convert(batch))) for batch in loader)
 
     def on_train_end(self) -> None:
-        """With early stopping the trial's result is its best state, not its last."""
-        if self._best_state is not None:
-            self.load_state_dict(self._best_state)
+        """The trial's result is the state by which it is judged: with early stopping its best one, else averages if there are."""
+        if self.progress.best_state is not None or self.following.averages:
+            self._ended = copy.deepcopy(self.state_dict()), self.progress
+            self.load_state_dict(self.progress.best_state or self.judged_state())
+            self.progress = Progress()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint's state dict holds the evaluated weights, at the end the judged ones; beside it is what training needs."""
+        if self.following.acts or self.patience() < math.inf:
+            checkpoint |= in_checkpoint(*(self._ended or (checkpoint["state_dict"], self.progress)))
+            checkpoint["state_dict"] = self.judged_state()
 
-def _checked(key: str, value: float, task: Task) -> Regularizer:
-    regularizer = regularizer_of(key)
-    if regularizer is None:
-        raise ValueError(f"there is no regularizer {key!r}; known: {', '.join(REGULARIZERS)}")
-    if split_key(key)[1] and regularizer.acts_on is None:
-        raise ValueError(f"{key!r}: {regularizer.key} acts on the whole trial; it has no groups")
-    if value not in regularizer.domain:
-        raise ValueError(f"{key} is {value!r}; allowed is {regularizer.domain}")
-    if task.name not in regularizer.tasks:
-        raise ValueError(f"{key} works for {' and '.join(regularizer.tasks)}, not for {task.name}")
-    return regularizer
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Where the Trainer fits, go on with the training of a checkpoint."""
+        training = of_checkpoint(checkpoint)
+        if training is not None and self._trainer is not None and self.trainer.state.fn == "fit":
+            checkpoint["state_dict"], self._resumed = training

@@ -1,4 +1,4 @@
-"""On which parameters and layers of a network the strengths of a study act: what people see of it, and whether all are met."""
+"""The parameters and layers on which the strengths of a study act, for people to see; groups without members are refused."""
 
 import re
 from collections.abc import Sequence
@@ -17,26 +17,38 @@ MOST_LISTED = 20
 class Parameter(NamedTuple):
     """A parameter or a layer that drops, by its name in the user's network.
 
-    `kept` says why a parameter does not decay, None if it does; `strengths` are the keys that act on it.
+    `exemption` is the reason for which a parameter does not decay, None if it does; `strengths` are the keys that act on it.
     """
 
     name: str
     shape: tuple[int, ...]
-    kept: str | None
+    exemption: str | None
     strengths: tuple[str, ...]
 
 
 def parameters_of(module: RegularizedModule) -> tuple[Parameter, ...]:
-    """Every parameter of a trial's network, in its order."""
-    why = reasons(module.network, module.recipe)
+    """Every parameter of a trial's network, in its order.
+
+    >>> from torch import nn
+    >>> module = RegularizedModule(nn.Linear(3, 2), {"weight_decay": 0.1})
+    >>> [(parameter.name, parameter.shape, parameter.strengths) for parameter in parameters_of(module)]
+    [('weight', (2, 3), ('weight_decay',)), ('bias', (2,), ())]
+    """
+    exemptions = reasons(module.network, module.recipe)
     return tuple(
-        Parameter(name, tuple(value.shape), why[name], _acting(module, name, "parameters"))
+        Parameter(name, tuple(value.shape), exemptions[name], _acting(module, name, "parameters"))
         for name, value in module.network.named_parameters()
     )
 
 
 def dropout_layers_of(module: RegularizedModule) -> tuple[Parameter, ...]:
-    """Every layer of a trial's network that drops."""
+    """Every layer of a trial's network that drops.
+
+    >>> from torch import nn
+    >>> module = RegularizedModule(nn.Sequential(nn.Linear(3, 2), nn.Dropout()), {"dropout": 0.1})
+    >>> [(layer.name, layer.strengths) for layer in dropout_layers_of(module)]
+    [('1', ('dropout',))]
+    """
     names = (name.removeprefix(PREFIX) for name in module.layers_of("dropout"))
     return tuple(Parameter(name, (), None, _acting(module, name, "layers")) for name in names)
 
@@ -47,40 +59,45 @@ def _acting(module: RegularizedModule, name: str, kind: str) -> tuple[str, ...]:
 
 
 def check_names(module: RegularizedModule) -> None:
-    """Raise BuildError if a regular expression of a trial's recipe takes nothing in its network."""
+    """Raise BuildError if a regular expression of a trial's recipe matches nothing in its network.
+
+    >>> from torch import nn
+    >>> check_names(RegularizedModule(nn.Linear(3, 2), {}, recipe=Recipe(exclude=("norm",))))
+    Traceback (most recent call last):
+    wdsearch.errors.BuildError: optimizer.decay.exclude: 'norm' is found in no parameter's name; they are: weight, bias
+    """
     recipe = module.recipe
     trained = [name for name, value in module.network.named_parameters() if value.requires_grad]
-    for word, patterns in (("include", recipe.include), ("exclude", recipe.exclude)):
+    for option, patterns in (("include", recipe.include), ("exclude", recipe.exclude)):
         for pattern in patterns:
             if not any(re.search(pattern, name) for name in trained):
                 text = f"{pattern!r} is found in no parameter's name; they are: {_listed(trained)}"
-                raise BuildError(f"optimizer.decay.{word}: {text}")
+                raise BuildError(f"optimizer.decay.{option}: {text}")
     for key, members in module.members.items():
         if not members:
             _refuse_empty(module, key, recipe)
 
 
 def _refuse_empty(module: RegularizedModule, key: str, recipe: Recipe) -> None:
-    """A key that acts on nothing is a fault if it is a group's."""
+    """Raise BuildError for a group's key that acts on nothing."""
     regularizer, group = split_key(key)
     if not group:
         return
     patterns, layers = recipe.groups[regularizer], module.layers_of(key)
     on_layers = getattr(regularizer_of(key), "acts_on", None) == "layers"
     names = [name.removeprefix(PREFIX) for name in (layers if on_layers else module.decayed)]
-    what = "layer that drops" if on_layers else "parameter that decays"
-    earlier = [other for other in names if re.search(patterns[group], other)]
-    text = f"group {group!r} takes no {what}: "
-    text += (
+    member = "layer that drops" if on_layers else "parameter that decays"
+    matches = any(re.search(patterns[group], name) for name in names)
+    reason = (
         f"earlier groups take all that {patterns[group]!r} is found in"
-        if earlier
+        if matches
         else f"{patterns[group]!r} is in none"
     )
+    text = f"group {group!r} takes no {member}: {reason}"
     raise BuildError(f"space.{regularizer}.groups: {text}; they are: {_listed(names)}")
 
 
 def _listed(names: Sequence[str]) -> str:
     """Names in one line, the first of many."""
-
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     return ", ".join(names[:MOST_LISTED]) + more if names else "none"

@@ -1,4 +1,4 @@
-"""What an engine is to wdsearch: it starts N workers, says how they are, has their logs, and ends them."""
+"""The interface of an engine: it starts N workers, reports their states and logs, and ends them."""
 
 import os
 from abc import ABC, abstractmethod
@@ -10,16 +10,20 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from wdsearch.errors import WdsearchError
+
 WAITING, RUNNING, ENDED, UNKNOWN = "waiting", "running", "ended", "unknown"
-"""What becomes of a job: not begun, at work, gone (its log says how), or what cannot be found out from here."""
+"""States of a job: not begun, at work, gone (its log says how), or not known to this machine."""
 
 
-class EngineError(Exception):
+class EngineError(WdsearchError):
     """An engine, or an option of it, that does not exist, or does not fit the study's storage."""
 
 
-class LaunchError(Exception):
+class LaunchError(WdsearchError):
     """An engine that is not there, or refuses."""
+
+    exit_code = 1
 
 
 class LauncherOptions(BaseModel):
@@ -30,9 +34,9 @@ class LauncherOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Order:
-    """Workers to start: how many, what each runs (a list of arguments), with which environment beside the present one.
+    """An order for workers: their number, the command of each, and variables to add to the environment.
 
-    `folder` is the launch's own, for logs. `content` is the study as its file says it, for an engine that brings it along.
+    `folder` is the launch's own, for logs. `content` is the study as in its file, for an engine that sends it along.
     """
 
     study: str
@@ -47,10 +51,10 @@ O = TypeVar("O", bound=LauncherOptions)  # noqa: E741 - options
 
 
 class Launcher(ABC, Generic[O]):
-    """One engine. `spans` machines or not: what does needs a storage and an MLflow that they share.
+    """One engine. One that `spans` several machines needs a storage and a tracker that they share.
 
-    One that only `renders` writes what its user hands on: no study is begun and no storage looked at, for the workers may
-    have another one than this machine.
+    One that only `renders` writes files for its user to submit: no study is begun and no storage opened, for the workers may
+    use another one than this machine.
     """
 
     name: ClassVar[str]
@@ -61,14 +65,14 @@ class Launcher(ABC, Generic[O]):
 
     @abstractmethod
     def script(self, order: Order, options: O) -> str:
-        """What is given to the engine, for people to read."""
+        """The text that the engine is given, for people to read."""
 
     @abstractmethod
     def start(self, order: Order, options: O) -> Sequence[str]:
-        """Start the workers; the engine's names of its jobs. Raises LaunchError."""
+        """Start the workers; returns the engine's names of its jobs. Raises LaunchError."""
 
     def follow_up(self, study: str, jobs: Sequence[str], options: O) -> dict[str, str]:
-        """The commands for what comes next, by what they do."""
+        """The next commands, by their purpose."""
         return {
             "status": f"wdsearch status {study} --watch",
             "logs": f"wdsearch logs {study} --follow",
@@ -85,7 +89,7 @@ class Launcher(ABC, Generic[O]):
 
     @abstractmethod
     def logs(self, jobs: Sequence[str], folder: Path, options: O) -> dict[str, str]:
-        """What the jobs have said, each by a title."""
+        """Logs of the jobs, each by a title."""
 
 
 def files_in(folder: Path, pattern: str) -> dict[str, str]:
@@ -95,7 +99,7 @@ def files_in(folder: Path, pattern: str) -> dict[str, str]:
 
 @contextmanager
 def in_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """The process's environment with further variables, for what hands its own on."""
+    """Adds variables to the process's environment, for libraries that pass it on."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:

@@ -1,4 +1,4 @@
-"""What the schemas of Kubernetes let pass and a cluster refuses, or misunderstands: cron texts, names, quantities, policies."""
+"""Checks of manifests beyond the schemas of Kubernetes: cron texts, names, quantities, policies that a cluster refuses."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import available_timezones
 
 LONGEST_LABEL, LONGEST_CRON_JOB, LONGEST_SUBDOMAIN = 63, 52, 253
-"""A job's pods get its name and a suffix, and a CronJob's jobs as well: hence its fewer letters."""
+"""Longest names. A job's pods get its name and a suffix, and so do a CronJob's jobs: hence the shorter limit."""
 CONFIG_MAP_BYTES = 1024 * 1024
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
@@ -30,7 +30,11 @@ CONCURRENCY = ("Allow", "Forbid", "Replace")
 
 
 def check_manifest(manifest: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a ConfigMap, Job or CronJob, each fault with its place; empty if nothing is found."""
+    """Faults of a ConfigMap, Job or CronJob, each with its location; none if it is valid.
+
+    >>> check_manifest({"kind": "ConfigMap", "metadata": {"name": "Digits"}, "data": {}})[0].partition(";")[0]
+    "metadata.name is 'Digits'"
+    """
     kind = manifest.get("kind")
     if kind not in _CHECKS:
         return [f"kind is {kind!r}; known are {', '.join(_CHECKS)}"]
@@ -41,7 +45,11 @@ def check_manifest(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def cron_faults(text: str) -> list[str]:
-    """What is wrong with a cron text of five fields, as Kubernetes reads it."""
+    """Faults of a cron text of five fields, as Kubernetes reads it.
+
+    >>> cron_faults("61 2 * * MON")
+    ["minute '61' is not within 0 to 59"]
+    """
     fields = text.split()
     if len(fields) != len(_FIELDS):
         names = ", ".join(name for name, *_ in _FIELDS)
@@ -50,12 +58,16 @@ def cron_faults(text: str) -> list[str]:
 
 
 def quantity(text: Any) -> float | None:
-    """The number that "500m" or "2Gi" stands for; None for what is no quantity."""
-    found = _QUANTITY.fullmatch(str(text))
-    if found is None or isinstance(text, bool):
+    """The number that a quantity of Kubernetes stands for; None for a text that is none.
+
+    >>> quantity("500m"), quantity("2Ki"), quantity("two")
+    (0.5, 2048.0, None)
+    """
+    match = _QUANTITY.fullmatch(str(text))
+    if match is None or isinstance(text, bool):
         return None
-    suffix = found[2] or ""
-    return float(found[1]) * _SIZES[suffix] if suffix in _SIZES else float(found[1] + suffix)
+    suffix = match[2] or ""
+    return float(match[1]) * _SIZES[suffix] if suffix in _SIZES else float(match[1] + suffix)
 
 
 def _cron_field(field: str, name: str, low: int, high: int, words: Mapping[str, int]) -> Iterator[str]:
@@ -75,23 +87,23 @@ def _cron_field(field: str, name: str, low: int, high: int, words: Mapping[str, 
             yield f"{name} {part!r} ends before it begins"
 
 
-def _name(given: Any, place: str, longest: int) -> Iterator[str]:
+def _name(name: Any, path: str, longest: int) -> Iterator[str]:
     pattern = _SUBDOMAIN if longest == LONGEST_SUBDOMAIN else _LABEL
-    if not isinstance(given, str) or not pattern.fullmatch(given):
+    if not isinstance(name, str) or not pattern.fullmatch(name):
         dots = ", dots" if pattern is _SUBDOMAIN else ""
-        yield f"{place} is {given!r}; a name has small letters, digits{dots} and -, and begins and ends with one of the first two"
-    elif len(given) > longest:
-        yield f"{place} is {given!r}, of {len(given)} letters; at most {longest} are allowed"
+        yield f"{path} is {name!r}; a name has small letters, digits{dots} and -, and begins and ends with one of the first two"
+    elif len(name) > longest:
+        yield f"{path} is {name!r}, of {len(name)} letters; at most {longest} are allowed"
 
 
-def _labels(meta: Mapping[str, Any], place: str) -> Iterator[str]:
+def _labels(meta: Mapping[str, Any], path: str) -> Iterator[str]:
     for key, value in meta.get("labels", {}).items():
         prefix, slash, name = key.rpartition("/")
         fine = _VALUE.fullmatch(name) and 0 < len(name) <= LONGEST_LABEL
         if not fine or (slash and not (_SUBDOMAIN.fullmatch(prefix) and len(prefix) <= LONGEST_SUBDOMAIN)):
-            yield f"{place}.labels: {key!r} is no label"
+            yield f"{path}.labels: {key!r} is no label"
         if not isinstance(value, str) or not _VALUE.fullmatch(value) or len(value) > LONGEST_LABEL:
-            yield f"{place}.labels.{key} is {value!r}; it takes up to {LONGEST_LABEL} letters, digits, - _ . (not first or last)"
+            yield f"{path}.labels.{key} is {value!r}; it takes up to {LONGEST_LABEL} letters, digits, - _ . (not first or last)"
 
 
 def _config_map(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -117,62 +129,62 @@ def _cron_job(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from _job(template, "spec.jobTemplate.spec")
 
 
-def _job(manifest: Mapping[str, Any], place: str = "spec") -> Iterator[str]:
+def _job(manifest: Mapping[str, Any], path: str = "spec") -> Iterator[str]:
     spec = manifest.get("spec", {})
     for key, least in {"parallelism": 1, "completions": 1, "backoffLimit": 0, "ttlSecondsAfterFinished": 0}.items():
         if key in spec and not (isinstance(spec[key], int) and spec[key] >= least):
-            yield f"{place}.{key} is {spec[key]!r}; it is a whole number from {least}"
+            yield f"{path}.{key} is {spec[key]!r}; it is a whole number from {least}"
     template = spec.get("template", {})
-    pod, inside = template.get("spec", {}), f"{place}.template"
+    pod, inside = template.get("spec", {}), f"{path}.template"
     policy = pod.get("restartPolicy")
     if policy not in ("Never", "OnFailure"):
         yield f"{inside}.spec.restartPolicy is {policy!r}; of a job it is Never or OnFailure"
     if "podFailurePolicy" in spec and policy != "Never":
-        yield f"{place}.podFailurePolicy goes with restartPolicy: Never alone"
+        yield f"{path}.podFailurePolicy goes with restartPolicy: Never alone"
     yield from _labels(template.get("metadata", {}), f"{inside}.metadata")
     yield from _pod(pod, f"{inside}.spec")
 
 
-def _pod(pod: Mapping[str, Any], place: str) -> Iterator[str]:
+def _pod(pod: Mapping[str, Any], path: str) -> Iterator[str]:
     volumes = [volume.get("name") for volume in pod.get("volumes", [])]
     for index, volume in enumerate(pod.get("volumes", [])):
-        yield from _name(volume.get("name"), f"{place}.volumes[{index}].name", LONGEST_LABEL)
+        yield from _name(volume.get("name"), f"{path}.volumes[{index}].name", LONGEST_LABEL)
         claim = volume.get("persistentVolumeClaim")
         if claim is not None:
-            yield from _name(claim.get("claimName"), f"{place}.volumes[{index}].claimName", LONGEST_SUBDOMAIN)
+            yield from _name(claim.get("claimName"), f"{path}.volumes[{index}].claimName", LONGEST_SUBDOMAIN)
     if len(set(volumes)) < len(volumes):
-        yield f"{place}.volumes: names are given twice"
+        yield f"{path}.volumes: names are given twice"
     if not pod.get("containers"):
-        yield f"{place}.containers: there is none"
+        yield f"{path}.containers: there is none"
     for index, container in enumerate(pod.get("containers", [])):
-        yield from _container(container, f"{place}.containers[{index}]", volumes)
+        yield from _container(container, f"{path}.containers[{index}]", volumes)
 
 
-def _container(container: Mapping[str, Any], place: str, volumes: Sequence[str | None]) -> Iterator[str]:
-    yield from _name(container.get("name"), f"{place}.name", LONGEST_LABEL)
+def _container(container: Mapping[str, Any], path: str, volumes: Sequence[str | None]) -> Iterator[str]:
+    yield from _name(container.get("name"), f"{path}.name", LONGEST_LABEL)
     image = container.get("image")
     if not isinstance(image, str) or not image or re.search(r"\s", image):
-        yield f"{place}.image is {image!r}; it takes the name of an image, such as registry.example.org/wdsearch:1"
+        yield f"{path}.image is {image!r}; it takes the name of an image, such as registry.example.org/wdsearch:1"
     resources = container.get("resources", {})
     limits = {name: quantity(text) for name, text in resources.get("limits", {}).items()}
     for kind in ("requests", "limits"):
         for name, text in resources.get(kind, {}).items():
             number, most = quantity(text), limits.get(name)
             if number is None:
-                yield f"{place}.resources.{kind}.{name} is {text!r}; quantities look like 2, 500m or 4Gi"
+                yield f"{path}.resources.{kind}.{name} is {text!r}; quantities look like 2, 500m or 4Gi"
             elif kind == "requests" and most is not None and number > most:
-                yield f"{place}.resources.requests.{name} is {text!r}, more than its limit"
+                yield f"{path}.resources.requests.{name} is {text!r}, more than its limit"
     for mount in container.get("volumeMounts", []):
         if mount.get("name") not in volumes:
-            yield f"{place}.volumeMounts: there is no volume {mount.get('name')!r}"
+            yield f"{path}.volumeMounts: there is no volume {mount.get('name')!r}"
         if not str(mount.get("mountPath", "")).startswith("/"):
-            yield f"{place}.volumeMounts: {mount.get('mountPath')!r} does not begin with /"
+            yield f"{path}.volumeMounts: {mount.get('mountPath')!r} does not begin with /"
     for variable in container.get("env", []):
         if not _ENVIRONMENT.fullmatch(str(variable.get("name", ""))):
-            yield f"{place}.env: {variable.get('name')!r} is no name of a variable"
+            yield f"{path}.env: {variable.get('name')!r} is no name of a variable"
         secret = variable.get("valueFrom", {}).get("secretKeyRef")
         if secret is not None:
-            yield from _name(secret.get("name"), f"{place}.env.{variable.get('name')}: the secret", LONGEST_SUBDOMAIN)
+            yield from _name(secret.get("name"), f"{path}.env.{variable.get('name')}: the secret", LONGEST_SUBDOMAIN)
 
 
 _CHECKS = {"ConfigMap": _config_map, "Job": _job, "CronJob": _cron_job}

@@ -1,4 +1,4 @@
-"""What a Ray job runs on its cluster: N tasks, each a worker, until all have ended. It is asked to stop by SIGTERM."""
+"""Driver of a Ray job: runs N tasks, each a worker, until all have ended. SIGTERM stops it."""
 
 import argparse
 import signal
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def _work(study: str) -> None:
-    """In a process of Ray's, in its main thread: Ctrl-C, as which Ray cancels a task, ends the worker in order."""
+    """Work in the main thread of a Ray process: Ctrl-C, as which Ray cancels a task, ends the worker in order."""
     from wdsearch.search.interruption import InterruptedStudyError
-    from wdsearch.search.work import work
+    from wdsearch.search.run import work
 
     try:
         work(study, progress="lines")
@@ -29,17 +29,21 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Start the workers and wait for them; 1 if one failed for another reason than its process or node."""
+    """Start the workers and wait for them; returns 1 if one failed for another reason than its process or node."""
     import ray
 
-    given = _arguments(words)
+    arguments = _arguments(words)
     ray.init()
-    needs: dict[str, Any] = {"num_cpus": given.cpus, "num_gpus": given.gpus, "max_retries": given.retries}
-    if given.memory_gb:
-        needs["memory"] = int(given.memory_gb * 2**30)
-    # a process of its own for each: what one leaves behind, memory of a GPU say, ends with it
-    worker = ray.remote(**needs, max_calls=1, scheduling_strategy="SPREAD")(_work)
-    tasks = [worker.remote(given.study) for _ in range(given.workers)]
+    resources: dict[str, Any] = {
+        "num_cpus": arguments.cpus,
+        "num_gpus": arguments.gpus,
+        "max_retries": arguments.retries,
+    }
+    if arguments.memory_gb:
+        resources["memory"] = int(arguments.memory_gb * 2**30)
+    # a process for each worker, so that leaked memory of a GPU, say, ends with it
+    worker = ray.remote(**resources, max_calls=1, scheduling_strategy="SPREAD")(_work)
+    tasks = [worker.remote(arguments.study) for _ in range(arguments.workers)]
 
     def stop(*_: Any) -> None:
         for task in tasks:

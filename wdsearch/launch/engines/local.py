@@ -13,13 +13,13 @@ from wdsearch.launch.engines._base import ENDED, RUNNING, Launcher, LauncherOpti
 
 STOPPING_S = 60.0
 CLOCK_S = 3.0
-"""How far apart two readings of when a process was started may be: a machine's start is known to the second."""
+"""Largest difference of two readings of a process's start time: a machine's start is known to the second."""
 _started: list[subprocess.Popen[bytes]] = []
-"""Kept, so that what ended is noticed and does not stay as a zombie."""
+"""Processes to poll, so that none that ended stays as a zombie."""
 
 
 class LocalOptions(LauncherOptions):
-    """How workers share this machine."""
+    """Options for workers that share this machine."""
 
     threads: int | None = None
     """CPU threads of each worker; by default the cores are divided among them."""
@@ -28,7 +28,10 @@ class LocalOptions(LauncherOptions):
 class Local(Launcher[LocalOptions]):
     """Processes on this machine."""
 
-    name, summary, options, spans = "local", "processes on this machine", LocalOptions, False
+    name = "local"
+    summary = "processes on this machine"
+    options = LocalOptions
+    spans = False
 
     def script(self, order: Order, options: LocalOptions) -> str:
         """The command that each process runs."""
@@ -36,7 +39,7 @@ class Local(Launcher[LocalOptions]):
         return "\n".join([f"OMP_NUM_THREADS={_threads(order, options)} {command} &"] * order.workers)
 
     def start(self, order: Order, options: LocalOptions) -> list[str]:
-        """A job is a process's id and when it was started, for ids are used again."""
+        """Start the processes; a job is a process's id with its start time, for ids are used again."""
         threads = str(_threads(order, options))
         environment = os.environ | order.environment | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         jobs = []
@@ -56,11 +59,11 @@ class Local(Launcher[LocalOptions]):
         return jobs
 
     def states(self, jobs: Sequence[str], options: LocalOptions) -> dict[str, str]:
-        """Running, or ended."""
+        """Each job's state: running, or ended."""
         return {job: RUNNING if _process(job) else ENDED for job in jobs}
 
     def stop(self, jobs: Sequence[str], options: LocalOptions) -> None:
-        """SIGTERM; waits until they have ended, a minute at most."""
+        """Send SIGTERM, and wait until the processes have ended, a minute at most."""
         processes = [process for job in jobs if (process := _process(job))]
         for process in processes:
             with suppress(psutil.NoSuchProcess):
@@ -68,7 +71,7 @@ class Local(Launcher[LocalOptions]):
         psutil.wait_procs(processes, timeout=STOPPING_S)
 
     def logs(self, jobs: Sequence[str], folder: Path, options: LocalOptions) -> dict[str, str]:
-        """A file for each worker."""
+        """The log files, one for each worker."""
         return files_in(folder, "worker-*.log")
 
 

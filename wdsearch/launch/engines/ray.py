@@ -13,14 +13,14 @@ from wdsearch.launch.engines._base import ENDED, RUNNING, WAITING, Launcher, Lau
 NEEDED = "the engine ray needs Ray: pip install 'wdsearch[ray]'"
 HOME = "WDSEARCH_HOME"
 STOPPING_S = 120
-"""How long Ray waits for a job that was asked to stop; its own 3 seconds would cut off what has yet to be delivered."""
+"""Wait of Ray for a job that was asked to stop; its default of 3 seconds would cut off the delivery of records."""
 
 
 class RayOptions(LauncherOptions):
-    """Where the cluster is, and what each worker takes of it."""
+    """Address of the cluster, and resources of each worker."""
 
     address: str = "http://127.0.0.1:8265"
-    """Where the cluster takes jobs: its dashboard."""
+    """Address at which the cluster takes jobs: its dashboard."""
     cpus: float = 1
     """CPU cores of each worker."""
     gpus: float = 0
@@ -28,26 +28,29 @@ class RayOptions(LauncherOptions):
     memory_gb: float | None = None
     """Memory of each worker, of what the nodes offer."""
     retries: int = 10
-    """How often a worker is started again whose process or node was lost."""
+    """Times that a worker is started again whose process or node was lost."""
     home: str | None = None
     """Folder of the studies on the nodes; by default the same as here."""
     runtime_env: dict[str, Any] = Field(default_factory=dict)
-    """What the nodes have to bring along, in Ray's words: {working_dir: ., pip: [...]}; own modules and files of data too."""
+    """Ray's runtime_env: {working_dir: ., pip: [...]}; user-defined modules and data files come this way too."""
 
 
 class Ray(Launcher[RayOptions]):
     """A job of Ray's job server. The environment, the storage's password in it, is given as the job's `runtime_env`."""
 
-    name, summary, options, spans = "ray", "tasks of a job on a Ray cluster", RayOptions, True
+    name = "ray"
+    summary = "tasks of a job on a Ray cluster"
+    options = RayOptions
+    spans = True
 
     def script(self, order: Order, options: RayOptions) -> str:
-        """What the job runs, and with which environment; its values may be secret."""
+        """The command that submits the job, with the names of its variables; the values may be secret."""
         names = "".join(f"{name}=... " for name in sorted(_environment(order, options)))
         submit = f"ray job submit --address {options.address} --submission-id {_job(order)} --"
         return f"{submit} \\\n  {names}{_driver(order, options)}"
 
     def start(self, order: Order, options: RayOptions) -> list[str]:
-        """One job, which has all workers."""
+        """Submit one job, which has all workers."""
         environment = {**options.runtime_env, "env_vars": _environment(order, options)}
         with _client(options) as client:
             return [
@@ -60,13 +63,13 @@ class Ray(Launcher[RayOptions]):
             ]
 
     def states(self, jobs: Sequence[str], options: RayOptions) -> dict[str, str]:
-        """By the job server; a cluster that was started anew does not know earlier jobs."""
+        """Each job's state by the job server; a restarted cluster does not know earlier jobs."""
         with _client(options) as client:
             known = {job.submission_id: str(job.status) for job in client.list_jobs()}
         return {job: _STATES.get(known.get(job, ""), ENDED) for job in jobs}
 
     def stop(self, jobs: Sequence[str], options: RayOptions) -> None:
-        """SIGTERM to the driver, which asks its workers to end in order; comes back at once."""
+        """Send SIGTERM to the driver, which asks its workers to end in order; returns at once."""
         with _client(options) as client:
             for job in jobs:
                 client.stop_job(job)
@@ -93,8 +96,8 @@ def _driver(order: Order, options: RayOptions) -> str:
 
 def _environment(order: Order, options: RayOptions) -> Mapping[str, str]:
     home = {HOME: options.home} if options.home else {}
-    own = options.runtime_env.get("env_vars", {})
-    return {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING_S), **order.environment, **home, **own}
+    variables = options.runtime_env.get("env_vars", {})
+    return {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING_S), **order.environment, **home, **variables}
 
 
 @contextmanager

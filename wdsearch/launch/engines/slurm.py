@@ -24,7 +24,7 @@ NEEDED = "the engine slurm needs submitit: pip install 'wdsearch[slurm]'"
 
 
 class SlurmOptions(LauncherOptions):
-    """What sbatch is told."""
+    """Options for sbatch."""
 
     partition: str | None = None
     """Partition; by default the cluster's own."""
@@ -45,9 +45,9 @@ class SlurmOptions(LauncherOptions):
     at_once: int = 256
     """Most workers of the array that run at the same time."""
     requeues: int = 100
-    """How often a worker may be requeued because its time was up; preemptions do not count."""
+    """Times that a worker may be requeued because its time was up; preemptions do not count."""
     warning_s: int = 90
-    """Seconds before its time is up at which a worker is told."""
+    """Seconds before its time is up at which a worker is warned."""
     setup: tuple[str, ...] = ()
     """Shell lines before Python starts, such as `module load cuda`."""
     sbatch: dict[str, Any] = Field(default_factory=dict)
@@ -55,19 +55,19 @@ class SlurmOptions(LauncherOptions):
 
 
 class SlurmWorker:
-    """What submitit runs in each task, in its first place and after each requeue."""
+    """The callable that submitit runs in each task, at first and after each requeue."""
 
     def __init__(self, study: str) -> None:
         self.study = study
 
     def __call__(self) -> None:
         """Work until the study is done."""
-        from wdsearch.search.work import work
+        from wdsearch.search.run import work
 
         work(self.study, progress="lines")
 
     def checkpoint(self) -> Any:
-        """Go on after a requeue: the study's storage knows with what."""
+        """Go on after a requeue, from the study's storage."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -76,7 +76,10 @@ class SlurmWorker:
 class Slurm(Launcher[SlurmOptions]):
     """A job array of sbatch."""
 
-    name, summary, options, spans = "slurm", "a job array of Slurm", SlurmOptions, True
+    name = "slurm"
+    summary = "a job array of Slurm"
+    options = SlurmOptions
+    spans = True
 
     def script(self, order: Order, options: SlurmOptions) -> str:
         """The file that sbatch is given."""
@@ -85,23 +88,25 @@ class Slurm(Launcher[SlurmOptions]):
         return str(executor._make_submission_file_text(executor._submitit_command_str, "worker"))
 
     def start(self, order: Order, options: SlurmOptions) -> list[str]:
-        """A job is a task of the array, such as 12_0. The environment, the storage's password in it, goes no other way."""
+        """Submit the array; a job is a task of it, such as 12_0. The storage's password travels in the environment alone."""
         executor = self._executor(order, options)
         from submitit.helpers import clean_env
 
-        # of a job that this is called in, as by a schedule on Slurm, nothing is handed on but what people set themselves
-        own = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
+        # within a Slurm job, as of a schedule, only variables that users set themselves are passed on
+        user_set = {
+            name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")
+        }
         try:
-            with clean_env(), in_environment(own | dict(order.environment)), executor.batch():
+            with clean_env(), in_environment(user_set | dict(order.environment)), executor.batch():
                 jobs = [executor.submit(SlurmWorker(order.study)) for _ in range(order.workers)]
         except Exception as error:  # submitit's own, and CalledProcessError
-            raise LaunchError(f"sbatch refuses: {_said(error)}") from error
+            raise LaunchError(f"sbatch refuses: {_message(error)}") from error
         return [str(job.job_id) for job in jobs]
 
     def states(self, jobs: Sequence[str], options: SlurmOptions) -> dict[str, str]:
-        """By squeue, which forgets what has ended; a cluster without accounting knows no more."""
-        said = _slurm("squeue", "--noheader", "--array", "--states=all", "--format=%i %T")
-        listed = dict(line.split() for line in said.splitlines() if len(line.split()) == 2)
+        """Each job's state by squeue, which forgets ended jobs; a cluster without accounting knows no more."""
+        output = _slurm("squeue", "--noheader", "--array", "--states=all", "--format=%i %T")
+        listed = dict(line.split() for line in output.splitlines() if len(line.split()) == 2)
         return {job: _STATES.get(listed.get(job, ""), ENDED) for job in jobs}
 
     def stop(self, jobs: Sequence[str], options: SlurmOptions) -> None:
@@ -111,7 +116,7 @@ class Slurm(Launcher[SlurmOptions]):
             _slurm("scancel", *left)
 
     def logs(self, jobs: Sequence[str], folder: Path, options: SlurmOptions) -> dict[str, str]:
-        """A task's output and errors."""
+        """The tasks' output and errors."""
         return files_in(folder, "*_log.*")
 
     def _executor(self, order: Order, options: SlurmOptions) -> Any:
@@ -160,9 +165,9 @@ def _slurm(*command: str) -> str:
     except FileNotFoundError as error:
         raise LaunchError(f"no Slurm on this machine: there is no {command[0]}") from error
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise LaunchError(f"{command[0]} fails: {_said(error)}") from error
+        raise LaunchError(f"{command[0]} fails: {_message(error)}") from error
 
 
-def _said(error: Exception) -> str:
-    said = getattr(error, "stderr", None) or str(error)
-    return str(said.decode() if isinstance(said, bytes) else said).strip()
+def _message(error: Exception) -> str:
+    message = getattr(error, "stderr", None) or str(error)
+    return str(message.decode() if isinstance(message, bytes) else message).strip()

@@ -15,20 +15,21 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, Run
-from search.test_run import STUDY
 from support.processes import CONTEXT
 from support.shortened import delivered_beside
+from support.studies import STUDY
 
+from wdsearch.files import locked
 from wdsearch.study.load import load_study
 from wdsearch.tracking import cpu_share as starvation
 from wdsearch.tracking.cpu_share import Share
 from wdsearch.tracking.delivery import deliver
+from wdsearch.tracking.mlflow_address import experiment_link, local_uri
 from wdsearch.tracking.mlflow_client import Courier
 from wdsearch.tracking.mlflow_server import ui_command
 from wdsearch.tracking.mlflow_store import find_page, make_store
-from wdsearch.tracking.mlflow_view import saved_views
-from wdsearch.tracking.spool import VIEW, Record, Spool, locked, open_elsewhere, spool_paths
-from wdsearch.tracking.tracker import Delivery, Tracker, experiment_link, local_uri
+from wdsearch.tracking.mlflow_tracker import MlflowDelivery, MlflowTracker
+from wdsearch.tracking.spool import VIEW, Record, Spool, open_elsewhere, spool_paths
 
 pytestmark = [
     pytest.mark.usefixtures("_delivered_beside"),
@@ -59,9 +60,9 @@ def values(epoch: int) -> dict[str, float]:
     return {f"loss/{name}": index + 1 / (epoch + 1) for index, name in enumerate("abcdefg")}
 
 
-def begin(home: Path, epochs: int = EPOCHS, uri: str | None = None) -> Tracker:
+def begin(home: Path, epochs: int = EPOCHS, uri: str | None = None) -> MlflowTracker:
     """A study with a trial that has been trained but not ended."""
-    tracker = Tracker(home, "small", uri)
+    tracker = MlflowTracker(home, "small", uri=uri)
     tracker.start_study({"epochs": epochs}, {"seed": "0"}, DATASET)
     tracker.start_trial("trial-0", PARAMS, TAGS, DATASET)
     for epoch in range(epochs):
@@ -70,25 +71,25 @@ def begin(home: Path, epochs: int = EPOCHS, uri: str | None = None) -> Tracker:
     return tracker
 
 
-def end(tracker: Tracker, epochs: int = EPOCHS) -> Tracker:
+def end(tracker: MlflowTracker, epochs: int = EPOCHS) -> MlflowTracker:
     tracker.end_trial("trial-0", "COMPLETE", {"val_loss": 0.5}, {"wdsearch.end": "budget"})
     tracker.end_study({"val_loss": 0.5}, {"best.trial": "0"}, epochs)
     tracker.flush()
     return tracker
 
 
-def kill_delivery(tracker: Tracker) -> None:
+def kill_delivery(tracker: MlflowTracker) -> None:
     assert tracker._process is not None
     tracker._process.kill()
     tracker._process.wait()
 
 
-def deliver_here(tracker: Tracker) -> Delivery:
+def deliver_here(tracker: MlflowTracker) -> MlflowDelivery:
     """Deliver in this process, which has imported mlflow already."""
     kill_delivery(tracker)
     tracker.stop_writing()
     deliver(tracker.spool.path)
-    return tracker.close()
+    return tracker.finish()
 
 
 def runs(uri: str, study: str = "small") -> dict[str, Run]:
@@ -128,15 +129,15 @@ def assert_complete(uri: str, epochs: int = EPOCHS) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Path, Delivery]:
+def study(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Path, MlflowDelivery]:
     """One delivered study that several tests read."""
     home = tmp_path_factory.mktemp("home")
     (home / "mlflow.db").write_bytes(empty_store.read_bytes())
     with delivered_beside():
-        return home, told_of_all(home).close()
+        return home, told_of_all(home).finish()
 
 
-def told_of_all(home: Path) -> Tracker:
+def told_of_all(home: Path) -> MlflowTracker:
     """A study with a trial of each state and a picture."""
     tracker = begin(home)
     for key, state in (("baseline", "COMPLETE"), ("trial-1", "PRUNED"), ("trial-2", "FAIL")):
@@ -149,7 +150,7 @@ def told_of_all(home: Path) -> Tracker:
     return end(tracker)
 
 
-def test_a_study_is_a_parent_run_with_a_nested_run_per_trial(study: tuple[Path, Delivery]) -> None:
+def test_a_study_is_a_parent_run_with_a_nested_run_per_trial(study: tuple[Path, MlflowDelivery]) -> None:
     home, delivery = study
     found = runs(local_uri(home))
     parent = found.pop("small")
@@ -160,7 +161,7 @@ def test_a_study_is_a_parent_run_with_a_nested_run_per_trial(study: tuple[Path, 
     assert found["baseline"].data.tags["wdsearch.kind"] == "baseline"
 
 
-def test_every_epoch_arrives_with_its_step_and_the_time_it_was_trained(study: tuple[Path, Delivery]) -> None:
+def test_every_epoch_arrives_with_its_step_and_the_time_it_was_trained(study: tuple[Path, MlflowDelivery]) -> None:
     home, _ = study
     uri = local_uri(home)
     trial = runs(uri)["trial-0"]
@@ -172,11 +173,11 @@ def test_every_epoch_arrives_with_its_step_and_the_time_it_was_trained(study: tu
     assert max(point.timestamp for point in points) <= trial.info.end_time
 
 
-def test_values_that_are_not_finite_are_left_out(study: tuple[Path, Delivery]) -> None:
+def test_values_that_are_not_finite_are_left_out(study: tuple[Path, MlflowDelivery]) -> None:
     assert runs(local_uri(study[0]))["trial-1"].data.metrics == {"loss/c": 1.0, "gap": 0.25}
 
 
-def test_states_are_statuses_and_tags(study: tuple[Path, Delivery]) -> None:
+def test_states_are_statuses_and_tags(study: tuple[Path, MlflowDelivery]) -> None:
     found = runs(local_uri(study[0]))
     states = {name: (run.info.status, run.data.tags["wdsearch.state"]) for name, run in found.items()}
     assert states == {
@@ -188,18 +189,18 @@ def test_states_are_statuses_and_tags(study: tuple[Path, Delivery]) -> None:
     }
 
 
-def test_the_data_set_is_an_input_of_the_study_and_of_a_trial(study: tuple[Path, Delivery]) -> None:
+def test_the_data_set_is_an_input_of_the_study_and_of_a_trial(study: tuple[Path, MlflowDelivery]) -> None:
     found = runs(local_uri(study[0]))
     for run in (found["small"], found["trial-0"]):
         (given,) = datasets(run)
         assert {name: getattr(given, name) for name in DATASET} == DATASET
 
 
-def test_a_tag_is_cut_where_mlflow_cuts_it(study: tuple[Path, Delivery]) -> None:
+def test_a_tag_is_cut_where_mlflow_cuts_it(study: tuple[Path, MlflowDelivery]) -> None:
     assert runs(local_uri(study[0]))["trial-0"].data.tags["long"] == "x" * 8000
 
 
-def test_an_artifact_lies_in_the_home_folder(study: tuple[Path, Delivery]) -> None:
+def test_an_artifact_lies_in_the_home_folder(study: tuple[Path, MlflowDelivery]) -> None:
     home, delivery = study
     (picture,) = (home / "artifacts").rglob("gap.png")
     assert picture.read_bytes() == b"picture"
@@ -207,7 +208,7 @@ def test_an_artifact_lies_in_the_home_folder(study: tuple[Path, Delivery]) -> No
     assert [item.path for item in listed] == ["figures/gap.png"]
 
 
-def test_a_delivery_says_where_the_study_is_and_prints_nothing(study: tuple[Path, Delivery]) -> None:
+def test_a_delivery_says_where_the_study_is_and_prints_nothing(study: tuple[Path, MlflowDelivery]) -> None:
     _, delivery = study
     assert delivery.undelivered == 0
     assert delivery.error is None
@@ -216,7 +217,7 @@ def test_a_delivery_says_where_the_study_is_and_prints_nothing(study: tuple[Path
 
 
 def test_the_tracker_imports_no_mlflow() -> None:
-    imports = "import sys, wdsearch.tracking.tracker, wdsearch.tracking.delivery"
+    imports = "import sys, wdsearch.tracking, wdsearch.tracking.delivery"
     code = f"{imports}; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -240,10 +241,10 @@ def test_a_link_names_the_server_as_people_reach_it(monkeypatch: pytest.MonkeyPa
 
 
 def test_on_one_of_several_machines_it_waits_until_mlflow_has_all(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, "contained", node="a")
+    tracker = MlflowTracker(tmp_path, "contained", node="a")
     tracker.start_study({}, {}, {})
     tracker.log_model(tmp_path / "none.pt2", 3, ["torch"])
-    assert tracker.close(wait_s=0.0).undelivered == 0
+    assert tracker.finish(wait_s=0.0).undelivered == 0
     (path,) = spool_paths(tmp_path, "contained")
     assert Spool(path).left() == 0, "the model was waited for too"
 
@@ -253,18 +254,18 @@ def test_who_has_told_all_does_not_wait_for_others_who_still_write(home: Path) -
     searching = begin(home, epochs=3)
     report = home / "report.html"
     report.write_text("what was found so far")
-    tracker = Tracker.of_study(home, "small")
+    tracker = MlflowTracker.reopen(home, "small")
     assert tracker is not None
     tracker.log_artifact(report)
     tracker.start_delivery()
     tracker.flush()
     searching.log("trial-0", 3, values(3))
     searching.flush()
-    assert tracker.close(wait_s=100.0).undelivered == 0
+    assert tracker.finish(wait_s=100.0).undelivered == 0
     client = MlflowClient(tracking_uri=local_uri(home))
     assert [one.path for one in client.list_artifacts(runs(local_uri(home))["small"].info.run_id)] == ["report.html"]
     searching.log("trial-0", 4, values(4))
-    assert end(searching, epochs=5).close().undelivered == 0
+    assert end(searching, epochs=5).finish().undelivered == 0
     assert_complete(local_uri(home), epochs=5)
 
 
@@ -272,7 +273,7 @@ def test_a_delivery_that_cannot_import_mlflow_is_said_to_have_died(home: Path, m
     (home / "broken" / "mlflow").mkdir(parents=True)
     (home / "broken" / "mlflow" / "__init__.py").write_text("raise ImportError('half installed')")
     monkeypatch.setenv("PYTHONPATH", str(home / "broken"), prepend=os.pathsep)
-    delivery = end(begin(home, epochs=1), epochs=1).close()
+    delivery = end(begin(home, epochs=1), epochs=1).finish()
     assert delivery.undelivered
     assert delivery.error == "the process that tells it ended with 1"
     assert "half installed" in delivery.log.read_text()
@@ -283,9 +284,9 @@ def test_records_of_a_deleted_study_do_not_get_into_the_next_of_its_name(home: P
     kill_delivery(tracker)
     tracker.spool.remember("token", "deleted")
     tracker._lock.close()  # as if it was killed: its trial is still open
-    tracker = Tracker(home, "small")
+    tracker = MlflowTracker(home, "small")
     tracker.start_study({"epochs": 2}, {}, DATASET, token="new")
-    delivery = tracker.close()
+    delivery = tracker.finish()
     assert "records of an earlier study of this name, since deleted, were dropped" in (delivery.note or "")
     assert set(runs(local_uri(home))) == {"small"}
 
@@ -313,7 +314,7 @@ def test_a_starved_delivery_is_replaced_and_nothing_is_told_twice(home: Path, mo
     monkeypatch.setattr(starvation, "STARVED_SHARE", math.inf)
     tracker = end(begin(home))
     first = tracker._process
-    assert tracker.close().undelivered == 0
+    assert tracker.finish().undelivered == 0
     assert first is not None
     assert first.returncode == -signal.SIGKILL
     assert_complete(local_uri(home))
@@ -348,7 +349,7 @@ def test_a_result_that_changed_is_added(home: Path) -> None:
 
 
 def test_runs_that_were_not_ended_are_killed_until_they_are_continued(home: Path) -> None:
-    begin(home, epochs=2).close()
+    begin(home, epochs=2).finish()
     assert {run.info.status for run in runs(local_uri(home)).values()} == {"KILLED"}
     deliver_here(end(begin(home, epochs=3), epochs=3))
     assert_complete(local_uri(home), epochs=3)
@@ -365,7 +366,7 @@ def test_another_mlflow_gets_the_study_anew(home: Path, removed: bool) -> None:
         for part in home.glob("mlflow.db*"):
             part.unlink()
     # another process: this one keeps MLflow's connections to the removed file
-    assert end(begin(home, epochs=2, uri=uri), epochs=2).close().undelivered == 0
+    assert end(begin(home, epochs=2, uri=uri), epochs=2).finish().undelivered == 0
     shown = home / "shown.db"
     shown.write_bytes((home / uri.rpartition("/")[2]).read_bytes())
     assert_complete(f"sqlite:///{shown}", epochs=2)
@@ -392,7 +393,7 @@ def test_killing_the_delivery_again_and_again_loses_and_doubles_nothing(home: Pa
         time.sleep(moment_s)
         process.kill()
         process.wait()
-    assert end(tracker).close().undelivered == 0
+    assert end(tracker).finish().undelivered == 0
     assert_complete(local_uri(home))
 
 
@@ -452,7 +453,7 @@ def test_what_mlflow_refuses_stays_in_the_spool_and_holds_up_no_other_run(home: 
     tracker = begin(home, epochs=2)
     tracker.start_trial("trial-1", {"no[good]": 1}, {}, {})
     tracker.end_trial("trial-1", "COMPLETE", {}, {})
-    delivery = end(tracker, epochs=2).close()
+    delivery = end(tracker, epochs=2).finish()
     assert delivery.undelivered == 2
     assert "MLflow refuses trial-1" in str(delivery.error)
     assert "no[good]" in delivery.log.read_text()
@@ -482,7 +483,7 @@ def test_an_outage_of_the_server_loses_nothing(home: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     uri = f"http://127.0.0.1:{port}"
-    delivery = end(begin(home, uri=uri)).close(wait_s=8.0)
+    delivery = end(begin(home, uri=uri)).finish(wait_s=8.0)
     assert delivery.undelivered == EPOCHS + 4
     assert str(port) in str(delivery.error)
     command, environment = ui_command(home, local_uri(home), port)
@@ -510,7 +511,10 @@ def test_a_spool_writes_records_and_facts_together_or_not_at_all(tmp_path: Path)
 
 
 def test_what_another_machine_has_open_in_a_shared_folder_is_left_alone(tmp_path: Path) -> None:
-    own, other = Tracker(tmp_path, "shared", node=platform.node()), Tracker(tmp_path, "shared", node="elsewhere")
+    own, other = (
+        MlflowTracker(tmp_path, "shared", node=platform.node()),
+        MlflowTracker(tmp_path, "shared", node="elsewhere"),
+    )
     assert spool_paths(tmp_path, "shared") == [own.spool.path], "SQLite's files are not for several machines"
     other.stop_writing()
     with locked(other.spool.path.with_suffix(".lock")):
@@ -527,16 +531,15 @@ def test_a_machine_that_told_nothing_finds_a_studys_page_and_adds_to_its_run(
     home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", local_uri(home))  # for the other one, MLflow is elsewhere
-    views = saved_views(load_study(STUDY), "accuracy", 0)
-    searching = Tracker(home, "small", node="one")
-    searching.start_study({}, {}, {}, views, token="1a2b")
+    searching = MlflowTracker(home, "small", node="one")
+    searching.start_study({}, {}, {}, "1a2b", load_study(STUDY), "accuracy")
     searching.end_study({}, {})
     assert deliver_here(searching).undelivered == 0
     report = home / "report.html"
     report.write_text("what was found")
-    assert Tracker.of_study(tmp_path_factory.mktemp("other"), "small") is None
+    assert MlflowTracker.reopen(tmp_path_factory.mktemp("other"), "small") is None
     for token, note in (("1a2b", None), ("gone", "MLflow has no run of this study, so nothing was added to it")):
-        adding = Tracker.of_study(tmp_path_factory.mktemp("other"), "small", "two", token)
+        adding = MlflowTracker.reopen(tmp_path_factory.mktemp("other"), "small", "two", token)
         assert adding is not None
         adding.log_artifact(report)
         adding.start_delivery()
@@ -550,7 +553,7 @@ def test_a_machine_that_told_nothing_finds_a_studys_page_and_adds_to_its_run(
 
 
 def test_a_trial_has_one_run_also_if_the_machine_that_lost_it_tells_of_it_later(tmp_path: Path) -> None:
-    lost, taken = (Tracker(tmp_path, "moved", node=node) for node in ("lost", "taken"))
+    lost, taken = (MlflowTracker(tmp_path, "moved", node=node) for node in ("lost", "taken"))
     for tracker, inherited in ((lost, False), (taken, True)):
         tracker.start_study({}, {}, DATASET, token="1a2b")
         tracker.start_trial("trial-3", {"lr": 0.1}, {}, DATASET, inherited=inherited)
@@ -558,8 +561,8 @@ def test_a_trial_has_one_run_also_if_the_machine_that_lost_it_tells_of_it_later(
             tracker.log("trial-3", step, {"loss/val": 1.0 / step})
     taken.end_trial("trial-3", "COMPLETE", {"val_loss": 0.25}, {}, 4)
     taken.end_study({}, {})
-    assert taken.close().undelivered == 0
-    assert lost.close().undelivered == 0
+    assert taken.finish().undelivered == 0
+    assert lost.finish().undelivered == 0
     client = MlflowClient(local_uri(tmp_path))
     experiment = client.get_experiment_by_name("moved")
     assert experiment is not None

@@ -1,0 +1,78 @@
+"""Tables by name that other installed packages extend by entry points."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, cached_property
+from importlib.metadata import EntryPoint, distributions
+from itertools import chain
+from typing import TypeVar
+
+T = TypeVar("T")
+PREFIX = "wdsearch."
+
+
+class Table(Mapping[str, T]):
+    """Our entries by name, followed by those that installed packages add in the group `wdsearch.<group>`.
+
+    A package adds one in its pyproject.toml:
+
+        [project.entry-points."wdsearch.models"]
+        bottleneck = "their_package.networks:bottleneck"
+
+    `misfit(name, entry)` is the reason why an object cannot be that entry, empty if it can. An entry that cannot be
+    imported, does not fit or has a name that is taken is left out with a warning that names its package: the others can
+    still be used. Entry points are loaded when the table is first read, for their modules import ours.
+    """
+
+    def __init__(self, group: str, entries: Mapping[str, T], misfit: Callable[[str, object], str]) -> None:
+        self.group, self._ours, self._misfit = group, dict(entries), misfit
+
+    @cached_property
+    def _entries(self) -> dict[str, T]:
+        entries = dict(self._ours)
+        for point in _entry_points(PREFIX + self.group):
+            try:
+                entries |= {point.name: self._loaded(point)}
+            except LookupError as problem:
+                package = point.dist.name if point.dist else point.value
+                text = f"{package} adds {point.name!r} to {point.group}, which is left out: {problem.args[0]}"
+                warnings.warn(text, stacklevel=3)
+        return entries
+
+    def _loaded(self, point: EntryPoint) -> T:
+        """The object of an entry point; raises LookupError with the reason if it can be no entry."""
+        if point.name in self._ours:
+            raise LookupError("that name is taken")
+        try:
+            entry: T = point.load()
+        except Exception as error:  # whatever a foreign module raises when it is imported
+            raise LookupError(f"{point.value} cannot be imported ({type(error).__name__}: {error})") from error
+        if problem := self._misfit(point.name, entry):
+            raise LookupError(problem)
+        return entry
+
+    def __getitem__(self, name: str) -> T:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def plugin_versions() -> dict[str, str]:
+    """The packages that add entries to any table, and their versions."""
+    return {point.dist.name: point.dist.version for point in _entry_points() if point.dist}
+
+
+@cache
+def _entry_points(group: str = "") -> tuple[EntryPoint, ...]:
+    """The entry points of a group, or of all our groups, by name; of two of one name the first on the path counts."""
+    if group:
+        return tuple(point for point in _entry_points() if point.group == group)
+    points: dict[tuple[str, str], EntryPoint] = {}
+    for point in chain.from_iterable(distribution.entry_points for distribution in distributions()):
+        if point.group.startswith(PREFIX):
+            points.setdefault((point.group, point.name), point)
+    return tuple(points[key] for key in sorted(points))

@@ -1,8 +1,13 @@
-"""The base of all errors that wdsearch raises for people, and those errors that several packages raise."""
+"""Base of the errors that wdsearch raises for people, and those that several packages raise."""
 
 
 class WdsearchError(Exception):
-    """Base of the errors that end a command with their message and no traceback; `hint` says what to do next, below it."""
+    """Base of the errors that end a command with their message and no traceback; `hint` says what to do next, below it.
+
+    >>> print(StudyNotFoundError("there is no study 'a'", hint="begin it with: wdsearch run FILE"))
+    there is no study 'a'
+    begin it with: wdsearch run FILE
+    """
 
     exit_code = 2
     """Exit code of the command: 2 for a wrong call, 1 for a failed job."""

@@ -64,3 +64,9 @@ def test_several_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
         counts = list(pool.map(_opened, [tmp_path / "a.db"] * 4))
     with connected(f"sqlite:///{tmp_path / 'a.db'}") as one:
         assert counts == [len(sql.inspect(one).get_table_names())] * 4
+
+
+def test_a_first_call_that_takes_long_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 100.5])
+    monkeypatch.setattr(database.time, "monotonic", lambda: next(clock))
+    assert retry(Server(KeyError("a"), KeyError("b")), lambda error: True, 1.0, lambda error: None) == "answer"

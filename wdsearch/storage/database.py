@@ -20,7 +20,7 @@ from wdsearch.storage import schedule_claims as fires
 from wdsearch.storage.optuna_tables import Storage
 
 T = TypeVar("T")
-LOCKED_FOR_S, OPENING_S, AWAY_EVERY_S = 60, 10.0, 2.0
+LOCKED_FOR_S, OPENING_S, AWAY_EVERY_S = 60, 30.0, 2.0
 CONNECTIONS = 3
 """Most that one worker holds: its search and its heartbeat, and one to spare."""
 _ONE_AT_A_TIME = 0x77647365  # "wdse": the advisory lock of those who make tables
@@ -219,17 +219,19 @@ def patiently(act: Callable[[], T], say: Callable[[str], None], seconds: float) 
 def retry(
     act: Callable[[], T], may_pass: Callable[[Exception], bool], seconds: float, pause: Callable[[Exception], None]
 ) -> T:
-    """Result of `act`; after an error that `may_pass` it is called again, after a `pause`, for so many seconds.
+    """Result of `act`; after an error that `may_pass` it is called again, after a `pause`, for so many seconds from the first.
 
     >>> answers = iter([0, 0, 2])
     >>> retry(lambda: 6 // next(answers), lambda error: isinstance(error, ZeroDivisionError), 10.0, lambda error: None)
     3
     """
-    end = time.monotonic() + seconds
+    end: float | None = None
     while True:
         try:
             return act()
         except Exception as error:
-            if not may_pass(error) or time.monotonic() >= end:
+            now = time.monotonic()
+            end = now + seconds if end is None else end
+            if not may_pass(error) or now >= end:
                 raise
             pause(error)

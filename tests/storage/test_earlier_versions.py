@@ -89,8 +89,8 @@ def project(
     engine.dispose()
 
 
-def command(*words: str) -> str:
-    """Output of `wdsearch`, called in this process; raises AssertionError if it fails."""
+def command(*words: str, code: int = 0) -> str:
+    """Output of `wdsearch`, called in this process; raises AssertionError if it ends with another code."""
     from wdsearch.cli import main
 
     output = StringIO()
@@ -98,7 +98,7 @@ def command(*words: str) -> str:
         patch.setattr(sys, "argv", ["wdsearch", *words])
         with redirect_stdout(output), pytest.raises(SystemExit) as ended:
             main()
-    assert not ended.value.code, output.getvalue()
+    assert (ended.value.code or 0) == code, output.getvalue()
     return output.getvalue()
 
 
@@ -202,17 +202,23 @@ def test_what_was_explained_is_not_trained_again(project: Project) -> None:
     assert losses == {(seed, 1000.0 + seed) for seed in range(project.expected["seeds"])}
 
 
-def test_what_was_scheduled_and_launched_is_known(project: Project) -> None:
-    """A sweep that an earlier version began for a due time is not begun again; here it is as if it was due this year."""
+def test_a_launched_sweep_is_known(project: Project) -> None:
     sweep = project.numbers("adamw")["finished"]
     (launch,) = json.loads(process("status", sweep, "--json"))["launches"]
     assert (launch["engine"], launch["node"], len(launch["jobs"])) == ("local", NODE, 1)
     assert [one["study"] for one in json.loads(command("trend", "adamw", "--json"))["sweeps"]] == [sweep]
+
+
+@pytest.mark.parametrize(("state", "code"), [("launched", 0), ("failed", 1)])
+def test_a_sweep_that_was_due_is_not_begun_again(project: Project, state: str, code: int) -> None:
+    """The yearly sweep is made this year's; whoever asks for it again is told how it ended."""
     due = datetime(datetime.now(UTC).year, 1, 1, tzinfo=UTC).timestamp()
     with project.engine.begin() as database:
-        database.execute(sql.text("UPDATE wdsearch_fires SET fire_time = :due"), {"due": due})
-    command("schedule", "adamw.yaml", "--once")
-    assert project.rows("SELECT study, state, attempts FROM wdsearch_fires") == [(sweep, "launched", 1)]
+        database.execute(
+            sql.text("UPDATE wdsearch_fires SET fire_time = :due, state = :state"), {"due": due, "state": state}
+        )
+    command("schedule", "adamw.yaml", "--once", code=code)
+    assert project.rows("SELECT fire_time, state, attempts FROM wdsearch_fires") == [(due, state, 1)]
     assert project.rows("SELECT count(*) FROM studies") == [(4,)]
 
 

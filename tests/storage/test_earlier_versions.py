@@ -129,7 +129,10 @@ def check_numbers(actual: Any, stored: Any, tolerance: float = 0.0) -> None:
     """
     expected = leaves(stored)
     known = {path: leaf for path, leaf in leaves(actual).items() if path in expected}
-    assert known == (pytest.approx(expected, rel=tolerance) if tolerance else expected)
+    if tolerance:
+        numbers = {path: leaf for path, leaf in expected.items() if isinstance(leaf, float)}
+        expected |= {path: pytest.approx(leaf, rel=tolerance) for path, leaf in numbers.items()}
+    assert known == expected
 
 
 def check_trained(result: wdsearch.StudyResult, project: Project, study: str, asked: int) -> None:

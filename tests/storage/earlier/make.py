@@ -42,7 +42,7 @@ from stored_versions import (
 import wdsearch
 
 CHECKOUT, TESTS = Path(wdsearch.__file__).parents[1], Path(__file__).absolute().parents[2]
-KILLED = {"adamw": (10, 12), "sgd": (12, 14)}
+KILLED = {"adamw": (9, 10), "sgd": (12, 14)}
 """The epochs of a study's worker in which it writes its last checkpoint, and in which it is killed."""
 SEEDS = 2
 DIE = "--die"

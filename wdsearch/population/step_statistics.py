@@ -30,8 +30,8 @@ class Record:
     def __len__(self) -> int:
         return sum(map(len, self._blocks)) + len(self._entries)
 
-    def table(self) -> Float[Tensor, "steps K ..."]:
-        """All steps; of none of them an empty tensor."""
+    def table(self) -> Float[Tensor, "steps ..."]:
+        """All steps, (steps, K, ...); of none of them an empty tensor, which has no K."""
         if self._entries:
             self._blocks.append(torch.stack(self._entries))
             self._entries = []
@@ -44,7 +44,7 @@ class Record:
         own = self.table()[:, row] if len(self) else torch.zeros(0, *shape)
         return own.double().cpu()
 
-    def replace(self, table: Float[Tensor, "steps K ..."]) -> None:
+    def replace(self, table: Float[Tensor, "steps ..."]) -> None:
         """Put another table in the place of all that was written."""
         self._blocks, self._entries = ([table] if len(table) else []), []
 

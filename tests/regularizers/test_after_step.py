@@ -159,7 +159,7 @@ MAX_NORM = Regularizer(
 
 @pytest.fixture
 def max_norm(monkeypatch: pytest.MonkeyPatch) -> Regularizer:
-    monkeypatch.setitem(REGULARIZERS, "max_norm", MAX_NORM)
+    monkeypatch.setitem(REGULARIZERS._entries, "max_norm", MAX_NORM)
     return MAX_NORM
 
 
@@ -182,6 +182,6 @@ def test_a_projection_acts_on_its_group_and_is_torchs_renorm(max_norm: Regulariz
 
 
 def test_two_averages_in_one_trial_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(REGULARIZERS, "other", replace(REGULARIZERS["ema"], key="other"))
+    monkeypatch.setitem(REGULARIZERS._entries, "other", replace(REGULARIZERS["ema"], key="other"))
     with pytest.raises(ValueError, match="ema and other each say which weights are evaluated"):
         trial(0.9, other=0.5)

@@ -16,8 +16,8 @@ import pytest
 import sqlalchemy as sql
 import torch
 from mlflow import MlflowClient
-from postgres import Postgres, binaries, running
-from stored_versions import (
+from support.postgres import Postgres, binaries, running
+from support.stored_versions import (
     NODE,
     POSTGRESQL,
     SQLITE,

@@ -10,14 +10,16 @@ from wdsearch.files import replacing
 from wdsearch.population.cohort import Cohort, Saved
 
 FORMAT = 3
-"""Goes up when a cohort saves other things than before."""
+"""Number of the format; it goes up when a cohort saves other things than before."""
+READABLE = (2, FORMAT)
+"""Formats that are read: in format 2 no regularizer remembered anything."""
 
 
 def write_checkpoint(path: Path, tick: int, cohorts: Sequence[Cohort], device: torch.device) -> None:
     """Write a population as it stands on a device at the end of an epoch, all or nothing."""
-    found = {"tick": tick, "made": _made(device), "cohorts": [cohort.saved() for cohort in cohorts]}
+    checkpoint = {"tick": tick, "made": _made(device), "cohorts": [cohort.saved() for cohort in cohorts]}
     with replacing(path) as new:
-        torch.save(found, new)
+        torch.save(checkpoint, new)
 
 
 def read_checkpoint(path: Path, running: Collection[int], device: torch.device) -> tuple[int, list[Saved]]:
@@ -26,14 +28,14 @@ def read_checkpoint(path: Path, running: Collection[int], device: torch.device) 
     Other versions, or another device, may train in another way: theirs is not used.
     """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        if found["made"] != _made(device):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if checkpoint["made"] not in [_made(device, number) for number in READABLE]:
             return -1, []
-        return found["tick"], [saved for saved in found["cohorts"] if set(saved["numbers"]) & set(running)]
+        return checkpoint["tick"], [saved for saved in checkpoint["cohorts"] if set(saved["numbers"]) & set(running)]
     except Exception:  # missing, cut off, of an early version: it only spares time
         return -1, []
 
 
-def _made(device: torch.device) -> str:
-    """What decides how trials are trained."""
-    return f"wdsearch {version('wdsearch')} ({FORMAT}), torch {version('torch')}, {device.type}"
+def _made(device: torch.device, number: int = FORMAT) -> str:
+    """Versions and device, which decide how trials are trained."""
+    return f"wdsearch {version('wdsearch')} ({number}), torch {version('torch')}, {device.type}"

@@ -270,7 +270,7 @@ class FusedCohort(Cohort):
                 key: moment if key == "step" else stack_rows(moment, rows) for key, moment in moments.items()
             }
         self.buffers = {name: saved["buffers"][name][rows].to(value.device) for name, value in self.buffers.items()}
-        self.states = _rows_of(saved["remembered"], rows, self.device)
+        self.states = _rows_of(saved.get("remembered", {}), rows, self.device)
         self.best_state = {name: value[rows].to(self.device) for name, value in saved["best_state"].items()}
         self.watch.restore(saved["watch"], rows.tolist(), self.device)
         self.schedule.load_state_dict(saved["schedule"])

@@ -103,11 +103,11 @@ class LoopedCohort(Cohort):
         }
 
     def restore(self, saved: Saved) -> None:
-        for row, place in enumerate(self._restore_columns(saved)):
-            restore_attributes(self.modules[row], saved["attributes"][place])
-            self.modules[row].load_state_dict(saved["states"][place])
-            self.modules[row].begin(Progress(saved["remembered"][place]))
-            self.optimizers[row].load_state_dict(saved["optimizers"][place])
-            self.schedules[row].load_state_dict(saved["schedules"][place])
-            self.best_states[row] = saved["best_states"][place]
-            self.watches[row].restore(saved["watches"][place], [0], self.modules[row].device)
+        for row, column in enumerate(self._restore_columns(saved)):
+            restore_attributes(self.modules[row], saved["attributes"][column])
+            self.modules[row].load_state_dict(saved["states"][column])
+            self.modules[row].begin(Progress(saved["remembered"][column] if "remembered" in saved else {}))
+            self.optimizers[row].load_state_dict(saved["optimizers"][column])
+            self.schedules[row].load_state_dict(saved["schedules"][column])
+            self.best_states[row] = saved["best_states"][column]
+            self.watches[row].restore(saved["watches"][column], [0], self.modules[row].device)

@@ -23,8 +23,8 @@ from typing import Any
 
 import lightning as L
 import psutil
-from postgres import USER, Postgres, binaries, running
-from stored_versions import (
+from support.postgres import USER, Postgres, binaries, running
+from support.stored_versions import (
     EXPECTED,
     NODE,
     POSTGRESQL,

@@ -18,7 +18,7 @@ import psycopg
 import sqlalchemy as sql
 import torch
 
-EARLIER = Path(__file__).parent / "storage" / "earlier"
+EARLIER = Path(__file__).parents[1] / "storage" / "earlier"
 NODE, PROJECT = "machine.example", "/home/user/project"
 """Stand in what is stored for the machine's name and for the folder of the studies."""
 EXPECTED = "expected.json"

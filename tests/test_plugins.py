@@ -15,6 +15,8 @@ STUDY = """
 study: moons
 data: moons
 model: {name: bottleneck, init_args: {width: 8}}
+optimizer: {name: heavy_ball, momentum: 0.5}
+tracking: lines
 space:
   ridge: {low: 1.0e-6, high: 1.0e-2, log: true}
   dropout: {low: 0.0, high: 0.5}
@@ -60,11 +62,14 @@ def test_what_a_package_adds_is_listed_and_what_does_not_fit_is_left_out_with_a_
     ]
     assert tables["data"]["moons"]["summary"] == "Two interleaved half circles of scikit-learn"
     assert "here" in tables["engines"]
+    assert {"heavy_ball", "sgd"} <= tables["optimizers"].keys()
+    assert {"lines", "mlflow"} <= tables["trackers"].keys()
     assert "rate of every dropout layer" in tables["regularizers"]["dropout"]["summary"], "ours stays"
     for reason in (
         "adds 'dropout' to wdsearch.regularizers, which is left out: that name is taken",
         "adds 'nowhere' to wdsearch.models, which is left out: wdsearch_extra.nowhere:network cannot be imported",
         "adds 'iris' to wdsearch.datasets, which is left out",
+        "adds 'sgd2' to wdsearch.optimizers, which is left out: its key is 'heavy_ball'",
     ):
         assert f"wdsearch-extra {reason}" in done.stderr, done.stderr
 
@@ -75,6 +80,8 @@ def test_a_study_uses_what_a_package_adds(installed: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     best = json.loads(wdsearch(installed, tmp_path, "best", "moons", "--format", "json").stdout)
     assert best["torch"]["ridge"].startswith("torch.optim.Adam(weight_decay=")
+    assert best["optimizer"] == {"name": "heavy_ball", "momentum": 0.5, "lr": best["optimizer"]["lr"]}
+    assert (tmp_path / "home" / "records" / "moons" / "runs.jsonl").exists()
     report = wdsearch(installed, tmp_path, "report", "moons").stdout
     page = (tmp_path / "home" / "studies" / "moons" / "report" / "report.html").read_text()
     assert "wdsearch-extra" in page, report  # among the versions with which the study was trained

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from wdsearch.report.gap_plot import plot_gap
     from wdsearch.search.explain import explain
     from wdsearch.search.run import run
-    from wdsearch.storage.results import StudyResult, load_result, recommendation
+    from wdsearch.storage.recommendation import recommendation
+    from wdsearch.storage.results import StudyResult, load_result
     from wdsearch.study.load import StudyConfig, StudyFileError, load_study
     from wdsearch.tasks import Task
     from wdsearch.trial.module import RegularizedModule
@@ -47,7 +48,7 @@ _HOMES = {
     "REGULARIZERS": "regularizers",
     "StudyResult": "storage.results",
     "load_result": "storage.results",
-    "recommendation": "storage.results",
+    "recommendation": "storage.recommendation",
     "run": "search.run",
     "Task": "tasks",
 }

@@ -52,7 +52,8 @@ class Table(Mapping[str, T]):
         return entry
 
     def __getitem__(self, name: str) -> T:
-        return self._entries[name]
+        # ours need no entry points: a package that is just being imported may build its entry from one of ours
+        return self._ours[name] if name in self._ours else self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

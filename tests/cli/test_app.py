@@ -187,3 +187,14 @@ def test_what_cannot_be_built_ends_a_worker_with_1_for_it_may_be_there_the_next_
     assert (done.returncode, done.stdout) == (1, "")
     assert "cannot be built: ValueError" in done.stderr
     assert wdsearch("run", "tiny.yml", folder=folder).returncode == 2
+
+
+@pytest.mark.parametrize("words", [("best", "tiny"), ("status", "tiny"), ("best", "tiny", "--format", "json")])
+def test_a_finished_study_is_shown_without_torch(folder: Path, words: tuple[str, ...]) -> None:
+    code = (
+        "import sys; sys.argv[0] = 'wdsearch'\nfrom wdsearch.cli import main\n"
+        "try:\n    main()\nfinally:\n    sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "tiny" in done.stdout

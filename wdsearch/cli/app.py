@@ -82,7 +82,8 @@ def best(
     """Show the best trial's learning rate and strengths, and the arguments of torch to train with them."""
     with _clear_errors():
         from wdsearch.storage.home import Home
-        from wdsearch.storage.results import load_result, recommendation
+        from wdsearch.storage.recommendation import recommendation
+        from wdsearch.storage.results import load_result
 
         settings = recommendation(load_result(study, Home(home), storage))
         _print(settings, form)

@@ -5,16 +5,18 @@ from wdsearch.optimizers.adam import adam
 from wdsearch.optimizers.adamw import adamw
 from wdsearch.optimizers.radam import radam
 from wdsearch.optimizers.sgd import sgd
+from wdsearch.plugins import Table
 
-OPTIMIZERS: dict[str, Optimizer] = {
-    optimizer.key: optimizer
-    for optimizer in (
-        adamw,
-        sgd,
-        adam,
-        radam,
-    )
-}
+_OURS = (adamw, sgd, adam, radam)
+
+
+def _misfit(name: str, entry: object) -> str:
+    if not isinstance(entry, Optimizer):
+        return f"{entry!r} is no wdsearch.optimizers.Optimizer"
+    return "" if entry.key == name else f"its key is {entry.key!r}"
+
+
+OPTIMIZERS = Table("optimizers", {optimizer.key: optimizer for optimizer in _OURS}, _misfit)
 DEFAULT = adamw.key
 """The optimizer of a study that names none."""
 

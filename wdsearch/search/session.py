@@ -24,6 +24,7 @@ from wdsearch.storage.database import is_away
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import GRACE_S, Leases
 from wdsearch.storage.provenance import provenance
+from wdsearch.storage.recommendation import store_recommendation
 from wdsearch.storage.results import counts, load_result, spent
 from wdsearch.storage.studies import open_study
 from wdsearch.strategies.optuna_private import study_id
@@ -256,6 +257,7 @@ class Session:
             return False
         self.progress.say("drawing and writing the report")
         result = load_result(self.study, self.home)
+        store_recommendation(result)
         conclude(result, self.factory, tracker, self.progress, budget.trials, lambda share: self.stop.check())
         if tracker.node:
             tracker.flush()

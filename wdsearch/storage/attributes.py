@@ -18,6 +18,7 @@ INVARIANT = "scale invariant"
 EXPLANATION = "explanation"
 OUTCOMES = "outcomes:{seed}"  # of an explanation, as far as they are trained
 CONCLUDED = "concluded"
+RECOMMENDATION = "recommendation"
 
 # a sweep's study: its family, the time at which it was due, and the parameters with which it begins (`params`, `from`)
 FAMILY = "family"

@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from wdsearch.errors import StudyNotFoundError
-from wdsearch.groups import group_key, group_name, split_key
+from wdsearch.groups import split_key
 from wdsearch.storage.attributes import (
     BASELINE,
     CONCLUDED,
@@ -160,51 +160,6 @@ def winner(result: StudyResult) -> TrialRecord:
     if result.best is None:
         raise StudyNotFoundError(f"study {result.study!r} has no complete trial yet; go on with: wdsearch run FILE")
     return result.best
-
-
-def recommendation(result: StudyResult) -> dict[str, Any]:
-    """Settings for one's own training: rate and strengths by key, the network's arguments, what to pass to torch.
-
-    `torch.manual_seed(init_seed)` before the network is built gives the trial's initial weights. An own LightningModule is
-    recommended its arguments.
-    Raises StudyNotFoundError while no trial is complete.
-    """
-    best = winner(result)
-    from wdsearch.noise import derive_seed
-    from wdsearch.optimizers import DEFAULT, OPTIMIZERS
-    from wdsearch.regularizers import neutral, torch_equivalents
-
-    settings, optimizer = best.result, result.config.get("optimizer", {})
-    name = optimizer.get("name", DEFAULT)
-    record = OPTIMIZERS[name]
-    options = {option: optimizer[option] for option in record.options if optimizer.get(option) is not None}
-    acting = {key: value for key, value in settings.strengths.items() if value != neutral(key)}
-    reached = dict(zip(result.goals, best.values, strict=True))
-    reached |= {name: settings.metrics[name] for name in ("gap",) if name in settings.metrics}
-    head = {"study": result.study, "trial": best.number, **reached, "epochs": settings.epochs}
-    head["init_seed"] = derive_seed(result.config.get("seed", 0), "weights")
-    if not result.metric:
-        rate = {"lr": settings.lr} if "lr" in result.config["space"] else {}
-        return head | {"init_args": rate | settings.strengths | settings.model}
-    return {
-        **head,
-        "optimizer": {"name": name} | optimizer | {"lr": settings.lr},
-        "strengths": acting,
-        "off": sorted(settings.strengths.keys() - acting.keys()),
-        "model": settings.model,
-        "torch": {"lr": record.call(settings.lr, options)} | torch_equivalents(settings.strengths, record.words),
-        **({"groups": groups} if (groups := _groups(result.config["space"])) else {}),
-    }
-
-
-def _groups(space: Mapping[str, Any]) -> dict[str, str]:
-    """The regular expression of each group by its strength's key, in the order in which they are tried."""
-    groups_of = {key: entry.get("groups") or () for key, entry in space.items() if isinstance(entry, Mapping)}
-    return {
-        group_key(key, group.get("name") or group_name(group["match"])): group["match"]
-        for key, groups in groups_of.items()
-        for group in groups
-    }
 
 
 def settings_of(result: Result) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wdsearch.messages import nearest, shown_value
+from wdsearch.plugins import Table
 from wdsearch.storage.attributes import TOKEN
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult
@@ -13,7 +14,14 @@ from wdsearch.tracking.mlflow_tracker import MlflowTracker
 from wdsearch.tracking.serving import Server
 from wdsearch.tracking.tracker import Backlog, Tracker, TrackerError
 
-TRACKERS: dict[str, type[Tracker]] = {kind.name: kind for kind in (MlflowTracker, JsonlTracker)}
+
+def _misfit(name: str, entry: object) -> str:
+    if not (isinstance(entry, type) and issubclass(entry, Tracker)):
+        return f"{entry!r} is no subclass of wdsearch.tracking.Tracker"
+    return "" if entry.name == name else f"its name is {entry.name!r}"
+
+
+TRACKERS: Table[type[Tracker]] = Table("trackers", {kind.name: kind for kind in (MlflowTracker, JsonlTracker)}, _misfit)
 DEFAULT = MlflowTracker.name
 
 

@@ -11,7 +11,9 @@ from torch import nn
 from wdsearch.datasets import ArrayDataModule, Arrays
 from wdsearch.launch.engines import LauncherOptions, Order
 from wdsearch.launch.engines.local import Local
+from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.regularizers import Regularizer
+from wdsearch.tracking.jsonl import JsonlTracker
 from wdsearch.types import Interval, Params, Range, Scalar
 
 
@@ -29,6 +31,15 @@ ridge = Regularizer(
     torch=lambda strength, _: f"torch.optim.Adam(weight_decay={2 * strength:.6g})",
     penalty=_penalty,
 )
+
+
+heavy_ball = replace(OPTIMIZERS["sgd"], key="heavy_ball", summary="SGD with momentum (Polyak 1964)")
+
+
+class Lines(JsonlTracker):
+    """Lines of JSON, under another name."""
+
+    name, summary = "lines", "lines of JSON in a folder"
 
 
 def bottleneck(inputs: int, outputs: int, width: int = 4) -> nn.Module:

@@ -14,7 +14,7 @@ import wdsearch
 PACKAGE = Path(wdsearch.__file__).parent
 SHOWN: tuple[str, ...] = (
     *("tasks", "noise", "groups", "models", "datasets", "strategies.samplers", "strategies.pruners"),
-    *("trial.batches", "trial.dropout", "trial.loaders", "trial.parameters", "trial.result"),
+    *("trial", "regularizers", "optimizers", "population", "plugins"),
     *("analysis", "report", "launch", "cli"),
 )
 """Packages, or modules, of which every public function has an example, but for those of `NEED_MORE`."""
@@ -84,9 +84,18 @@ NEED_MORE: dict[str, str] = {
     "report.sweep_charts.sweeps_chart": "a family of sweeps in a storage",
     "report.sweep_charts.verdict_sentences": "a family of sweeps in a storage",
     "report.write.write_report": _STUDY,
+    "population.checkpoint.read_checkpoint": "cohorts in training",
+    "population.checkpoint.write_checkpoint": "cohorts in training",
+    "population.fusibility.slow_when_fused": "a network with large convolutions",
+    "population.fusibility.step_alone": "the test for fusibility, which compares its values",
+    "population.fusibility.why_alone": "several trials and a batch; takes seconds",
+    "trial.diagnostics.diagnose": "a trial after training, and measurements of its steps",
 }
 """Functions that a few lines cannot show, and what they need."""
-LATER = {*wdsearch.__all__} - {"ArrayDataModule", "Arrays", "ArraysData", "ImageFolder", "TableData", "Task"}
+LATER = {*wdsearch.__all__} - {
+    *("ArrayDataModule", "Arrays", "ArraysData", "ImageFolder", "TableData", "Task"),
+    *("Population", "Recipe", "RegularizedModule"),
+}
 """Public names of `wdsearch` that have no example yet."""
 
 

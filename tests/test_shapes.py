@@ -5,7 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 from support import shapes
 
-from wdsearch.trial.diagnostics import mean_correlation
+from wdsearch.trial.weight_measures import mean_correlation
 
 
 def test_a_wrong_shape_is_an_error_until_a_function_was_called_often_and_in_the_next_file_again() -> None:

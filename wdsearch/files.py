@@ -1,4 +1,4 @@
-"""Locks that end with their process, and files that are written all or nothing."""
+"""File locks that end with their process, and atomic writes."""
 
 import fcntl
 import os
@@ -9,9 +9,9 @@ from typing import IO
 
 
 def hold(path: Path) -> IO[str]:
-    """Lock file in an existing folder, once nobody else holds it; closing it frees it, and so does the process's death.
+    """Wait for the lock on a file in an existing folder; closing the returned file releases it, and so does the process's end.
 
-    A child that was forked holds it as well, until it ends or closes its copy.
+    A forked child holds the lock as well, until it ends or closes its copy.
     """
     file = path.open("a")  # some network file systems lock only what may be written
     try:
@@ -23,7 +23,7 @@ def hold(path: Path) -> IO[str]:
 
 
 def hold_if_free(path: Path) -> IO[str] | None:
-    """Lock file as `hold` returns it; None if somebody holds it."""
+    """Locked file as by `hold`, without waiting; None if another process holds the lock."""
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -35,14 +35,14 @@ def hold_if_free(path: Path) -> IO[str] | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Block that one process at a time enters; the folder of its lock file is made if need be."""
+    """Context that one process at a time enters; creates the folder of the lock file if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with hold(path):
         yield
 
 
 def is_locked(path: Path) -> bool:
-    """Test for a process that holds a lock file; it makes none, and takes one that cannot be opened for held."""
+    """True if a process holds the lock on a file, or if the file cannot be opened; does not create it."""
     try:
         with path.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,9 +55,13 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """New file beside `path`, which takes its place when it is whole; after an error, or a death, the old one is there.
+    """Temporary path that replaces `path` atomically at the end; after an error or a crash the old file is unchanged.
 
-    The folder is made if need be.
+    Creates the folder if it is missing.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, replacing(Path(folder) / "a.txt") as new:
+    ...     _ = new.write_text("text")
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")

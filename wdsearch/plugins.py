@@ -1,4 +1,4 @@
-"""Tables by name that other installed packages extend by entry points."""
+"""Tables of entries by name that installed packages extend by entry points."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,16 +12,16 @@ PREFIX = "wdsearch."
 
 
 class Table(Mapping[str, T]):
-    """Our entries by name, followed by those that installed packages add in the group `wdsearch.<group>`.
+    """Built-in entries by name, followed by those that installed packages add in the group `wdsearch.<group>`.
 
     A package adds one in its pyproject.toml:
 
         [project.entry-points."wdsearch.models"]
         bottleneck = "their_package.networks:bottleneck"
 
-    `misfit(name, entry)` is the reason why an object cannot be that entry, empty if it can. An entry that cannot be
-    imported, does not fit or has a name that is taken is left out with a warning that names its package: the others can
-    still be used. Entry points are loaded when the table is first read, for their modules import ours.
+    `misfit(name, entry)` is the reason for which an object is no valid entry, empty if it is one. An entry that cannot be
+    imported, is not valid or has a name that is taken is left out with a warning that names its package; the others can
+    still be used. Entry points are loaded when the table is first read, since their modules import wdsearch.
     """
 
     def __init__(self, group: str, entries: Mapping[str, T], misfit: Callable[[str, object], str]) -> None:
@@ -40,12 +40,12 @@ class Table(Mapping[str, T]):
         return entries
 
     def _loaded(self, point: EntryPoint) -> T:
-        """The object of an entry point; raises LookupError with the reason if it can be no entry."""
+        """Object of an entry point; raises LookupError with the reason if it is no valid entry."""
         if point.name in self._ours:
             raise LookupError("that name is taken")
         try:
             entry: T = point.load()
-        except Exception as error:  # whatever a foreign module raises when it is imported
+        except Exception as error:  # any error while a foreign module is imported
             raise LookupError(f"{point.value} cannot be imported ({type(error).__name__}: {error})") from error
         if problem := self._misfit(point.name, entry):
             raise LookupError(problem)
@@ -63,13 +63,17 @@ class Table(Mapping[str, T]):
 
 
 def plugin_versions() -> dict[str, str]:
-    """The packages that add entries to any table, and their versions."""
+    """Versions of the packages that add entries to any table, by package.
+
+    >>> all(isinstance(version, str) for version in plugin_versions().values())
+    True
+    """
     return {point.dist.name: point.dist.version for point in _entry_points() if point.dist}
 
 
 @cache
 def _entry_points(group: str = "") -> tuple[EntryPoint, ...]:
-    """The entry points of a group, or of all our groups, by name; of two of one name the first on the path counts."""
+    """Entry points of one group or of all groups of wdsearch, by name; of duplicates the first on the path counts."""
     if group:
         return tuple(point for point in _entry_points() if point.group == group)
     points: dict[tuple[str, str], EntryPoint] = {}

@@ -12,17 +12,17 @@ Params = dict[str, Shaped[Tensor, "..."]]
 """Parameters of one trial's network by name; a population stacks them along a trial axis in front."""
 
 States = dict[str, Params]
-"""What each regularizer remembers of the steps so far, by key; a population stacks it as it stacks parameters."""
+"""State of each regularizer by key; a population stacks states like parameters."""
 
 Strengths = dict[str, Float[Tensor, "..."]]
 """Sampled value of each regularizer by key, 0-d in a trial; a population stacks them."""
 
 
 class TorchWords(NamedTuple):
-    """How torch writes what an optimizer does, for those who train with torch's own.
+    """An optimizer's class, decays and step size as written in torch, for recommendations.
 
-    `name` is its class in torch.optim; `decoupled` and `coupled` are calls with `{}` for torch's λ, by which it decays in these
-    ways, None if it cannot; `step_size` is what it multiplies a constant gradient by.
+    `name` is its class in torch.optim; `decoupled` and `coupled` are calls with this kind of decay and `{}` for torch's λ, None
+    if there is none; `step_size` is its factor of a constant gradient.
     """
 
     name: str
@@ -31,7 +31,7 @@ class TorchWords(NamedTuple):
     step_size: str
 
     def is_own(self, call: str) -> bool:
-        """Whether a call is of this optimizer, not of another in its place."""
+        """True for a call of this optimizer's class, false for that of a substitute."""
         return call.startswith(f"torch.optim.{self.name}(")
 
 

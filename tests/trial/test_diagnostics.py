@@ -17,10 +17,11 @@ from wdsearch.models import MODELS
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.population import Population
 from wdsearch.population.step_statistics import EVERY
-from wdsearch.trial.diagnostics import scale_invariant_share, weight_measures
+from wdsearch.trial.diagnostics import scale_invariant_share
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 from wdsearch.trial.result import Diagnosis
+from wdsearch.trial.weight_measures import weight_measures
 
 EPOCHS = 4
 RECIPES = {key: Recipe(key, schedule="cosine") for key in OPTIMIZERS}
@@ -210,7 +211,7 @@ def test_a_weight_of_zeros_or_of_one_unit_is_no_error() -> None:
 
 
 def test_the_spectrum_of_a_huge_weight_is_the_largest_singular_value_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wdsearch.trial.diagnostics.LARGEST_SPECTRUM", 16)
+    monkeypatch.setattr("wdsearch.trial.weight_measures.LARGEST_SPECTRUM", 16)
     torch.manual_seed(0)
     weight = torch.randn(40, 30) + 0.5
     found = weight_measures(weight)

@@ -1,4 +1,4 @@
-"""How a trial steps: one file and one line for each optimizer."""
+"""The table of optimizers: one file and one line each."""
 
 from wdsearch.optimizers._base import Optimizer, Option, Options, StackedOptimizer, decay_before_step
 from wdsearch.optimizers.adam import adam
@@ -18,6 +18,6 @@ def _misfit(name: str, entry: object) -> str:
 
 OPTIMIZERS = Table("optimizers", {optimizer.key: optimizer for optimizer in _OURS}, _misfit)
 DEFAULT = adamw.key
-"""The optimizer of a study that names none."""
+"""Key of the default optimizer."""
 
 __all__ = ["DEFAULT", "OPTIMIZERS", "Optimizer", "Option", "Options", "StackedOptimizer", "decay_before_step"]

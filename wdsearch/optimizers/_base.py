@@ -1,4 +1,4 @@
-"""An optimizer as a record of what the rest asks of it, and the optimizer of K trials that all of them share."""
+"""Definition of an optimizer as a record, and the base class of optimizers of K trials."""
 
 import inspect
 import math
@@ -14,17 +14,17 @@ from wdsearch.optimizers.stacks import along_trials, empty_stack, stack_rows
 from wdsearch.types import Interval, TorchWords
 
 Options = Mapping[str, Any]
-"""Values of an optimizer's options by name; a group of an optimizer's parameters holds them too."""
+"""Values of an optimizer's options by name; a parameter group contains them too."""
 State = Mapping[str, Any]
-"""What an optimizer keeps of one parameter, by torch's names."""
+"""State of an optimizer for one parameter, by torch's names."""
 Rates = Float[Tensor, " steps"]
 
 
 class StackedOptimizer(torch.optim.Optimizer):
-    """What optimizers of K trials share: K rates, K decays, and trials that leave.
+    """Base class of optimizers of K trials, with a learning rate and a decay for each; trials can be dropped.
 
     `group["lr"]` is the schedule's common factor, which torch's own schedulers drive; the trials' learning rates are
-    `rates`, shape (K,), float64. A group with a `decay`, (K,), gets the decoupled decay `w ← w − η·λ·w`, λ being that.
+    `rates`, shape (K,), float64. A group with a `decay` λ, shape (K,), has the decoupled decay `w ← w − η·λ·w`.
     """
 
     def __init__(self, groups: list[dict[str, Any]], rates: Float[Tensor, " K"], **options: Any) -> None:
@@ -33,13 +33,13 @@ class StackedOptimizer(torch.optim.Optimizer):
 
     @staticmethod
     def moments(options: Options) -> tuple[str, ...]:
-        """Names of what is kept of a parameter in its own shape."""
+        """Names of the state tensors that have the shape of the parameter."""
         raise NotImplementedError
 
     def _directions(
         self, group: dict[str, Any], parameters: Sequence[Tensor], gradients: Sequence[Tensor]
     ) -> list[Tensor]:
-        """The steps at rate 1 and without decay."""
+        """Steps at learning rate 1 and without decay."""
         raise NotImplementedError
 
     def keep(self, rows: Int[Tensor, " rows"]) -> None:
@@ -56,7 +56,7 @@ class StackedOptimizer(torch.optim.Optimizer):
                 }
 
     def rate(self, group: dict[str, Any], like: Float[Tensor, "K ..."]) -> Float[Tensor, "K ..."]:
-        """The trials' learning rates of this step, broadcast along `like`."""
+        """Learning rates of the trials at this step, broadcast along `like`."""
         return along_trials(self.rates * group["lr"], like)
 
     @torch.no_grad()
@@ -64,7 +64,7 @@ class StackedOptimizer(torch.optim.Optimizer):
         """One step of every trial, from the parameters' `.grad`."""
         assert closure is None, "a population's gradients are taken before the step"
         for group in self.param_groups:
-            # what the loss does not depend on has no gradient, and stays as it is
+            # parameters on which the loss does not depend have no gradient, and are not changed
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not parameters:
                 continue
@@ -91,7 +91,7 @@ class StackedOptimizer(torch.optim.Optimizer):
                 self.state[parameter] |= {name: value.zero_() for name, value in empty.items()}
 
     def state_of(self, parameters: Sequence[Tensor], name: str) -> list[Tensor]:
-        """One entry of the state of several parameters."""
+        """State tensors of one name of several parameters."""
         return [self.state[parameter][name] for parameter in parameters]
 
 
@@ -100,7 +100,12 @@ SHARE = Interval(0.0, 1.0, high_open=True)
 
 @dataclass(frozen=True)
 class Option:
-    """An option of an optimizer. Its default tells its type: a number, two numbers, or a switch."""
+    """An option of an optimizer: a number, two numbers or a switch, by the type of its default.
+
+    >>> momentum = Option(0.9, "Share of the last step's velocity that stays.")
+    >>> str(momentum), 0.5 in momentum, 1.0 in momentum
+    ('a number in [0, 1)', True, False)
+    """
 
     default: float | bool | tuple[float, float]
     about: str
@@ -122,17 +127,21 @@ class Option:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An optimizer for one trial, which is torch's own, and for K, which is stacked; and all that others ask about it.
+    """An optimizer: torch's class for one trial, the stacked class for K trials, and its properties.
 
-    - `own_decay`: what torch's own takes beside `weight_decay` so that this is decoupled; None if it has no such decay:
-      then we decay, before its step
-    - `step_size(state, rate, options)`: what a constant gradient is multiplied by in the long run, elementwise or as one
-      number, after a step of which torch's own or the stacked one keeps `state` of a parameter: the scale of a proximal step
+    - `own_decay`: arguments of torch's class that make `weight_decay` decoupled; None if it has no decoupled decay, which is
+      then applied before its step
+    - `step_size(state, rate, options)`: factor of a constant gradient in the long run, elementwise or one number, from the
+      `state` of a parameter after a step: the scale of a proximal step
     - `momentum(options)`: β₁ or μ, the share of the last step's direction in the next
-    - `coupled_rotation(rates, decay, momentum)`: angle a step in equilibrium under torch's coupled decay; None if no
+    - `coupled_rotation(rates, decay, momentum)`: angle per step in equilibrium under torch's coupled decay; None if no
       formula is known
-    - `fault(options)`: the option that does not fit the others, and why
-    - `words`: how torch writes its decays and step size
+    - `fault(options)`: an option that does not fit the others, and the reason
+    - `words`: its decays and step size as written in torch
+
+    >>> from wdsearch.optimizers import OPTIMIZERS
+    >>> OPTIMIZERS["sgd"].call(0.1, {"nesterov": True})
+    'torch.optim.SGD(lr=0.1, momentum=0.9, nesterov=True)'
     """
 
     key: str
@@ -148,7 +157,12 @@ class Optimizer:
     fault: Callable[[Options], tuple[str, str] | None] = lambda options: None
 
     def complete(self, options: Options) -> dict[str, Any]:
-        """All options, by default where they are not given; raises ValueError for a value that is not allowed."""
+        """All options, with defaults for those that are missing; raises ValueError for a value that is not allowed.
+
+        >>> from wdsearch.optimizers import OPTIMIZERS
+        >>> OPTIMIZERS["sgd"].complete({"momentum": 0.5})
+        {'momentum': 0.5, 'nesterov': False}
+        """
         for name, value in options.items():
             if value not in self.options[name]:
                 raise ValueError(f"{name} of {self.key} is {value!r}; allowed is {self.options[name]}")
@@ -159,13 +173,13 @@ class Optimizer:
         return values
 
     def alone(self, groups: list[dict[str, Any]], lr: float, options: Options) -> torch.optim.Optimizer:
-        """torch's own for one trial; each group of parameters has its decoupled `decay`."""
-        word = DECAY if self.own_decay is None else "weight_decay"
-        own = [{"params": group["params"], word: group["decay"]} for group in groups]
-        return self.torch_class(own, lr=lr, **options, **(self.own_decay or {}))
+        """Optimizer of torch for one trial, from parameter groups with a decoupled `decay` each."""
+        decay_key = DECAY if self.own_decay is None else "weight_decay"
+        torch_groups = [{"params": group["params"], decay_key: group["decay"]} for group in groups]
+        return self.torch_class(torch_groups, lr=lr, **options, **(self.own_decay or {}))
 
     def rotation(self, rates: Rates, decay: float, options: Options) -> Rates:
-        """Angle a step in rotational equilibrium under decoupled decay, √(2ηλ)·√((1−β)/(1+β)) with the momentum β.
+        """Angle per step in rotational equilibrium under decoupled decay, √(2ηλ)·√((1−β)/(1+β)) with the momentum β.
 
         Kosson et al. 2305.17212, table 1, with the momentum's share.
         """
@@ -173,19 +187,33 @@ class Optimizer:
         return (2.0 * rates * decay).sqrt() * math.sqrt((1.0 - momentum) / (1.0 + momentum))
 
     def call(self, lr: float, options: Options) -> str:
-        """What to write for torch's own: its arguments as far as torch's defaults are others."""
+        """Call of torch's class, with the arguments that differ from torch's defaults.
+
+        >>> from wdsearch.optimizers import OPTIMIZERS
+        >>> OPTIMIZERS["adamw"].call(1e-3, {"betas": (0.9, 0.95)})
+        'torch.optim.AdamW(lr=0.001, betas=(0.9, 0.95))'
+        """
         defaults = inspect.signature(self.torch_class).parameters
-        others = {name: value for name, value in self.complete(options).items() if value != defaults[name].default}
-        arguments = [f"lr={lr:.6g}", *(f"{name}={value!r}" for name, value in others.items())]
+        changed = {name: value for name, value in self.complete(options).items() if value != defaults[name].default}
+        arguments = [f"lr={lr:.6g}", *(f"{name}={value!r}" for name, value in changed.items())]
         return f"torch.optim.{self.words.name}({', '.join(arguments)})"
 
 
 DECAY = "decoupled_decay"
-"""The key of a group of torch's own whose decoupled decay is ours."""
+"""Key in a parameter group of torch's optimizer for the decoupled decay that it lacks."""
 
 
 def decay_before_step(optimizer: torch.optim.Optimizer) -> None:
-    """The decoupled decay of a trial alone whose optimizer has none of its own."""
+    """Apply the decoupled decay that torch's optimizer lacks to one trial, before its step.
+
+    >>> weight = torch.ones(1, requires_grad=True)
+    >>> optimizer = torch.optim.SGD([{"params": [weight], DECAY: 0.5}], lr=0.1)
+    >>> weight.grad = torch.zeros(1)
+    >>> with torch.no_grad():
+    ...     decay_before_step(optimizer)
+    >>> weight.item()  # 1 − 0.1·0.5
+    0.949...
+    """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get(DECAY) else ():
             if parameter.grad is not None:

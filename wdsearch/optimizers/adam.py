@@ -1,8 +1,8 @@
-"""Adam, for those whose own training calls torch's Adam.
+"""Adam, for users whose training code calls torch's Adam.
 
-A strength means the same whatever the optimizer: `weight_decay` is decoupled, `w ← w − η·λ·w`, and under it Adam is AdamW
-step by step. They differ in what torch is told: Adam's own `weight_decay` is coupled, so it is the strength `l2` that this
-Adam takes exactly, as 2λ, and decoupled decay that asks for AdamW.
+A strength has the same meaning for every optimizer: `weight_decay` is decoupled, `w ← w − η·λ·w`, with which Adam equals AdamW
+step by step. Their equivalents in torch differ: Adam's `weight_decay` is coupled, so that it takes the strength `l2` as 2λ,
+while decoupled decay needs torch's AdamW.
 """
 
 import torch

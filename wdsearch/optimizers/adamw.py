@@ -62,13 +62,22 @@ class StackedAdamW(StackedOptimizer):
 
 
 def step_size(state: State, rate: float | Float[Tensor, "..."], options: Options) -> Float[Tensor, "*shape"]:
-    """η/(√v̂+ε): what Adam multiplies a constant gradient by, elementwise (ProxGEN, Yun et al. 2021, eq. 4)."""
+    """η/(√v̂+ε), Adam's factor of a constant gradient, elementwise (ProxGEN, Yun et al. 2021, eq. 4).
+
+    >>> state = {"step": 1, "exp_avg_sq": torch.tensor([0.004])}
+    >>> step_size(state, 0.1, {"betas": (0.9, 0.999), "eps": 1e-8})  # v̂ = 4
+    tensor([0.0500])
+    """
     correction = 1.0 - options["betas"][1] ** float(state["step"])
     return rate / ((state["exp_avg_sq"] / correction).sqrt_().add_(options["eps"]))
 
 
 def momentum(options: Options) -> float:
-    """β₁, the share of the first moment that stays."""
+    """β₁, the share of the first moment that stays.
+
+    >>> momentum({"betas": (0.9, 0.999)})
+    0.9
+    """
     return float(options["betas"][0])
 
 

@@ -1,4 +1,4 @@
-"""RAdam: Adam whose rate warms up as its second moment becomes certain."""
+"""RAdam: Adam with a learning rate that warms up while the variance of its second moment is large."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,11 @@ from wdsearch.types import TorchWords
 
 
 def rectification(step: float, beta2: float) -> float:
-    """r of Liu et al. 1908.03265, algorithm 2; 0 in the first steps, which are not divided by √v̂ (torch: while ρ ≤ 5)."""
+    """r of Liu et al. 1908.03265, algorithm 2; 0 in the first steps, which are not divided by √v̂ (torch: while ρ ≤ 5).
+
+    >>> [round(rectification(step, beta2=0.999), 3) for step in (5, 6, 1000)]
+    [0.0, 0.026, 0.645]
+    """
     longest = 2.0 / (1.0 - beta2) - 1.0
     length = longest - 2.0 * step * beta2**step / (1.0 - beta2**step)
     if length <= 5.0:
@@ -31,12 +35,12 @@ class StackedRAdam(StackedAdamW):
         steps = (torch.stack(self.state_of(parameters, "step")) + 1.0).tolist()
         pairs = list(zip(steps, parameters, gradients, strict=True))
         for step in set(steps):  # one, unless the loss depends on some parameters in some steps only
-            alike = [(parameter, gradient) for own, parameter, gradient in pairs if own == step]
+            alike = [(parameter, gradient) for age, parameter, gradient in pairs if age == step]
             self._rectify(group, step, *map(list, zip(*alike, strict=True)))
         return self.state_of(parameters, "direction")
 
     def _rectify(self, group: dict[str, Any], step: float, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        """Write the directions of parameters that have done as many steps."""
+        """Write the directions of parameters that have all done `step` steps."""
         (beta1, beta2), eps = group["betas"], group["eps"]
         directions = self.normalised(group["betas"], eps / math.sqrt(1.0 - beta2**step), parameters, gradients)
         if factor := rectification(step, beta2):

@@ -1,4 +1,4 @@
-"""SGD with momentum, and decoupled decay that torch's own does not have."""
+"""SGD with momentum, and with the decoupled decay that torch's SGD lacks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ class StackedSGD(StackedOptimizer):
 
 
 def _step_size(state: State, rate: float | Float[Tensor, "..."], options: Options) -> float | Float[Tensor, "..."]:
-    """η/(1−μ): what SGD, with Nesterov's momentum too, multiplies a constant gradient by in the long run."""
+    """η/(1−μ), SGD's factor of a constant gradient in the long run, with Nesterov's momentum too."""
     return rate / (1.0 - options["momentum"])
 
 

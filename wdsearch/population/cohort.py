@@ -1,4 +1,4 @@
-"""Trials of one age and one network: what any cohort is, however its trials are trained."""
+"""Base class of cohorts: trials of one network and one age, fused or trained one after another."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,15 +17,15 @@ from wdsearch.trial.result import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis
 from wdsearch.types import Params
 
 Saved = dict[str, Any]
-"""All that a cohort's further training depends on, between two epochs, as `torch.save` takes it."""
+"""State of a cohort between two epochs, complete for resuming, in types that `torch.save` accepts."""
 
 
 @dataclass(frozen=True)
 class TrialEpoch:
-    """What one epoch showed of one trial: its age after it, the metrics of its result so far, and why it ends, if it does.
+    """One trial after one epoch: its age, its metrics, and the reason for its end, None while it goes on.
 
     `metrics` are those of this epoch, `result` those of the state by which the trial is judged: the same, or the best
-    epoch's if it stops early. Now and then there are `trends` of weights, updates and gradients.
+    epoch's under early stopping. `trends` of weights, updates and gradients are measured in some epochs only.
     """
 
     number: int
@@ -37,14 +37,14 @@ class TrialEpoch:
 
 
 TRENDS = 10
-"""How often trends are measured in a training."""
+"""Number of epochs of a training at which trends are measured."""
 
 
 class Cohort(ABC):
     """Trials that share their age, batches and noise, and train for `steps` steps; a subclass trains them.
 
-    Columns (`numbers`, `patience`, `best`, `best_age`) have an entry per trial. A step adds each trial's objective times
-    the batch's rows to `objective`, shape (K,).
+    Columns (`numbers`, `patience`, `best`, `best_age`) have one entry per trial. Each step adds every trial's objective
+    times the number of rows to `objective`, shape (K,).
     """
 
     kind: ClassVar[str]
@@ -67,27 +67,27 @@ class Cohort(ABC):
 
     @abstractmethod
     def state(self, number: int) -> Params:
-        """State dict of the weights by which a trial is judged, for its `RegularizedModule` alone."""
+        """State dict by which a trial is judged, for a single `RegularizedModule`."""
 
     @abstractmethod
     def module(self, number: int) -> RegularizedModule:
-        """A trial alone in the state by which it is judged, on the CPU; a copy."""
+        """Copy of a trial's module in the state by which it is judged, on the CPU."""
 
     @abstractmethod
     def watched(self, number: int) -> Steps:
-        """What a trial's steps showed."""
+        """Measurements of a trial's steps."""
 
     @abstractmethod
     def trends(self) -> dict[str, Tensor]:
-        """How weights, updates and gradients stand, per trial: (K,)."""
+        """Norms of weights, updates and gradients at present, per trial: (K,)."""
 
     @abstractmethod
     def saved(self) -> Saved:
-        """What its further training depends on; tensors are shared, not copied."""
+        """State for resuming this cohort; tensors are shared, not copied."""
 
     @abstractmethod
     def restore(self, saved: Saved) -> None:
-        """Put a cohort of age 0, of some or all trials of a saved one of its kind, where that one was."""
+        """Load a saved state of the same kind into a cohort of age 0 with some or all of its trials."""
 
     @abstractmethod
     def _keep_rows(self, rows: list[int]) -> None:
@@ -98,35 +98,35 @@ class Cohort(ABC):
         """Copy a trial's weights as its best so far."""
 
     def diagnosis(self, number: int, batch: Batch | None, epochs: int) -> Diagnosis:
-        """What λ did to a trial so far; `batch` are validation rows, `epochs` those planned."""
+        """Effect of λ on a trial so far; `batch` has validation rows, `epochs` counts the planned ones."""
         steps = self.watched(number)
         return diagnose(self.module(number), batch, steps, Span(len(steps.gradient_norms), self.steps, epochs))
 
     def keep(self, numbers: set[int]) -> None:
-        """Drop all other trials: memory and time fall with them."""
-        kept = [row for row, number in enumerate(self.numbers) if number in numbers]
-        if len(kept) == len(self.numbers):
+        """Drop all other trials and free their memory."""
+        rows = [row for row, number in enumerate(self.numbers) if number in numbers]
+        if len(rows) == len(self.numbers):
             return
-        self._keep_rows(kept)
+        self._keep_rows(rows)
         for column in ("numbers", "patience", "best", "best_age"):
-            setattr(self, column, [getattr(self, column)[row] for row in kept])
+            setattr(self, column, [getattr(self, column)[row] for row in rows])
 
     def end_epoch(self, train: Sums, validation: Sums, epochs: int) -> list[TrialEpoch]:
-        """Grow one epoch older and say how each trial stands."""
+        """Increase the age by one epoch and return each trial's metrics."""
         self.age += 1
         columns = losses_and_gaps(self.task, train, validation)
         columns["loss/objective"] = torch.as_tensor(self.objective / self.rows_seen)
         self.objective, self.rows_seen = 0.0, 0
-        seen = self.trends() if self.age % max(1, epochs // TRENDS) == 0 else {}
+        measured = self.trends() if self.age % max(1, epochs // TRENDS) == 0 else {}
         table = {name: column.tolist() for name, column in columns.items()}
-        trends = {name: column.tolist() for name, column in seen.items()}
+        trends = {name: column.tolist() for name, column in measured.items()}
         return [self._trial_epoch(row, _row(table, row), _row(trends, row), epochs) for row in range(len(self.numbers))]
 
     def _trial_epoch(self, row: int, metrics: dict[str, float], trends: dict[str, float], epochs: int) -> TrialEpoch:
-        patient = self.patience[row] == math.inf
-        if patient or metrics["loss/val"] < self.best[row].get("loss/val", math.inf):
+        stops_early = self.patience[row] < math.inf
+        if not stops_early or metrics["loss/val"] < self.best[row].get("loss/val", math.inf):
             self.best[row], self.best_age[row] = metrics, self.age
-            if not patient:
+            if stops_early:
                 self._keep_best(row)
         return TrialEpoch(self.numbers[row], self.age, metrics, self.best[row], self._end(row, metrics, epochs), trends)
 
@@ -147,13 +147,13 @@ class Cohort(ABC):
         }
 
     def _restore_columns(self, saved: Saved) -> list[int]:
-        """Take up age and best results; the places of this cohort's trials in the saved one."""
-        places = [saved["numbers"].index(number) for number in self.numbers]
+        """Restore age and best results; returns the rows of this cohort's trials in the saved one."""
+        rows = [saved["numbers"].index(number) for number in self.numbers]
         self.age = saved["age"]
-        self.best, self.best_age = ([saved[key][place] for place in places] for key in ("best", "best_age"))
-        return places
+        self.best, self.best_age = ([saved[key][row] for row in rows] for key in ("best", "best_age"))
+        return rows
 
 
 def _row(table: Mapping[str, list[float]], row: int) -> dict[str, float]:
-    """One trial's numbers."""
+    """Values of one trial."""
     return {name: column[row] for name, column in table.items()}

@@ -1,4 +1,4 @@
-"""Trials stacked along an axis K: one vmapped call trains them all, each exactly as if alone."""
+"""Trials stacked along an axis K and trained by one vmapped call, with the same numbers as each alone."""
 
 import copy
 import math
@@ -27,37 +27,37 @@ from wdsearch.types import Params, States
 def _lift(module: RegularizedModule, method: str) -> Callable[[Params, Params, Batch], Any]:
     """A method of one trial as a function of stacked parameters and buffers and of one batch for all.
 
-    As `torch.func.functional_call`, which finds the module's tensors anew at each call; here they are found once.
+    Like `torch.func.functional_call`, which looks up the module's tensors at every call; here they are looked up once.
     """
     names = {id(value): name for name, value in chain(module.named_parameters(), module.named_buffers())}
     tables: list[dict[str, Any]] = [table for part in module.modules() for table in (part._parameters, part._buffers)]
-    # a tied weight has one name and several places
-    places = [(table, key, names[id(table[key])]) for table in tables for key in table if table[key] is not None]
-    own = [table[key] for table, key, _ in places]
+    # a tied weight has one name and several slots
+    slots = [(table, key, names[id(table[key])]) for table in tables for key in table if table[key] is not None]
+    originals = [table[key] for table, key, _ in slots]
     function = getattr(module, method)
 
     def of_one(params: Params, buffers: Params, batch: Batch) -> Any:
         state = params | buffers
         try:
-            for table, key, name in places:
+            for table, key, name in slots:
                 table[key] = state[name]
             return function(batch)
         finally:
-            for (table, key, _), value in zip(places, own, strict=True):
+            for (table, key, _), value in zip(slots, originals, strict=True):
                 table[key] = value
 
     return vmap(of_one, in_dims=(0, 0, None), randomness="same")
 
 
-def _widen(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a norm layer is given, in 32 bits at least: autocast sees to that, but vmap takes layers apart before."""
-    return tuple(map(widened, given))
+def _widen(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs of a norm layer in at least 32 bits; under vmap autocast does not widen them."""
+    return tuple(map(widened, inputs))
 
 
 class FusedCohort(Cohort):
     """Trials of age 0, on `device`, that will train for `steps` steps, stacked.
 
-    `max_fused` bounds how many trials one call holds; more are called in slices, with the same numbers.
+    `max_fused` limits the number of trials per call; a larger cohort is called in slices, with the same numbers.
     """
 
     kind = "fused"
@@ -75,7 +75,7 @@ class FusedCohort(Cohort):
                 layer.register_forward_pre_hook(_widen)
         self._alone = copy.deepcopy(
             modules[0]
-        ).cpu()  # never called: what a network keeps of a vmapped call cannot be copied
+        ).cpu()  # never called: a network with tensors left from a vmapped call cannot be copied
         params, self.buffers = stack_module_state(modules)
         trained = {name for name, value in self.template.named_parameters() if value.requires_grad}
         self.params = {name: params[name].detach().requires_grad_() for name in params if name in trained}
@@ -92,7 +92,7 @@ class FusedCohort(Cohort):
         self._train(True)
 
     def _groups(self, modules: Sequence[RegularizedModule]) -> Iterator[dict[str, Any]]:
-        """The optimizer's groups: parameters with the same keys of decay share one, and what does not decay."""
+        """Parameter groups of the optimizer: one for each set of decay keys, and one without decay."""
         for keys, names in self.template.decay_groups():
             decay = torch.stack([module.decay(keys, module.strengths.as_dict()) for module in modules])
             yield {"params": [self.params[name] for name in names], "decay": decay if keys else None}
@@ -101,7 +101,7 @@ class FusedCohort(Cohort):
 
     @property
     def device(self) -> torch.device:
-        """Where the trials are."""
+        """Device of the stacked parameters."""
         return next(iter(self.params.values())).device
 
     def _train(self, mode: bool) -> None:
@@ -109,14 +109,14 @@ class FusedCohort(Cohort):
             self.template.train(mode)
 
     def slices(self) -> Iterator[slice]:
-        """Rows of the stack that share a call: as few and as equal slices as `max_fused` allows."""
+        """Slices of the stack, one per call: as few and as equal in size as `max_fused` allows."""
         rows = len(self.numbers)
         count = -(-rows // self.max_fused)
         bounds = [rows * i // count for i in range(count + 1)]
         return (slice(first, last) for first, last in pairwise(bounds))
 
     def lifted(self, method: str, rows: slice, params: Params, batch: Batch) -> Any:
-        """A method of the module for several trials at once; `params` are those of `rows`, buffers change in place."""
+        """Call a method of the module for several trials at once; `params` are those of `rows`, buffers are updated in place."""
         buffers = {name: _padded(value[rows]) for name, value in self.buffers.items()}
         result = self._vmapped[method](params, buffers, batch)
         if rows.stop - rows.start == 1:
@@ -155,7 +155,7 @@ class FusedCohort(Cohort):
         return objective.detach()[:count], cut
 
     def _strengths(self) -> Params:
-        """(K,) strengths in the parameters' type, as a trial alone uses them."""
+        """Strengths of shape (K,) in the parameters' dtype, as in a single trial."""
         prefix, dtype = "strengths.", next(iter(self.params.values())).dtype
         named = ((name.removeprefix(prefix), value) for name, value in self.buffers.items() if name.startswith(prefix))
         return {key: value.to(dtype) for key, value in named}
@@ -185,7 +185,7 @@ class FusedCohort(Cohort):
 
     @torch.no_grad()
     def _init_states(self) -> States:
-        """What regularizers remember before the first step, stacked."""
+        """Stacked states of the regularizers before the first step."""
         following = self.template.following
         return vmap(following.init_states)(self.params) if following.acts else {}
 
@@ -242,9 +242,9 @@ class FusedCohort(Cohort):
 
     def _keep_rows(self, rows: list[int]) -> None:
         self.watch.keep(rows)
-        kept = torch.tensor(rows, dtype=torch.int64)
-        self.optimizer.keep(kept)
-        on_device = kept.to(self.device)
+        indices = torch.tensor(rows, dtype=torch.int64)
+        self.optimizer.keep(indices)
+        on_device = indices.to(self.device)
         self.buffers = {name: value[on_device] for name, value in self.buffers.items()}
         self.states = _rows_of(self.states, on_device)
         self.best_state = {name: value[on_device] for name, value in self.best_state.items()}
@@ -263,7 +263,7 @@ class FusedCohort(Cohort):
     def restore(self, saved: Saved) -> None:
         rows = torch.tensor(self._restore_columns(saved), dtype=torch.int64)
         for name, value in self.params.items():
-            # on the device first: what is copied to another has not the padding of a stack
+            # moved to the device first: a copy to another device loses the padding of a stack
             moments = {key: moment.to(value.device) for key, moment in saved["moments"][name].items()}
             value.data = stack_rows(saved["params"][name].to(value.device), rows)
             self.optimizer.state[value] = {
@@ -279,13 +279,13 @@ class FusedCohort(Cohort):
 
 
 def _names_of_state(module: RegularizedModule) -> dict[str, str]:
-    """For each name in a state dict that of its tensor in the stacks: a tied weight is stacked once."""
+    """Names in the stacks by name in a state dict; they differ for tied weights, which are stacked once."""
     names = {id(value): name for name, value in chain(module.named_parameters(), module.named_buffers())}
     return {name: names[id(value)] for name, value in module.state_dict(keep_vars=True).items()}
 
 
 def _rows_of(states: States, rows: Int[Tensor, " rows"], device: torch.device | None = None) -> States:
-    """What some trials' regularizers remember, on a device."""
+    """States of some trials' regularizers, on a device."""
     return {
         key: {name: stack_rows(value.to(device or value.device), rows) for name, value in state.items()}
         for key, state in states.items()
@@ -293,7 +293,7 @@ def _rows_of(states: States, rows: Int[Tensor, " rows"], device: torch.device | 
 
 
 def _joined(parts: Sequence[Float[Tensor, "_ *shape"]]) -> Float[Tensor, "K *shape"] | None:
-    """Slices of a stack put together, in their memory layout; None of a parameter that the loss does not depend on."""
+    """Concatenated slices of a stack, in their memory layout; None for a parameter that the loss does not depend on."""
     if not parts:
         return None
     if len(parts) == 1:
@@ -302,5 +302,5 @@ def _joined(parts: Sequence[Float[Tensor, "_ *shape"]]) -> Float[Tensor, "K *sha
 
 
 def _padded(rows: Shaped[Tensor, "rows *shape"]) -> Shaped[Tensor, "padded *shape"]:
-    """A lone trial twice: one trial takes other kernels than several, and its numbers would depend on its neighbours."""
+    """A single row duplicated: kernels for one row round differently, so that results would depend on the number of trials."""
     return empty_stack(2, rows[0]).copy_(rows) if len(rows) == 1 else rows

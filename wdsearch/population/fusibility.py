@@ -1,4 +1,4 @@
-"""Whether a network may be fused: one step of a few unequal trials, fused and one after another, compared."""
+"""Test for fusibility: compares one fused step of a few different trials with the same steps one after another."""
 
 import copy
 import re
@@ -20,32 +20,32 @@ from wdsearch.trial.module import RegularizedModule
 from wdsearch.types import Params
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
-"""Largest difference, relative to the largest number of its kind, that rounding explains in one step."""
+"""Largest difference, relative to the largest value of its kind, that rounding explains in one step."""
 
 MOST_CONVOLVED = 50_000_000
-"""Multiplications of convolutions in a trial's step up to which a CPU is faster when trials are fused."""
-_SLOW_WAY = "There is a performance drop"
+"""Multiplications by convolutions, per trial and step, up to which fused trials are faster on a CPU."""
+_FALLBACK_WARNING = "There is a performance drop"
 
-Found = dict[str, Tensor]
-"""Numbers of one trial's step, by what they are."""
+StepValues = dict[str, Tensor]
+"""Values of one trial's step by name: the objective, gradients, buffers and sums of an evaluation."""
 
 
 def why_alone(modules: Sequence[RegularizedModule], batch: Batch) -> str | None:
-    """Why these trials of one network cannot be fused, and which layer is at fault; None if they can.
+    """Reason, with the layer, for which trials of one network cannot be fused; None if they can be.
 
-    The modules are used up: their weights are moved apart.
+    The modules cannot be used afterwards: noise is added to their weights.
     """
     _move_apart(modules)
     modules, batch = _in_double(modules, batch)
     alone = [step_alone(copy.deepcopy(module), batch) for module in modules]
-    kept = _kept_between_batches(copy.deepcopy(modules[0]), batch)
-    if kept:
-        path, _, name = kept.rpartition(".")
+    attribute = _attribute_kept_between_batches(copy.deepcopy(modules[0]), batch)
+    if attribute:
+        path, _, name = attribute.rpartition(".")
         return f"{_named(modules[0], path)} keeps {name} from one batch to the next, and not in a buffer"
     try:
-        with _no_slow_ways():
+        with _no_fallbacks():
             fused = _fused_step(modules, batch)
-    except Exception as error:  # whatever vmap cannot do
+    except Exception as error:  # any operation that vmap does not support
         return _culprit(modules, batch) or f"the network: {_first_line(error)}"
     distance = _distance(alone, fused)
     if distance <= _tolerance(modules[0]):
@@ -54,11 +54,11 @@ def why_alone(modules: Sequence[RegularizedModule], batch: Batch) -> str | None:
 
 
 def slow_when_fused(module: RegularizedModule, batch: Batch, rows: int, device: torch.device) -> str | None:
-    """Which convolution makes one call for many trials, of batches of so many rows, slower than one for each; None if none does.
+    """Reason, with a convolution, for which fused trials are slower with batches of `rows` rows; None if they are not.
 
-    vmap turns convolutions into grouped ones, for which CPUs have no quick kernels: below 40 million multiplications a trial
+    vmap turns convolutions into grouped ones, for which CPUs have no fast kernels: below 40 million multiplications per trial
     and step fusing is faster (1.1 to 2.8 times), above 65 million slower (0.3 to 0.8 times; `tests/benchmarks/networks.py`).
-    A rule and no timing, for the two ways round differently, and a study should give its numbers again.
+    A fixed rule rather than a timing: the two round differently, and a study is to be reproducible.
     """
     if device.type != "cpu":
         return None
@@ -74,21 +74,21 @@ def slow_when_fused(module: RegularizedModule, batch: Batch, rows: int, device: 
     for handle in handles:
         handle.remove()
     largest = max(counts, key=lambda path: counts[path], default="")
-    seen = max(1, module.rows(batch)) * 2  # a step and an evaluation
-    if sum(counts.values()) * rows / seen <= MOST_CONVOLVED:
+    rows_counted = max(1, module.rows(batch)) * 2  # in a step and in an evaluation
+    if sum(counts.values()) * rows / rows_counted <= MOST_CONVOLVED:
         return None
     return f"{_named(module, largest)}: on a CPU, convolutions as large as these are faster one trial after another"
 
 
 def _count(counts: dict[str, int], path: str, layer: nn.Module, inputs: Any, outputs: Tensor) -> None:
-    """Add the multiplications of a call: each output's, or of a transposed convolution each input's, with a kernel."""
+    """Add a call's multiplications: one kernel for each output or, in a transposed convolution, for each input."""
     weight = cast(Tensor, layer.weight)
-    places = inputs[0] if getattr(layer, "transposed", False) else outputs
-    counts[path] = counts.get(path, 0) + places.numel() * weight[0].numel()
+    positions = inputs[0] if getattr(layer, "transposed", False) else outputs
+    counts[path] = counts.get(path, 0) + positions.numel() * weight[0].numel()
 
 
 def _move_apart(modules: Sequence[RegularizedModule]) -> None:
-    """Give each trial weights of its own, so that no trial's numbers can pass for another's."""
+    """Add different noise to each trial's weights, so that mixed-up trials are noticed."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for module in modules:
@@ -98,12 +98,12 @@ def _move_apart(modules: Sequence[RegularizedModule]) -> None:
 
 
 def _in_double(modules: Sequence[RegularizedModule], batch: Batch) -> tuple[list[RegularizedModule], Batch]:
-    """The same in float64 if the network can be computed in it, for there rounding hides nothing."""
+    """Modules and batch in float64, where rounding hides no difference; unchanged if the network needs another dtype."""
     wider = [copy.deepcopy(module).double() for module in modules]
     doubled = apply_to_collection(batch, Tensor, lambda x: x.double() if x.is_floating_point() else x)
     try:
         step_alone(copy.deepcopy(wider[0]), doubled)
-    except Exception:  # a type written into the network
+    except Exception:  # a dtype fixed in the network
         return list(modules), batch
     return wider, doubled
 
@@ -115,8 +115,8 @@ def _tolerance(module: RegularizedModule) -> float:
 # -- one step ----------------------------------------------------------------------------------------------------
 
 
-def step_alone(module: RegularizedModule, batch: Batch, index: int = 0) -> Found:
-    """Objective, gradients, buffers after it, and evaluation of one trial alone."""
+def step_alone(module: RegularizedModule, batch: Batch, index: int = 0) -> StepValues:
+    """Objective, gradients, updated buffers and evaluation of a single trial."""
     module.train()
     module.rewind_noise(0, index)
     objective = module.objective(batch)
@@ -125,15 +125,15 @@ def step_alone(module: RegularizedModule, batch: Batch, index: int = 0) -> Found
     gradients = torch.autograd.grad(objective, parameters, allow_unused=True)
     with torch.no_grad():
         sums = module.eval().evaluation(batch)
-    found = {"objective": objective.detach()} | {f"evaluation of {name}": value for name, value in sums.items()}
-    found |= {f"buffer {name}": value.clone() for name, value in module.named_buffers()}
-    return found | {
+    values = {"objective": objective.detach()} | {f"evaluation of {name}": value for name, value in sums.items()}
+    values |= {f"buffer {name}": value.clone() for name, value in module.named_buffers()}
+    return values | {
         f"gradient {name}": value for name, value in zip(names, gradients, strict=True) if value is not None
     }
 
 
-def _fused_step(modules: Sequence[RegularizedModule], batch: Batch) -> list[Found]:
-    """The same of all trials in one call."""
+def _fused_step(modules: Sequence[RegularizedModule], batch: Batch) -> list[StepValues]:
+    """Values as of `step_alone` for all trials, by one call."""
     cohort = FusedCohort(dict(enumerate(copy.deepcopy(list(modules)))), 1, modules[0].device, len(modules))
     rows = slice(0, len(modules))
     objective, gradients = cohort.gradients(rows, batch, 0)
@@ -144,8 +144,8 @@ def _fused_step(modules: Sequence[RegularizedModule], batch: Batch) -> list[Foun
     return [{name: value[row] for name, value in columns.items()} for row in range(len(modules))]
 
 
-def _distance(alone: Sequence[Found], fused: Sequence[Found]) -> float:
-    """Largest difference, relative to the largest number of its kind in its trial; infinite if something is missing."""
+def _distance(alone: Sequence[StepValues], fused: Sequence[StepValues]) -> float:
+    """Largest difference, relative to the largest value of its kind in its trial; infinite if a value is missing."""
     largest = 0.0
     for one, other in zip(alone, fused, strict=True):
         if one.keys() != other.keys():
@@ -157,8 +157,8 @@ def _distance(alone: Sequence[Found], fused: Sequence[Found]) -> float:
     return largest
 
 
-def _kinds(found: Found) -> set[str]:
-    return {name.partition(" ")[0] for name in found}
+def _kinds(values: StepValues) -> set[str]:
+    return {name.partition(" ")[0] for name in values}
 
 
 def _size(value: Tensor) -> float:
@@ -168,34 +168,34 @@ def _size(value: Tensor) -> float:
     return float(value.detach().double().abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max())
 
 
-def _kept_between_batches(module: RegularizedModule, batch: Batch) -> str | None:
-    """Path of a plain attribute that each batch changes; what the first alone sets, as a cache, is none."""
+def _attribute_kept_between_batches(module: RegularizedModule, batch: Batch) -> str | None:
+    """Path of a plain attribute that changes with every batch; a cache that the first one fills does not count."""
     step_alone(module, batch)
     before = plain_attributes(module)
     step_alone(module, batch, 1)
     return changed_attribute(before, plain_attributes(module))
 
 
-# -- which layer -------------------------------------------------------------------------------------------------
+# -- the layer at fault ------------------------------------------------------------------------------------------
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _culprit(modules: Sequence[RegularizedModule], batch: Batch) -> str | None:
-    """The first layer, innermost first, that is other when fused, and why."""
+    """First layer, innermost first, whose values differ when fused, with the reason."""
     calls = [_calls(copy.deepcopy(module), batch) for module in modules]
     for path in calls[0]:
-        given = [found[path] for found in calls if path in found]
-        if len(given) < len(modules):
+        calls_of_layer = [by_path[path] for by_path in calls if path in by_path]
+        if len(calls_of_layer) < len(modules):
             return f"{_named(modules[0], path)}: it is called in some trials only"
-        reason = _why_not_lifted(copy.deepcopy(list(modules)), path, given)
+        reason = _why_not_lifted(copy.deepcopy(list(modules)), path, calls_of_layer)
         if reason:
             return f"{_named(modules[0], path)}: {reason}"
     return None
 
 
 def _calls(module: RegularizedModule, batch: Batch) -> dict[str, Call]:
-    """What each layer is first called with in a training step, in the order in which they finish."""
+    """Arguments of each layer's first call in a training step, in the order in which the calls return."""
     began: dict[str, Call] = {}
     finished: dict[str, Call] = {}
     with _hooked(module.network, began, finished):
@@ -223,20 +223,20 @@ def _hooked(network: nn.Module, began: dict[str, Call], finished: dict[str, Call
 
 
 def _why_not_lifted(modules: Sequence[RegularizedModule], path: str, calls: Sequence[Call]) -> str | None:
-    """Why a layer is not the same under vmap as alone, on what it was called with; None if it is."""
+    """Reason for which a layer's values under vmap differ from those of single calls; None if they agree."""
     layers = [module.train().get_submodule(path) for module in modules]
     params, buffers = stack_module_state(copy.deepcopy(layers))
 
-    def of_one(params: Params, buffers: Params, given: list[Tensor]) -> list[Tensor]:
-        args, kwargs = _with_tensors(calls[0], given)
+    def of_one(params: Params, buffers: Params, inputs: list[Tensor]) -> list[Tensor]:
+        args, kwargs = _with_tensors(calls[0], inputs)
         return _tensors(functional_call(layers[0], (params, buffers), args, kwargs))
 
     try:
-        given = [torch.stack(of_trials) for of_trials in zip(*map(_tensors, calls), strict=True)]
+        inputs = [torch.stack(of_trials) for of_trials in zip(*map(_tensors, calls), strict=True)]
         modules[0].rewind_noise(0, 0)
-        with _no_slow_ways():
-            fused = vmap(of_one, randomness="same")(params, buffers, given)
-    except Exception as error:  # whatever vmap cannot do
+        with _no_fallbacks():
+            fused = vmap(of_one, randomness="same")(params, buffers, inputs)
+    except Exception as error:  # any operation that vmap does not support
         return _first_line(error)
     tolerance = _tolerance(modules[0])
     for row, (module, layer, (args, kwargs)) in enumerate(zip(modules, layers, calls, strict=True)):
@@ -253,10 +253,10 @@ def _why_not_lifted(modules: Sequence[RegularizedModule], path: str, calls: Sequ
 
 
 @contextmanager
-def _no_slow_ways() -> Iterator[None]:
-    """An error where vmap would loop over the trials, for want of a rule for an operation."""
+def _no_fallbacks() -> Iterator[None]:
+    """Raise an error where vmap has no batching rule for an operation and would loop over the trials."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=_SLOW_WAY)
+        warnings.filterwarnings("error", message=_FALLBACK_WARNING)
         yield
 
 
@@ -266,19 +266,19 @@ def _other_numbers(difference: float) -> str:
 
 def _tensors(values: Any) -> list[Tensor]:
     """All tensors in a collection, in order."""
-    found: list[Tensor] = []
-    apply_to_collection(values, Tensor, found.append)
-    return found
+    tensors: list[Tensor] = []
+    apply_to_collection(values, Tensor, tensors.append)
+    return tensors
 
 
 def _with_tensors(call: Call, tensors: Sequence[Tensor]) -> Call:
-    """A call with other tensors."""
-    left = iter(tensors)
-    return apply_to_collection(call, Tensor, lambda _: next(left))
+    """Copy of a call with its tensors replaced, in order."""
+    replacements = iter(tensors)
+    return apply_to_collection(call, Tensor, lambda _: next(replacements))
 
 
 def _named(module: RegularizedModule, path: str) -> str:
-    """A layer as a person finds it: its path in the network and its type."""
+    """Path of a layer in the network and its type, for messages."""
     short = path.removeprefix("network").removeprefix(".")
     kind = type(module.get_submodule(path)).__name__ if path else type(module).__name__
     return f"{short} ({kind})" if short else f"the network ({kind})"

@@ -1,4 +1,4 @@
-"""Trials trained one after another, each with torch's own optimizer: for networks that vmap cannot lift."""
+"""Trials trained one after another, each with torch's own optimizer, for networks that vmap does not support."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ from wdsearch.types import Params
 
 
 class LoopedCohort(Cohort):
-    """Trials of age 0, on `device`, that will train for `steps` steps, each as by plain Lightning."""
+    """Trials of age 0, on `device`, that will train for `steps` steps, each as under plain Lightning."""
 
     kind = "looped"
 
@@ -28,8 +28,9 @@ class LoopedCohort(Cohort):
         super().__init__(trials, self.modules[0].task, steps)
         for module in self.modules:
             module.begin()
-        made = [module.optimizer_and_schedule(steps) for module in self.modules]
-        self.optimizers, self.schedules = [one for one, _ in made], [one for _, one in made]
+        pairs = [module.optimizer_and_schedule(steps) for module in self.modules]
+        self.optimizers = [optimizer for optimizer, _ in pairs]
+        self.schedules = [schedule for _, schedule in pairs]
         self.best_states: list[Params] = [{} for _ in self.modules]
         self.watches = [Watch(module.decayed) for module in self.modules]
 

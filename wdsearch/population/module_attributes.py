@@ -1,4 +1,4 @@
-"""What a network keeps in plain attributes of its modules: neither parameter nor buffer, and so in no state dict."""
+"""Plain attributes of modules, which a state dict lacks: neither parameters nor buffers."""
 
 import copy
 from collections.abc import Mapping
@@ -10,7 +10,11 @@ _OF_TORCH = {*vars(nn.Module()), "training"}
 
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """Numbers, texts, tensors and collections of them by path; what begins with _ in the outermost module is Lightning's."""
+    """Numbers, strings, tensors and collections of them by path, without the private ones of the outermost module (Lightning's).
+
+    >>> plain_attributes(nn.Sequential(nn.Dropout(0.5)))
+    {'0.p': 0.5, '0.inplace': False}
+    """
     return {
         f"{path}.{name}": copy.copy(value)
         for path, part in module.named_modules()
@@ -20,15 +24,25 @@ def plain_attributes(module: nn.Module) -> dict[str, Any]:
 
 
 def restore_attributes(module: nn.Module, attributes: Mapping[str, Any]) -> None:
-    """Set plain attributes as they were."""
-    for place, value in attributes.items():
-        path, _, name = place.rpartition(".")
+    """Set plain attributes to saved values.
+
+    >>> network = nn.Sequential(nn.Dropout(0.5))
+    >>> restore_attributes(network, {"0.p": 0.25})
+    >>> network[0].p
+    0.25
+    """
+    for full_name, value in attributes.items():
+        path, _, name = full_name.rpartition(".")
         setattr(module.get_submodule(path), name, copy.copy(value))
 
 
 def changed_attribute(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    """Path of one that is another now; None if all are the same."""
-    return next((place for place, value in after.items() if not _same(value, before.get(place))), None)
+    """Path of the first attribute whose value changed; None if there is none.
+
+    >>> changed_attribute({"0.calls": 1, "0.p": 0.5}, {"0.calls": 2, "0.p": 0.5})
+    '0.calls'
+    """
+    return next((path for path, value in after.items() if not _same(value, before.get(path))), None)
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""K trials under one `L.Trainer`: cohorts of different ages and networks side by side, trials that come and leave."""
+"""K trials under one `L.Trainer`, in cohorts of different ages and networks; trials join and leave during training."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -20,9 +20,9 @@ from wdsearch.types import Params
 
 
 class CohortBatches:
-    """Batches by age: every cohort sees the order of its own epoch. One item holds `STEPS` steps.
+    """Batches by age of the cohort, in the order of that cohort's epoch; one item holds `STEPS` batches.
 
-    Lightning spends 1 to 2 ms on each item of a loader, as much as a small population's step.
+    Lightning has an overhead of 1 to 2 ms per item of a loader, as much as one step of a small population.
     """
 
     STEPS = 8
@@ -41,13 +41,22 @@ class CohortBatches:
 
 
 class Population(L.LightningModule):
-    """Trains the trials that are admitted for `epochs` epochs each: `L.Trainer(max_epochs=-1).fit(population)`.
+    """Trains each admitted trial for `epochs` epochs: `L.Trainer(max_epochs=-1).fit(population)`.
 
-    Fused ones share calls of at most `max_fused` trials; others are trained one after another. `seed` orders the rows of
-    loaders that have no order of their own.
+    Fused trials share calls of at most `max_fused` trials; others are trained one after another. `seed` determines the order
+    of rows of loaders that have no order of their own.
 
-    It is a `Training` whose callback is one of the Trainer's: after each epoch `on_train_epoch_end` may call `prune` and
-    `admit`; trials that end by themselves leave after it, and training stops when none is left.
+    Implements `Training`. After each epoch a callback's `on_train_epoch_end` may call `prune` and `admit`; then trials that
+    have ended leave, and training stops when none is left.
+
+    >>> from wdsearch import ArrayDataModule, Arrays
+    >>> class Random(ArrayDataModule):
+    ...     def arrays(self):
+    ...         return Arrays(torch.randn(100, 3).numpy(), (torch.arange(100) % 2).numpy())
+    >>> population = Population(Random(batch_size=20), epochs=2)
+    >>> decays = {0: 0.01, 1: 0.1}
+    >>> modules = {n: RegularizedModule(torch.nn.Linear(3, 2), {"weight_decay": decay}) for n, decay in decays.items()}
+    >>> population.admit(modules)
     """
 
     def __init__(self, datamodule: L.LightningDataModule, epochs: int, max_fused: int = 32, seed: int = 0) -> None:
@@ -57,7 +66,7 @@ class Population(L.LightningModule):
         self.cohorts: list[Cohort] = []
         self._waiting: list[tuple[Mapping[int, RegularizedModule], Saved | None, bool]] = []
         self.trial_epochs: dict[int, TrialEpoch] = {}
-        self._shown: Batch | None = None
+        self._validation_batch: Batch | None = None
         datamodule.prepare_data()
         datamodule.setup("fit")
         self.batches = CohortBatches(datamodule.train_dataloader(), lambda: self.cohorts, seed)
@@ -68,7 +77,7 @@ class Population(L.LightningModule):
         return [number for cohort in self.cohorts for number in cohort.numbers]
 
     def admit(self, trials: Mapping[int, RegularizedModule], saved: Saved | None = None, fuse: bool = True) -> None:
-        """Let trials of one network join as a cohort at the next epoch: new ones, or where a saved cohort was."""
+        """Let trials of one network join as a cohort at the next epoch, from the start or from a saved state."""
         self._waiting.append((trials, saved, fuse))
         if self._trainer is not None:
             self._stack_waiting()
@@ -86,7 +95,7 @@ class Population(L.LightningModule):
         self._waiting.clear()
 
     def on_fit_start(self) -> None:
-        """Only now the device and the precision are known."""
+        """Stack the admitted trials, now that device and precision are known."""
         self._stack_waiting()
 
     def state(self, number: int) -> Params:
@@ -94,18 +103,18 @@ class Population(L.LightningModule):
         return next(cohort.state(number) for cohort in self.cohorts if number in cohort.numbers)
 
     def diagnosis(self, number: int) -> Diagnosis:
-        """What λ did to a live trial, on the state by which it is judged and the first validation rows."""
+        """Effect of λ on a live trial, in the state by which it is judged, on the first validation batch."""
         cohort = next(cohort for cohort in self.cohorts if number in cohort.numbers)
-        return cohort.diagnosis(number, self._shown, self.epochs)
+        return cohort.diagnosis(number, self._validation_batch, self.epochs)
 
     def prune(self, numbers: set[int]) -> None:
-        """Let trials leave now."""
+        """Remove trials immediately."""
         for cohort in self.cohorts:
             cohort.keep(set(cohort.numbers) - numbers)
         self.cohorts = [cohort for cohort in self.cohorts if cohort.numbers]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """None for Lightning: each cohort has its own optimizer and schedule."""
+        """Empty list for Lightning: each cohort has its own optimizer and schedule."""
         return []
 
     def train_dataloader(self) -> Any:
@@ -123,8 +132,8 @@ class Population(L.LightningModule):
         self._sums: list[list[list[Sums]]] = [[[], []] for _ in self.cohorts]
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if self._shown is None and not dataloader_idx:
-            self._shown = apply_to_collection(batch, torch.Tensor, lambda tensor: tensor.detach().cpu())
+        if self._validation_batch is None and not dataloader_idx:
+            self._validation_batch = apply_to_collection(batch, torch.Tensor, lambda tensor: tensor.detach().cpu())
         for cohort, sums in zip(self.cohorts, self._sums, strict=True):
             sums[dataloader_idx].append(cohort.evaluate(batch))
 

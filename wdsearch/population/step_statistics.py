@@ -1,4 +1,4 @@
-"""What the steps of K trials show while they train: gradient norms of every step, sizes of updates of one in sixteen."""
+"""Statistics of the steps of K trials: gradient norms at every step, update sizes at one step in sixteen."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -13,25 +13,25 @@ from wdsearch.trial.diagnostics import Steps
 from wdsearch.types import Params
 
 EVERY = 16
-"""An update is measured once in so many steps: that takes a copy of the weights."""
+"""Interval in steps between measured updates, each of which needs a copy of the weights."""
 
 
 class Record:
-    """A growing table of numbers: an entry a step, of shape (K, ...)."""
+    """Growing table with one entry of shape (K, ...) per step."""
 
     def __init__(self) -> None:
         self._blocks: list[Tensor] = []
         self._entries: list[Tensor] = []
 
     def append(self, entry: Float[Tensor, "K ..."]) -> None:
-        """Write down one step."""
+        """Append the entry of one step."""
         self._entries.append(entry)
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks)) + len(self._entries)
 
     def table(self) -> Float[Tensor, "steps ..."]:
-        """All steps, (steps, K, ...); of none of them an empty tensor, which has no K."""
+        """All entries, of shape (steps, K, ...); before the first step an empty tensor without K."""
         if self._entries:
             self._blocks.append(torch.stack(self._entries))
             self._entries = []
@@ -40,12 +40,12 @@ class Record:
         return self._blocks[0] if self._blocks else torch.zeros(0)
 
     def of(self, row: int, *shape: int) -> Float[Tensor, "steps ..."]:
-        """One trial's numbers, on the CPU; `shape` is that of an entry of it."""
+        """Entries of one trial, on the CPU; `shape` is that of one of its entries."""
         own = self.table()[:, row] if len(self) else torch.zeros(0, *shape)
         return own.double().cpu()
 
     def replace(self, table: Float[Tensor, "steps ..."]) -> None:
-        """Put another table in the place of all that was written."""
+        """Replace all entries by those of a table."""
         self._blocks, self._entries = ([table] if len(table) else []), []
 
     def keep(self, rows: list[int]) -> None:
@@ -55,7 +55,7 @@ class Record:
 
 
 class Watch:
-    """Looks at the steps of K trials, whose parameters are given by name as stacks (K, ...)."""
+    """Measures the steps of K trials, whose parameters are stacks of shape (K, ...) by name."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
@@ -66,7 +66,7 @@ class Watch:
 
     @torch.no_grad()
     def before_step(self, params: Params, gradients: Sequence[Tensor | None]) -> None:
-        """Take the gradients' norms, and now and then a copy of the weights."""
+        """Record the gradients' norms, and at every `EVERY`-th step copy the weights."""
         stacks = [gradient for gradient in gradients if gradient is not None]
         if not stacks:
             return
@@ -76,7 +76,7 @@ class Watch:
 
     @torch.no_grad()
     def after_step(self, params: Params, factor: float) -> None:
-        """Measure the update, if the weights before it were copied; `factor` is the schedule's in this step."""
+        """Measure the update if the weights were copied before it; `factor` is the schedule's at this step."""
         if not self._before:
             return
         pairs = [_update(self._before[name], params[name]) for name in self.names]
@@ -87,7 +87,7 @@ class Watch:
             self.factors.append(factor)
 
     def steps(self, row: int) -> Steps:
-        """What the steps of one trial showed."""
+        """Measurements of the steps of one trial."""
         return Steps(
             self.gradient_norms.of(row),
             self.sizes.of(row, len(self.names)),
@@ -97,17 +97,17 @@ class Watch:
 
     @torch.no_grad()
     def trends(self, params: Params) -> dict[str, Float[Tensor, " K"]]:
-        """Per trial, for its curves: norm of the watched weights; largest gradient and mean update since the last call."""
-        found: dict[str, Tensor] = {}
+        """Norm of the watched weights, and largest gradient and mean update since the last call, per trial."""
+        measures: dict[str, Tensor] = {}
         if self.names:
-            found["weights/norm"] = _norm_of_all([params[name] for name in self.names])
+            measures["weights/norm"] = _norm_of_all([params[name] for name in self.names])
         if len(self.gradient_norms) > self._seen:
-            found["gradients/largest"] = self.gradient_norms.table()[self._seen :].amax(0)
+            measures["gradients/largest"] = self.gradient_norms.table()[self._seen :].amax(0)
         if len(self.sizes) > self._measured:
-            found["updates/relative"] = _means(self.sizes.table()[self._measured :])
-            found["updates/rotation"] = _means(self.angles.table()[self._measured :])
+            measures["updates/relative"] = _means(self.sizes.table()[self._measured :])
+            measures["updates/rotation"] = _means(self.angles.table()[self._measured :])
         self._seen, self._measured = len(self.gradient_norms), len(self.sizes)
-        return found
+        return measures
 
     def keep(self, rows: list[int]) -> None:
         """Drop all trials but these rows."""
@@ -115,7 +115,7 @@ class Watch:
             record.keep(rows)
 
     def saved(self) -> dict[str, Any]:
-        """All of it, between two epochs, as `torch.save` takes it."""
+        """State between two epochs, in types that `torch.save` accepts."""
         return {
             "tables": [record.table() for record in (self.gradient_norms, self.sizes, self.angles)],
             "factors": list(self.factors),
@@ -123,7 +123,7 @@ class Watch:
         }
 
     def restore(self, saved: Mapping[str, Any], rows: list[int], device: torch.device) -> None:
-        """Go on from what was saved, with some of its trials."""
+        """Restore a saved state of the trials in `rows`."""
         for record, table in zip((self.gradient_norms, self.sizes, self.angles), saved["tables"], strict=True):
             record.replace(table[:, rows].to(device) if len(table) else table)
         self.factors = list(saved["factors"])
@@ -142,19 +142,19 @@ def _update(
 
 def _norm_of_all(stacks: Sequence[Tensor]) -> Float[Tensor, " K"]:
     """Euclidean norm of each trial's rows of several stacks together."""
-    # one after another: a sum along an axis is taken in an order that depends on K
+    # added one after another: the order of a sum along an axis depends on K
     return reduce(add, [_norms(stack).square() for stack in stacks]).sqrt()
 
 
 def _means(table: Float[Tensor, "steps K weights"]) -> Float[Tensor, " K"]:
-    """Mean of each trial's numbers, trial by trial, so that it does not depend on the others."""
+    """Mean of each trial's values, taken trial by trial, so that its rounding does not depend on K."""
     return torch.stack([table[:, row].contiguous().mean() for row in range(table.shape[1])])
 
 
 def _norms(stack: Float[Tensor, "K ..."]) -> Float[Tensor, " K"]:
     """Euclidean norm of each row of a stack."""
     rows = _in_memory_order(stack.detach())
-    # one row alone would be summed in another order
+    # a single row would be summed in another order
     together = rows.repeat(2, 1) if len(rows) == 1 else rows
     return torch.linalg.vector_norm(together, dim=1)[: len(rows)]
 

@@ -1,4 +1,4 @@
-"""The protocol between trials in training and who decides about them: one for a population and for user-defined modules."""
+"""Protocol between trials in training and the callback that prunes and admits them; also for user-defined modules."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from wdsearch.types import Params
 
 @runtime_checkable
 class Training(Protocol):
-    """Trials in training; `trial_epochs` holds what the last epoch showed of each, by number.
+    """Trials in training; `trial_epochs` holds each trial's last epoch by number.
 
-    It calls its TrainingCallback once at the beginning, with each batch, and at the end of each epoch of all trials. Trials that
-    end by themselves leave after the epoch's end, and the training is over when none is left.
+    It calls its TrainingCallback at the start, after every batch, and after each epoch of all trials. Trials that have ended
+    leave at the end of the epoch, and training is over when none is left.
     """
 
     trial_epochs: dict[int, TrialEpoch]
     cohorts: list[Cohort]
 
     def admit(self, trials: Mapping[int, Any], saved: Saved | None = None, fuse: bool = True) -> None:
-        """Let trials of one network join at the next epoch: new ones, or where a saved cohort was."""
+        """Let trials of one network join at the next epoch, from the start or from a saved state."""
 
     def prune(self, numbers: set[int]) -> None:
-        """Let trials leave now."""
+        """Remove trials immediately."""
 
     def state(self, number: int) -> Params:
         """State dict of a live trial's judged weights."""
@@ -44,11 +44,11 @@ class TrainingCallback(L.Callback, ABC):
         """Let the first trials join."""
 
     def check(self) -> None:
-        """Raise what ends the training now, if anything does; called with each batch."""
+        """Called after each batch; raises an exception to abort the training."""
 
     @abstractmethod
     def end_epoch(self, training: Training) -> None:
-        """Prune and admit by what `training.trial_epochs` shows."""
+        """Prune and admit trials according to `training.trial_epochs`."""
 
     def on_fit_start(self, trainer: L.Trainer, population: Any) -> None:
         self.begin(population)

@@ -1,4 +1,4 @@
-"""Trains user-defined LightningModules: each by a Trainer of its own, with all that one can do, an epoch at a time in turn."""
+"""Training of user-defined LightningModules, each by its own Trainer, in turns of one epoch."""
 
 import copy
 import io
@@ -48,14 +48,14 @@ class NotLoggedError(WdsearchError):
 
 
 class AbandonedError(Exception):
-    """Request to end a training that nobody waits for any more: a signal between threads, not an error to be shown."""
+    """Signal between threads that ends a training; never shown to a user."""
 
 
 @dataclass(frozen=True)
 class LoggedEpoch:
-    """Values that a module logged in one epoch: in validation on validation rows, the same on training rows.
+    """Values that a module logged in validation after one epoch, on validation rows and on training rows.
 
-    `stops` says that its Trainer ends after this epoch.
+    `stops` is true if its Trainer ends after this epoch.
     """
 
     validation: dict[str, float]
@@ -64,10 +64,10 @@ class LoggedEpoch:
 
 
 class Reporter(L.Callback):
-    """Sends after each epoch what was logged in validation, on validation and on training rows, and waits for a word.
+    """Sends the values logged in validation after each epoch, and waits for a command.
 
-    With several processes the first sends, and the word reaches all of them. The training rows are evaluated on a copy, so
-    that training goes on as if nobody had looked.
+    With several processes the first one sends, and the command is broadcast. The training rows are evaluated on a copy of
+    the module, so that training is not affected.
     """
 
     def __init__(self, connection: Connection, options: Mapping[str, Any]) -> None:
@@ -102,7 +102,7 @@ class Reporter(L.Callback):
         return {name: float(value) for name, value in logged.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Silence Lightning's notes in a process of its own too: they are not for those who search."""
+        """Silence Lightning's messages in a child process as well."""
         self.__dict__.update(state)
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -110,7 +110,7 @@ class Reporter(L.Callback):
 
 
 class UserTrial:
-    """Training of one module, in a thread that stands still between epochs; several devices have processes of their own."""
+    """Training of one module, in a thread that waits between epochs; with several devices in processes of their own."""
 
     def __init__(
         self, module: L.LightningModule, data: L.LightningDataModule, epochs: int, options: Mapping[str, Any], seed: int
@@ -137,11 +137,11 @@ class UserTrial:
             trainer.fit(self.module, datamodule=self.data)
         except AbandonedError:
             pass
-        except BaseException as error:  # raised again by the thread that waits
+        except BaseException as error:  # raised again in the waiting thread
             self._error = error
 
     def epoch(self, check: Callable[[], None]) -> LoggedEpoch:
-        """Train one epoch. `check` is called all the time; an error that it raises ends the waiting."""
+        """Train one epoch. `check` is called while waiting; an error that it raises ends the wait."""
         if self._random is None:
             os.environ.pop("MASTER_PORT", None)  # Lightning's choice for another trial's processes
             self._thread.start()
@@ -157,12 +157,12 @@ class UserTrial:
         return logged
 
     def state(self) -> Params:
-        """Weights of the module as they are between two epochs."""
+        """State dict of the module between two epochs."""
         self._connection.send(STATE)
         return torch.load(io.BytesIO(self._connection.recv_bytes()), map_location="cpu", weights_only=True)
 
     def end(self) -> None:
-        """Let the training stop, now or as soon as it notices."""
+        """Stop the training, at the latest after the current batch."""
         self._reporter.abandoned = True
         if self._thread.is_alive():
             self._connection.send(END)
@@ -171,9 +171,9 @@ class UserTrial:
 
 
 class UserModules:
-    """User-defined LightningModules in training; `fit` trains all that are admitted. A `Training`, as a population is.
+    """User-defined LightningModules in training; implements `Training`, and `fit` trains all admitted trials.
 
-    `goals` are names of logged values that are needed, `maximized` those of which a larger one is better.
+    `goals` names the logged values that the objective needs, `maximized` those for which larger is better.
     """
 
     def __init__(
@@ -192,13 +192,13 @@ class UserModules:
         self._trials: dict[int, UserTrial] = {}
 
     def admit(self, trials: Mapping[int, L.LightningModule], saved: Saved | None = None, fuse: bool = False) -> None:
-        """Let trials join at the next epoch; they are never fused, and nothing of them is saved between epochs."""
+        """Let trials join at the next epoch; they are never fused, and have no saved state between epochs."""
         seed = derive_seed(self.seed, "solo") % 2**32
         for number, module in trials.items():
             self._trials[number] = UserTrial(module, self.data, self.epochs, self.options, seed)
 
     def prune(self, numbers: set[int]) -> None:
-        """Let trials leave now."""
+        """Remove trials immediately."""
         for number in numbers & self._trials.keys():
             self._trials.pop(number).end()
 
@@ -207,11 +207,11 @@ class UserModules:
         return self._trials[number].state()
 
     def diagnosis(self, number: int) -> Diagnosis:
-        """Measures of the weights alone: nothing else is known of a user's module."""
+        """Measures of the weights only: a user-defined module shows nothing else."""
         return diagnose_weights(self._trials[number].module, self.state(number))
 
     def fit(self, callback: TrainingCallback) -> None:
-        """Train until no trial is left; the callback prunes and admits after each epoch of all."""
+        """Train until no trial is left; the callback prunes and admits trials after each epoch."""
         try:
             callback.begin(self)
             while self._trials:
@@ -235,7 +235,7 @@ class UserModules:
         return TrialEpoch(number, trial.age, metrics, metrics, end)
 
     def _metrics(self, logged: LoggedEpoch) -> dict[str, float]:
-        """`loss/train`, `loss/val`, `loss/gap` and so on of all that validation logs, and other logged values by their names."""
+        """Metrics `loss/train`, `loss/val`, `loss/gap` and so on of values logged in validation; others by their names."""
         metrics: dict[str, float] = {}
         for name, on_training_rows in logged.train.items():
             quantity, sign = SIDES.sub("", name), 1.0 if self._smaller_is_better(name) else -1.0
@@ -265,7 +265,7 @@ def _packed(state: Params) -> bytes:
 
 
 def _random_state() -> RandomState:
-    """States of the generators from which a network may draw: Python's, NumPy's and torch's."""
+    """States of the random generators of Python, NumPy and torch."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
 

@@ -37,22 +37,38 @@ def _misfit(name: str, entry: object) -> str:
 
 
 REGULARIZERS = Table("regularizers", {regularizer.key: regularizer for regularizer in _OURS}, _misfit)
+"""Regularizers by key, with those of plugins: `REGULARIZERS["l1"].usual` is the range worth searching."""
 
 __all__ = ["REGULARIZERS", "Recommendation", "Regularizer", "checked", "neutral", "regularizer_of", "torch_equivalents"]
 
 
 def regularizer_of(key: str) -> Regularizer | None:
-    """The regularizer whose strength a key names, be it on all (`weight_decay`) or on one group (`weight_decay:head`)."""
+    """Regularizer of a key, with a group (`weight_decay:head`) or without (`weight_decay`); None if there is none.
+
+    >>> regularizer_of("weight_decay:head").key, regularizer_of("momentum")
+    ('weight_decay', None)
+    """
     return REGULARIZERS.get(split_key(key)[0])
 
 
 def neutral(key: str) -> float:
-    """The strength at which a key's regularizer is absent."""
+    """Strength at which a key's regularizer has no effect.
+
+    >>> neutral("weight_decay:head"), neutral("gradient_clip")
+    (0.0, inf)
+    """
     return REGULARIZERS[split_key(key)[0]].neutral
 
 
 def checked(key: str, value: float, task: Task) -> Regularizer:
-    """The regularizer of a key; ValueError if there is none, or it does not take this strength, a group or the task."""
+    """Regularizer of a key; raises ValueError if there is none, or it does not accept the strength, the group or the task.
+
+    >>> checked("dropout", 0.5, Task()).key
+    'dropout'
+    >>> checked("dropout", 1.5, Task())
+    Traceback (most recent call last):
+    ValueError: dropout is 1.5; allowed is [0, 1)
+    """
     regularizer = regularizer_of(key)
     if regularizer is None:
         raise ValueError(f"there is no regularizer {key!r}; known: {', '.join(REGULARIZERS)}")
@@ -66,11 +82,16 @@ def checked(key: str, value: float, task: Task) -> Regularizer:
 
 
 def torch_equivalents(strengths: Mapping[str, float], optimizer: TorchWords) -> dict[str, str]:
-    """What to pass to torch for each strength that acts, and when torch's value is not equivalent."""
+    """Equivalent in torch of each strength that acts, with a note where torch's value is not equivalent.
+
+    >>> from wdsearch.optimizers import OPTIMIZERS
+    >>> torch_equivalents({"weight_decay": 0.1, "dropout": 0.0}, OPTIMIZERS["adamw"].words)
+    {'weight_decay': 'torch.optim.AdamW(weight_decay=0.1) on the decayed parameters, 0 on the others'}
+    """
     acting = {key: value for key, value in strengths.items() if value != neutral(key)}
-    found = {}
+    equivalents = {}
     for key, value in acting.items():
         regularizer, group = split_key(key)
         setting = Recommendation(optimizer, clipped="gradient_clip" in acting, group=group)
-        found[key] = REGULARIZERS[regularizer].torch(value, setting)
-    return found
+        equivalents[key] = REGULARIZERS[regularizer].torch(value, setting)
+    return equivalents

@@ -1,4 +1,4 @@
-"""What a regularizer is: a frozen record of functions for one trial, at the points of training where one can act."""
+"""Definition of a regularizer: a frozen record of functions of one trial, one for each point of training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from wdsearch.types import Interval, Params, Range, TorchWords
 
 
 class Recommendation(NamedTuple):
-    """What surrounds a strength where a user puts it into torch; `group` is that of the parameters, `` if they are all."""
+    """Context of a strength's equivalent in torch; `group` is the group of parameters, empty for all."""
 
     optimizer: TorchWords
     clipped: bool = False
@@ -20,18 +20,18 @@ class Recommendation(NamedTuple):
 
     @property
     def weights(self) -> str:
-        """On which parameters it acts."""
+        """Parameters on which the strength acts, in words."""
         return f"the decayed parameters of group {self.group}" if self.group else "the decayed parameters"
 
 
 @dataclass(frozen=True)
 class Regularizer:
-    """One way to regularize one trial.
+    """A regularizer, as functions of one trial.
 
-    Every function sees one trial: `vmap` lifts it over a population. A strength is a 0-d tensor, so no function
-    may branch on its value. A point of training at which the regularizer does not act holds None.
+    A population applies them by `vmap`. A strength is a 0-d tensor, so that no function may branch on its value. A function is
+    None where the regularizer does not act.
 
-    The functions, in the order in which training meets them:
+    The functions, in the order in which training calls them:
 
     - `augment(inputs, strength, noise) -> inputs`, once per tensor of floating point among the inputs
     - `buffer`: name of the 0-d buffers in the network that hold the strength
@@ -41,18 +41,18 @@ class Regularizer:
     - `decay(strength) -> λ` of the optimizer's decoupled decay
     - `prox(weight, step_size, strength) -> weight`, after the optimizer's step, once per decayed parameter;
       `step_size` (elementwise or 0-d) is what the optimizer multiplies a constant gradient by
-    - `init_state(weights) -> state`: what it remembers from step to step, by name, before the first one; nothing without it
+    - `init_state(weights) -> state`: tensors by name that are carried from step to step, before the first one
     - `after_step(weights, state, step, strength) -> weights, state`, after all proximal steps; `step` counts from 1 and is the
-      same for all trials of a cohort, so that a function may branch on it. It takes the decayed parameters (of its group), or
-      with `all_parameters` every one that is trained; `init_state` takes the same
-    - `evaluated(weights, state) -> weights` that stand in for those in training wherever the trial is evaluated and judged:
-      training and validation losses, best state, diagnosis, files. At most one acts in a trial
+      same for all trials of a cohort, so that a function may branch on it. Its `weights`, as those of `init_state`, are the
+      decayed parameters (of its group), or with `all_parameters` all that are trained
+    - `evaluated(weights, state) -> weights` that replace those in training wherever the trial is evaluated: training and
+      validation losses, best state, diagnosis, files. A trial has at most one regularizer with it
     - `patience(strength) -> epochs` without a better validation loss after which the trial stops
 
-    Neither a function nor a state may change in place what it is given. What a regularizer remembers goes with its trial: into
-    a population's checkpoint and Lightning's own, and out of the population when the trial leaves.
+    No function may change its arguments in place. The state of a regularizer is part of its trial: it is saved in a
+    population's checkpoint and in Lightning's, and dropped when the trial leaves.
 
-    `torch(strength, recommendation)` says what to pass to torch, and when torch's value is not equivalent.
+    `torch(strength, recommendation)` is the equivalent in torch, with a note where torch's value is not equivalent.
     """
 
     key: str
@@ -79,7 +79,7 @@ class Regularizer:
 
     @property
     def acts_on(self) -> str | None:
-        """What may be divided into groups with strengths of their own: `parameters` or `layers`; None if nothing."""
+        """Kind of members that groups can divide: `parameters` or `layers`; None if there are no groups."""
         if self.buffer is not None:
             return "layers"
         on_decayed = self.penalty or self.decay or self.prox or (self.after_step and not self.all_parameters)

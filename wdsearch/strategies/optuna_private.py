@@ -66,12 +66,12 @@ def trial_times(start_utc: datetime | None, complete_utc: datetime | None) -> tu
 
 
 def judging_steps(pruner: PercentilePruner, end: int) -> range:
-    """Steps from 1 to below `end` at which a median or percentile pruner judges."""
+    """Steps from 1 to `end` - 1 at which a median or percentile pruner compares trials."""
     return range(max(1, pruner._n_warmup_steps), end, pruner._interval_steps)
 
 
 class Reading(Study):
-    """A study as it stood when this was made: its trials, by number too, are read once."""
+    """Snapshot of a study: its trials, also by number, are read once."""
 
     def __init__(self, study: Study) -> None:
         self.__dict__.update(study.__dict__)
@@ -87,7 +87,7 @@ class Reading(Study):
 
 
 class PointSampler(QMCSampler):
-    """Optuna's QMC at a given `point` of its sequence.
+    """Optuna's QMC at a `point` of its sequence.
 
     Optuna counts the points in the storage, where a worker that is killed in between would shift the sequence.
     """
@@ -99,7 +99,7 @@ class PointSampler(QMCSampler):
 
 
 class HookedStorage(RDBStorage):
-    """Optuna's storage with its URL taken as it is, braces in a password too; a subclass says how trials are read."""
+    """Optuna's storage with an unchanged URL, even with braces in a password; a subclass may override how trials are read."""
 
     @staticmethod
     def _fill_storage_url_template(template: str) -> str:

@@ -1,4 +1,4 @@
-"""What a trial's regularizers do after the optimizer's step, what they remember, and which weights are evaluated."""
+"""Regularizers after the optimizer's step: their updates of the weights, their states, and the weights for evaluation."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from wdsearch.types import Params, States, Strengths
 
 @dataclass(frozen=True)
 class AfterStep:
-    """Functions of one trial, of its trained parameters by name; they change nothing in place.
+    """Pure functions of one trial's trained parameters, by name.
 
-    `members` names the parameters of each key that does not act on all. Raises ValueError if two regularizers would say
-    which weights are evaluated.
+    `members` names the parameters of each key that does not act on all. Raises ValueError if two regularizers replace the
+    weights for evaluation.
     """
 
     regularizers: Mapping[str, Regularizer]
@@ -30,16 +30,16 @@ class AfterStep:
 
     @property
     def acts(self) -> bool:
-        """True if there is anything to do after a step."""
+        """True if a regularizer acts after a step."""
         return any(regularizer.after_step for regularizer in self.regularizers.values())
 
     @property
     def averages(self) -> bool:
-        """True if other weights are evaluated than those in training."""
+        """True if evaluation uses other weights than training, such as an average."""
         return any(regularizer.evaluated for regularizer in self.regularizers.values())
 
     def init_states(self, weights: Params) -> States:
-        """What is remembered before the first step."""
+        """States of the regularizers before the first step."""
         return {
             key: regularizer.init_state(self._own(key, weights)) if regularizer.init_state else {}
             for key, regularizer in self.regularizers.items()
@@ -47,37 +47,44 @@ class AfterStep:
         }
 
     def after_step(self, step: int, weights: Params, states: States, strengths: Strengths) -> tuple[Params, States]:
-        """The weights that change after the `step`-th step, counted from 1, and what is remembered now."""
-        after, remembered = dict(weights), dict(states)
+        """Changed weights and new states after step number `step`, counted from 1."""
+        after, new_states = dict(weights), dict(states)
         for key, regularizer in self.regularizers.items():
             if regularizer.after_step:
                 own = self._own(key, after)
-                changed, remembered[key] = regularizer.after_step(own, states[key], step, strengths[key])
+                changed, new_states[key] = regularizer.after_step(own, states[key], step, strengths[key])
                 after |= changed
-        return {name: value for name, value in after.items() if value is not weights[name]}, remembered
+        return {name: value for name, value in after.items() if value is not weights[name]}, new_states
 
     def evaluated(self, weights: Params, states: States) -> Params:
-        """The weights that stand in for those in training where the trial is evaluated; none before training."""
-        instead: Params = {}
+        """Weights that replace those in training for evaluation; empty before training."""
+        replacements: Params = {}
         for key, regularizer in self.regularizers.items():
             if regularizer.evaluated and key in states:
-                instead |= regularizer.evaluated(self._own(key, weights), states[key])
-        return instead
+                replacements |= regularizer.evaluated(self._own(key, weights), states[key])
+        return replacements
 
     def _own(self, key: str, weights: Params) -> Params:
-        """The parameters that a key's regularizer takes."""
+        """Parameters on which a key's regularizer acts."""
         return weights if key not in self.members else {name: weights[name] for name in self.members[key]}
 
 
 @contextmanager
 def holding(module: nn.Module, weights: Params) -> Iterator[None]:
-    """Within, the module's parameters of these names hold other values; nothing is copied."""
+    """Context in which the named parameters of a module hold other values; nothing is copied.
+
+    >>> import torch
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> with holding(layer, {"weight": torch.ones(1, 1)}):
+    ...     layer(torch.tensor([3.0])).item()
+    3.0
+    """
     parameters = {name: value for name, value in module.named_parameters() if name in weights}
-    own = {name: value.data for name, value in parameters.items()}
+    originals = {name: value.data for name, value in parameters.items()}
     try:
         for name, value in parameters.items():
             value.data = weights[name]
         yield
     finally:
         for name, value in parameters.items():
-            value.data = own[name]
+            value.data = originals[name]

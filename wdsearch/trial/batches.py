@@ -1,4 +1,4 @@
-"""The only file that knows the forms of a batch: it is split into the network's arguments and the targets."""
+"""The only file that knows the forms of a batch, and splits it into the network's arguments and the targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple

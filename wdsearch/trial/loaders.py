@@ -1,4 +1,4 @@
-"""Batches of a user's data loaders in an order of (seed, epoch) alone, and the training rows on which the gap is measured."""
+"""Batches in an order that depends on (seed, epoch) alone, and the training rows on which the gap is measured."""
 
 import random
 from collections.abc import Iterator, Sized

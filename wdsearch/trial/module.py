@@ -1,4 +1,4 @@
-"""One trial: a LightningModule with configurable decay, dropout and the rest, trainable by plain `L.Trainer`."""
+"""One trial as a LightningModule, with its learning rate and regularization; plain `L.Trainer` can train it."""
 
 import copy
 import math
@@ -27,7 +27,7 @@ from wdsearch.types import Params, Scalar, Strengths
 
 
 class Scalars(nn.Module):
-    """A trial's numbers as 0-d float64 buffers, so that a population stacks them like any buffer."""
+    """Values of a trial as 0-d float64 buffers, which a population stacks like any buffer."""
 
     def __init__(self, values: Mapping[str, float]) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Scalars(nn.Module):
             self.register_buffer(key, torch.tensor(float(value), dtype=torch.float64))
 
     def as_dict(self, dtype: torch.dtype = torch.float64) -> Strengths:
-        """The numbers by key: 0-d in a trial, batched under vmap."""
+        """Values by key: 0-d in a trial, batched under vmap."""
         return {key: value.to(dtype) for key, value in self.named_buffers()}
 
 
@@ -44,10 +44,14 @@ class RegularizedModule(L.LightningModule):
 
     `strengths` maps keys of `REGULARIZERS` to values; a regularizer that is not named does not act. A key may name one of
     the recipe's groups, as `weight_decay:head`: it then acts on the parameters (or layers) of that group alone. torch's dropout
-    layers and attention in `network` are replaced by ones whose rate is data and whose noise depends on (`seed`, epoch,
-    batch) alone. A subclass may override `forward`, `loss`, and `split` for batches of an own kind.
+    layers and attention in `network` are replaced by layers whose rate is data and whose noise depends on (`seed`, epoch,
+    batch) alone. A subclass may override `forward`, `loss`, and `split` for batches of another form.
 
     Raises ValueError for a strength outside its regularizer's domain or one that does not fit the task.
+
+    >>> module = RegularizedModule(nn.Linear(3, 2), {"weight_decay": 0.1, "l1": 1e-4}, recipe=Recipe("sgd"))
+    >>> module.decayed, list(module.regularizers)
+    (['network.weight'], ['weight_decay', 'l1'])
     """
 
     def __init__(
@@ -88,9 +92,9 @@ class RegularizedModule(L.LightningModule):
 
     def layers_of(self, key: str) -> list[str]:
         """Names of the layers that hold the strength of a key's regularizer."""
-        wanted = REGULARIZERS[split_key(key)[0]].buffer
+        buffer = REGULARIZERS[split_key(key)[0]].buffer
         named = self.network.named_modules(prefix="network")
-        return [name for name, layer in named if isinstance(layer, Dropout) and wanted in layer._buffers]
+        return [name for name, layer in named if isinstance(layer, Dropout) and buffer in layer._buffers]
 
     def _write_buffers(self, strengths: Mapping[str, float]) -> None:
         for key, name in self.acting("buffer"):
@@ -98,18 +102,18 @@ class RegularizedModule(L.LightningModule):
                 self.get_buffer(f"{layer}.{name}").fill_(strengths[key])
 
     def acting(self, point: str) -> list[tuple[str, Any]]:
-        """Key and function of each of the trial's regularizers that acts at a point of training (a field of theirs)."""
+        """Keys and functions of the trial's regularizers that act at a point of training (a field of `Regularizer`)."""
         acts = [(key, getattr(regularizer, point)) for key, regularizer in self.regularizers.items()]
         return [(key, function) for key, function in acts if function is not None]
 
-    # -- what a population lifts -------------------------------------------------------------------------------
+    # -- methods that a population vmaps -----------------------------------------------------------------------
 
     def split(self, batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
         """Inputs and targets of a batch."""
         return split_batch(batch)
 
     def rows(self, batch: Batch) -> int:
-        """How many rows a batch has."""
+        """Number of rows of a batch."""
         return len(self.split(batch)[1])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -117,15 +121,15 @@ class RegularizedModule(L.LightningModule):
         return self.network(*args, **kwargs)
 
     def _outputs(self, inputs: Inputs) -> Any:
-        """Outputs for a batch, as loss and metric take them: in 32 bits at least."""
+        """Outputs for a batch in at least 32 bits, as loss and metric need them."""
         return widened(self(*inputs.args, **inputs.kwargs))
 
     def loss(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
-        """Mean loss of a batch, without regularizers: what train and validation loss and their gap are made of."""
+        """Mean loss of a batch without regularizers, for training loss, validation loss and gap."""
         return self.task.loss(outputs, targets)
 
     def objective(self, batch: Batch) -> Scalar:
-        """The batch's loss with augmentation, changed loss and penalties: what the gradient is taken of."""
+        """Training objective on a batch: the loss with augmentation, the regularizers' changes and penalties."""
         inputs, targets = self.split(batch)
         strengths = self.current_strengths()
         for key, augment in self.acting("augment"):
@@ -148,35 +152,35 @@ class RegularizedModule(L.LightningModule):
         return {"loss": value * size, "size": size} | self.task.metric.sums(outputs, targets)
 
     def changed_gradients(self, gradients: Params, strengths: Strengths) -> Params:
-        """The gradients as the optimizer shall see them (clipped)."""
+        """Gradients for the optimizer, after clipping."""
         for key, change in self.acting("gradients"):
             gradients = change(gradients, strengths[key])
         return gradients
 
     def decay_groups(self) -> list[tuple[tuple[str, ...], list[str]]]:
-        """The decayed parameters, those together whose decoupled decay is told by the same keys."""
-        found: dict[tuple[str, ...], list[str]] = {}
+        """Decayed parameters, grouped by the keys that set their decoupled decay."""
+        groups: dict[tuple[str, ...], list[str]] = {}
         members = {key: set(self.members[key]) for key, _ in self.acting("decay")}
         for name in self.decayed:
-            found.setdefault(tuple(key for key in members if name in members[key]), []).append(name)
-        return list(found.items())
+            groups.setdefault(tuple(key for key in members if name in members[key]), []).append(name)
+        return list(groups.items())
 
     def decay(self, keys: tuple[str, ...], strengths: Strengths) -> Scalar:
-        """λ of the optimizer's decoupled decay where these keys tell it."""
+        """Decoupled decay λ of the parameters whose decay these keys set."""
         decays = [decay(strengths[key]) for key, decay in self.acting("decay") if key in keys]
         return sum(decays, torch.zeros((), dtype=torch.float64))
 
     def after_prox(
         self, name: str, weight: Float[Tensor, "*shape"], step_size: Float[Tensor, "..."], strengths: Strengths
     ) -> Float[Tensor, "*shape"]:
-        """The decayed weight of this name after the proximal steps that follow the optimizer's."""
+        """Decayed weight of a name after the proximal steps that follow the optimizer's step."""
         for key, prox in self.acting("prox"):
             if name in self.members[key]:
                 weight = prox(weight, step_size, strengths[key])
         return weight
 
     def current_strengths(self) -> Strengths:
-        """The strengths in the parameters' type, so that alone and fused they round alike."""
+        """Strengths in the parameters' dtype, so that single and fused trials round alike."""
         return self.strengths.as_dict(next(self.parameters()).dtype)
 
     def patience(self) -> float:
@@ -190,7 +194,7 @@ class RegularizedModule(L.LightningModule):
         return {name: parameters[name] for name in names}
 
     def rewind_noise(self, epoch: int, batch: int) -> None:
-        """Make the next noise that of this batch of this epoch, and what a network itself draws from torch."""
+        """Set the noise streams, and torch's generator, to a batch of an epoch."""
         for stream in self.noise.values():
             stream.at(epoch, batch)
         seed_torch(derive_seed(self.seed, epoch, batch, "network"), self.device)
@@ -198,7 +202,7 @@ class RegularizedModule(L.LightningModule):
     # -- one step alone, with torch's own optimizer -------------------------------------------------------------
 
     def optimizer_and_schedule(self, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-        """torch's optimizer with this trial's rate and decay, and the schedule of its factor over all steps."""
+        """Optimizer of torch with this trial's learning rate and decay, and its schedule over all steps."""
         groups: list[dict[str, Any]] = [
             {
                 "params": list(self.parameters_named(names).values()),
@@ -215,7 +219,7 @@ class RegularizedModule(L.LightningModule):
 
     @torch.no_grad()
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Change the gradients, then decay where torch's own optimizer has no decoupled decay."""
+        """Change the gradients, then apply the decay if torch's optimizer has no decoupled one."""
         gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
         changed = self.changed_gradients(gradients, self.current_strengths())
         for name, gradient in gradients.items():
@@ -225,7 +229,7 @@ class RegularizedModule(L.LightningModule):
 
     @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """The proximal steps, and what else follows the optimizer's `step`-th step, counted from 1."""
+        """Apply proximal steps and the regularizers' updates after the optimizer's step number `step`, counted from 1."""
         self._proximal_steps(optimizer)
         if self.following.acts:
             weights, states = self.trained(), self.progress.states
@@ -248,25 +252,25 @@ class RegularizedModule(L.LightningModule):
         """The parameters that are trained, detached."""
         return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
 
-    # -- the weights by which it is evaluated, and what its regularizers remember ---------------------------------
+    # -- weights for evaluation, and states of the regularizers ---------------------------------------------------
 
     def begin(self, progress: Progress | None = None) -> None:
-        """Start to remember, from the weights as they are or from where another training was."""
+        """Initialise the states of the regularizers from the present weights, or take those of an earlier training."""
         self.progress = (progress or Progress(self.following.init_states(self.trained()))).to(self.device)
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
-        """Within, the parameters hold the weights by which the trial is evaluated."""
+        """Context in which the parameters hold the weights for evaluation."""
         return holding(self, self.following.evaluated(self.trained(), self.progress.states))
 
     def judged_state(self) -> dict[str, Any]:
-        """The state dict with the weights by which the trial is evaluated; tensors are shared, not copied."""
+        """State dict with the weights for evaluation; tensors are shared, not copied."""
         with self.evaluated_weights():
             return {name: value.detach() for name, value in self.state_dict().items()}
 
     # -- training alone by L.Trainer ---------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Begin anew, or where the training of a checkpoint was."""
+        """Start from the beginning, or resume the training of a checkpoint."""
         self.begin(self._resumed)
         self._resumed, self._ended = None, None
 
@@ -297,7 +301,7 @@ class RegularizedModule(L.LightningModule):
             self._validation_sums.append(self.evaluation(batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Log losses and gaps; stop if patience has run out."""
+        """Log losses and gaps; stop if the patience is exhausted."""
         if self.trainer.sanity_checking:
             return
         metrics = losses_and_gaps(self.task, self._training_sums(), total(self._validation_sums))
@@ -311,25 +315,25 @@ class RegularizedModule(L.LightningModule):
     def _training_sums(self) -> Sums:
         loader = train_eval_loader(self.trainer.datamodule)  # type: ignore[attr-defined]
         convert, move = self.trainer.precision_plugin.convert_input, self.trainer.strategy.batch_to_device
-        # as Lightning computes a validation step
+        # in the same precision as Lightning's validation step
         with self.evaluated_weights(), self.trainer.precision_plugin.forward_context():
             return total(self.evaluation(move(convert(batch))) for batch in loader)
 
     def on_train_end(self) -> None:
-        """The trial's result is the state by which it is judged: with early stopping its best one, else averages if there are."""
+        """Load the state by which the trial is judged: the best one under early stopping, else an average if there is one."""
         if self.progress.best_state is not None or self.following.averages:
             self._ended = copy.deepcopy(self.state_dict()), self.progress
             self.load_state_dict(self.progress.best_state or self.judged_state())
             self.progress = Progress()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint's state dict holds the evaluated weights, at the end the judged ones; beside it is what training needs."""
+        """Save the weights for evaluation as the state dict, and beside it the state for resuming training."""
         if self.following.acts or self.patience() < math.inf:
             checkpoint |= in_checkpoint(*(self._ended or (checkpoint["state_dict"], self.progress)))
             checkpoint["state_dict"] = self.judged_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Where the Trainer fits, go on with the training of a checkpoint."""
+        """Resume the training of a checkpoint if the Trainer fits."""
         training = of_checkpoint(checkpoint)
         if training is not None and self._trainer is not None and self.trainer.state.fn == "fit":
             checkpoint["state_dict"], self._resumed = training

@@ -1,4 +1,4 @@
-"""The parameters and layers on which the strengths of a study act, for people to see; groups without members are refused."""
+"""Listing of the parameters and layers on which the strengths of a study act; groups without members are rejected."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How a trial is optimized apart from its strengths: optimizer, schedule, which parameters decay."""
+"""Recipe of a trial's optimization: optimizer, schedule, and the rule for the parameters that decay."""
 
 import math
 import re
@@ -21,13 +21,17 @@ EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 class Recipe:
     """The optimizer and its schedule, in torch's words: `Recipe("sgd", momentum=0.95, schedule="cosine")`.
 
-    The optimizer's `options` are given by their names, and read as `recipe.momentum`; those of other optimizers are left out,
-    so that one call may serve several. `warmup` is the share of all steps in which the rate rises linearly; `decay` says which
-    parameters decay: `weights` (never biases, norm scales or embeddings) or `all`, with those whose name one of `include` is
-    found in, without those of `exclude`. `groups` divides what a regularizer acts on: {"weight_decay": {"head": r"head\\."}}
-    makes `weight_decay:head` the key of a strength.
+    The optimizer's `options` are passed by name, and read as `recipe.momentum`; those of other optimizers are ignored, so that
+    one call may serve several. `warmup` is the share of all steps in which the learning rate rises linearly. `decay` is the
+    rule for the parameters that decay: `weights` (no biases, norm scales or embeddings) or `all`; regular expressions on names
+    add parameters (`include`) or remove them (`exclude`). `groups` divides the parameters of a regularizer:
+    {"weight_decay": {"head": r"head\\."}} makes `weight_decay:head` the key of a strength.
 
     Raises ValueError for an optimizer that is not in the table, or a value that an option does not allow.
+
+    >>> recipe = Recipe("sgd", momentum=0.95, schedule="cosine")
+    >>> recipe.momentum, recipe.nesterov, [round(factor, 2) for factor in recipe.factors(4)]
+    (0.95, False, [1.0, 0.85, 0.5, 0.15])
     """
 
     optimizer: str
@@ -56,16 +60,19 @@ class Recipe:
         self.__dict__.update(options=_options(optimizer, options))
 
     def __getattr__(self, name: str) -> Any:
-        """An option of the optimizer."""
+        """Value of an option of the optimizer."""
         options = self.__dict__.get("options", {})
         if name not in options:
             raise AttributeError(f"a recipe has no {name!r}")
         return options[name]
 
     def factor(self, step: int, steps: int) -> float:
-        """What multiplies the learning rate at `step` of `steps`: linear warm-up, then constant or cosine to 0.
+        """Factor of the learning rate at `step` of `steps`: linear warm-up, then constant or cosine to 0.
 
         Cosine without restarts as in Loshchilov & Hutter, 1608.03983, eq. 5 with η_min = 0.
+
+        >>> [Recipe(schedule="cosine", warmup=0.25).factor(step, steps=8) for step in (0, 1, 2, 5)]
+        [0.333..., 0.666..., 1.0, 0.5]
         """
         rising = round(self.warmup * steps)
         if step < rising:
@@ -75,12 +82,12 @@ class Recipe:
         return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
     def factors(self, steps: int) -> list[float]:
-        """The factor of every step; their sum turns a timescale into a decay."""
+        """Factors of the learning rate of all steps; their sum converts a timescale into a decay."""
         return [self.factor(step, steps) for step in range(steps)]
 
 
 def _options(optimizer: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of an optimizer; raises ValueError for an optimizer or a value, TypeError for an option that is not known."""
+    """All options of an optimizer; raises ValueError for an unknown optimizer or a value, TypeError for an unknown option."""
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"there is no optimizer {optimizer!r}{nearest(optimizer, OPTIMIZERS)}")
     known = {name for record in OPTIMIZERS.values() for name in record.options}
@@ -91,20 +98,23 @@ def _options(optimizer: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reasons(network: nn.Module, recipe: Recipe) -> dict[str, str | None]:
-    """Why each parameter does not decay, by name in the network's order; None if it does. The network must be unstacked.
+    """Reason for which each parameter does not decay, None if it does, by name in the network's order; no stacked network.
 
-    By the rule `weights` nothing of norms and embeddings decays, by module type first; then only matrices and kernels
-    (ndim ≥ 2) that are no biases. He et al. 1812.01187 decay weights only; Kadra et al. 2021 decayed `all`. A weight in
-    several places goes by its first name, and decays if it is a weight in one of them.
+    By the rule `weights` no parameter of a norm layer or an embedding decays; of the others those with two or more axes that
+    are not biases. He et al. 1812.01187 decay weights only; Kadra et al. 2021 decayed `all`. A tied weight goes by its first
+    name, and decays if it is a weight in one of its modules.
+
+    >>> reasons(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2, bias=False)), Recipe())
+    {'0.weight': None, '0.bias': 'bias', '1.weight': 'of a norm layer'}
     """
     names = {parameter: name for name, parameter in network.named_parameters()}
-    found: dict[str, str | None] = {}
+    by_name: dict[str, str | None] = {}
     for module in network.modules():
         for own, parameter in module.named_parameters(recurse=False):
             name = names[parameter]
-            if found.get(name, "") is not None:
-                found[name] = _reason(name, own, module, parameter, recipe)
-    return {name: found[name] for name in names.values()}
+            if by_name.get(name, "") is not None:
+                by_name[name] = _reason(name, own, module, parameter, recipe)
+    return {name: by_name[name] for name in names.values()}
 
 
 def _reason(name: str, own: str, module: nn.Module, parameter: nn.Parameter, recipe: Recipe) -> str | None:
@@ -126,10 +136,14 @@ def _reason(name: str, own: str, module: nn.Module, parameter: nn.Parameter, rec
 
 
 def _is_magnitude(own: str, module: nn.Module) -> bool:
-    """Whether it is the scale that weight norm takes out of a weight (Salimans & Kingma 1602.07868): as of any norm layer."""
+    """True for the scale that weight norm splits from a weight (Salimans & Kingma 1602.07868); it is treated like a norm's."""
     return own == "original0" and any(isinstance(part, _WeightNorm) for part in module.children())
 
 
 def decayed_parameters(network: nn.Module, recipe: Recipe) -> list[str]:
-    """Names of the parameters that decay, in the network's order; the network must be unstacked."""
+    """Names of the parameters that decay, in the network's order; no stacked network.
+
+    >>> decayed_parameters(nn.Linear(3, 2), Recipe()), decayed_parameters(nn.Linear(3, 2), Recipe(decay="all"))
+    (['weight'], ['weight', 'bias'])
+    """
     return [name for name, reason in reasons(network, recipe).items() if reason is None]

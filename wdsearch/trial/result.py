@@ -47,10 +47,10 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Result:
-    """Numbers by which a trial is judged, all from one state of its weights, and its configuration.
+    """Metrics of a trial, all measured on one state of its weights, and its configuration.
 
     `metrics` has `train_loss`, `val_loss`, `gap` and the same for the metric; `epochs` is its age in epochs at the end,
-    `end` why it ended: finished, stopped early, pruned or diverged. `diagnostics` is its Diagnosis as a dict.
+    `end` the reason for its end: finished, stopped early, pruned or diverged. `diagnostics` is its Diagnosis as a dict.
     """
 
     end: str
@@ -68,12 +68,12 @@ class Result:
 
     @property
     def is_complete(self) -> bool:
-        """True if it was trained to its end, and so has values to be compared by."""
+        """True if it was trained to its end, so that its values can be compared."""
         return self.end not in (PRUNED, DIVERGED)
 
     @property
     def is_diverged(self) -> bool:
-        """True if its loss was no number in the end."""
+        """True if its loss was not finite in the end."""
         return self.end == DIVERGED
 
     def as_dict(self) -> dict[str, Any]:

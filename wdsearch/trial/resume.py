@@ -1,4 +1,4 @@
-"""What the training of a trial alone goes on from, beside what Lightning saves, in Lightning's own checkpoint."""
+"""Progress of a single trial, saved in Lightning's checkpoint, from which training resumes."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ KEY = "wdsearch"
 
 @dataclass
 class Progress:
-    """What regularizers remember of the steps so far, and the lowest validation loss with its epoch and judged state."""
+    """States of the regularizers, and the lowest validation loss so far with its epoch and state dict."""
 
     states: States = field(default_factory=dict)
     best_loss: float = math.inf
@@ -22,17 +22,27 @@ class Progress:
     best_state: dict[str, Any] | None = None
 
     def to(self, device: torch.device) -> "Progress":
-        """The same, with what is remembered on a device."""
+        """Copy with the states of the regularizers on a device."""
         states = {key: {name: value.to(device) for name, value in state.items()} for key, state in self.states.items()}
         return replace(self, states=states)
 
 
 def in_checkpoint(state_dict: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """An entry for a checkpoint, of plain collections, which torch loads with `weights_only`: the state dict in training too."""
+    """Entry for a checkpoint with the state dict in training, in plain collections that torch loads with `weights_only`.
+
+    >>> in_checkpoint({}, Progress(best_loss=0.5, best_epoch=3))["wdsearch"]["progress"]["best_epoch"]
+    3
+    """
     return {KEY: {"state_dict": dict(state_dict), "progress": dict(vars(progress))}}
 
 
 def of_checkpoint(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], Progress] | None:
-    """The state dict in training and the progress of a checkpoint; None if its weights are all it takes."""
+    """State dict in training and progress of a checkpoint; None if it has no such entry.
+
+    >>> of_checkpoint(in_checkpoint({}, Progress(best_epoch=3)))[1].best_epoch
+    3
+    >>> of_checkpoint({"state_dict": {}}) is None
+    True
+    """
     saved = checkpoint.get(KEY)
     return None if saved is None else (saved["state_dict"], Progress(**saved["progress"]))

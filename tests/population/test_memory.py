@@ -103,7 +103,7 @@ def test_what_regularizers_remember_is_counted() -> None:
         for strengths in ({"weight_decay": 0.1, "ema": 0.9}, {"weight_decay": 0.1, "l2": 0.1})
     )
     assert with_average.per_trial - without.per_trial == weights
-    assert with_average.per_place <= without.per_place
+    assert with_average.per_fused <= without.per_fused
 
 
 def test_errors_of_memory_are_told_from_others() -> None:

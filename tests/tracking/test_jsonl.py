@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.recordings import assert_whole, begun, end, read, train, values
 from support.shortened import concluded
 from support.trackers import READERS
-from tracking.test_contract import assert_whole, begun, end, read, train, values
 from typer.testing import CliRunner
 
 import wdsearch

@@ -16,6 +16,7 @@ from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline
 from wdsearch.tasks import Task
+from wdsearch.tracking import chosen_tracker
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_of
 
@@ -60,6 +61,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
     Raises StudyFileError, TrackerError, BuildError and DataError.
     """
     config = load_study(source, overrides)
+    chosen_tracker(config.tracking)
     with quiet_libraries():
         check_trainer(config)
         factory = TrialFactory(config, build_data(config))

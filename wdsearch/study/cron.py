@@ -73,7 +73,7 @@ Zone = Annotated[str, Field(max_length=100), AfterValidator(_zone)]
 
 
 class ScheduleConfig(BaseModel):
-    """When `wdsearch schedule` starts a sweep of this study, and with which workers; no part of what makes the study."""
+    """Times at which `wdsearch schedule` starts sweeps of this study, and with which workers; no part of what makes the study."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     cron: Cron

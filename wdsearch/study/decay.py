@@ -1,4 +1,4 @@
-"""Which parameters decay, as a section of a study file."""
+"""The parameters that decay, as a section of a study file."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,7 +11,7 @@ Rule = Literal["weights", "all"]
 
 
 class DecayConfig(BaseModel):
-    """Which parameters decay: those of a rule, with some, without others, by regular expressions over their names."""
+    """The parameters that decay: those of a rule, with some, without others, by regular expressions over their names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     rule: Rule = "weights"

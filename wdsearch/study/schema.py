@@ -39,7 +39,7 @@ class _Section(BaseModel):
 
 
 class Source(_Section):
-    """What builds the data or the network: a name of ours, or the import path of a class with its arguments."""
+    """Builder of the data or the network: a name of ours, or the import path of a class with its arguments."""
 
     name: str | None = None
     """One of those that `wdsearch list` shows."""
@@ -175,7 +175,7 @@ class Limit(_Section):
 
 
 class ObjectiveConfig(_Section):
-    """What to minimize or maximize, and what a result must not exceed."""
+    """Goals to minimize or maximize, and limits that a result must not exceed."""
 
     minimize: Names = []
     """One result or several, such as val_loss or [val_loss, gap]."""
@@ -202,7 +202,7 @@ class ObjectiveConfig(_Section):
 
 
 class BudgetConfig(_Section):
-    """How much is spent: finished trials (complete, pruned or diverged) and epochs of each."""
+    """Budget: finished trials (complete, pruned or diverged) and epochs of each."""
 
     trials: Count
     """Trials to finish; complete, pruned and diverged ones count. The baseline comes on top."""
@@ -227,7 +227,7 @@ def _named(value: Any) -> Any:
 
 
 class SearchConfig(_Section):
-    """How configurations are chosen; `batch` trials are asked at a time, whatever runs them."""
+    """Choice of configurations; `batch` trials are asked at a time, whatever runs them."""
 
     batch: Count | None = None
     """Trials asked at a time, part of what makes the study; 16 by default, 4 with gp, 1 for an own LightningModule."""

@@ -42,26 +42,26 @@ def chosen_tracker(tracking: Any = None) -> tuple[type[Tracker], dict[str, Any]]
 
 
 def open_tracker(tracking: Any, home: Home, study: str, storage: str | None = None) -> Tracker:
-    """What records a study from here, as its file's `tracking` says; raises TrackerError."""
+    """Tracker of a study on this machine, as its file's `tracking` says; raises TrackerError."""
     kind, options = chosen_tracker(tracking)
     return kind(home.path, study, node=home.node(storage), **options)
 
 
 def reopen_tracker(result: StudyResult, home: Home, storage: str | None = None) -> Tracker | None:
-    """What adds to a study's records; None if it has none."""
+    """Tracker that adds to a study's records; None if it has none."""
     kind, options = chosen_tracker(result.config.get("tracking"))
     token = result.optuna_study.user_attrs.get(TOKEN, "")
     return kind.reopen(home.path, result.study, node=home.node(storage), token=token, **options)
 
 
 def study_page(result: StudyResult, home: Home, port: int) -> Server:
-    """Where a study's records are seen, and what serves them."""
+    """Page of a study's records, and the server that shows it."""
     kind, options = chosen_tracker(result.config.get("tracking"))
     return kind.page(home.path, result.study, port, **options)
 
 
 def backlog(home: Home, study: str) -> Backlog:
-    """What waits to be delivered, by whichever tracker: a study may go on with another one."""
+    """Records that wait to be delivered, by whichever tracker: a study may go on with another one."""
     waiting = [kind.backlog(home.path, study) for kind in TRACKERS.values()]
     errors, lost = [one.error for one in waiting], [one.lost for one in waiting]
     counts = sum(one.undelivered for one in waiting), sum(one.elsewhere for one in waiting)

@@ -10,7 +10,7 @@ STARVED_S, STARVED_SHARE = 4.0, 0.2
 
 
 class Share:
-    """How much of a processor a process gets from now on."""
+    """Share of a processor that a process gets from now on."""
 
     def __init__(self, process: Popen[bytes]) -> None:
         self._process, self._began = psutil.Process(process.pid), time.monotonic()
@@ -21,7 +21,7 @@ class Share:
         return float(times.user + times.system)
 
     def starves(self) -> bool:
-        """Whether it has waited for a processor, rather than for a disk or a server; to be asked again and again."""
+        """True if it has waited for a processor, rather than for a disk or a server; to be asked again and again."""
         waited = time.monotonic() - self._began
         self._looks += 1
         self._ready += self._process.status() == psutil.STATUS_RUNNING

@@ -184,7 +184,7 @@ class JsonlTracker(Tracker):
     # -- files -------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        """What was read: each run as its lines together say, its last epoch, and how far the files were read."""
+        """Empty what was read: each run as its lines together say, its last epoch, and how far the files were read."""
         self._runs: dict[str, dict[str, Any]] = {}
         self._epochs: dict[str, int] = {}
         self._ends = {RUNS: 0, EPOCHS: 0}

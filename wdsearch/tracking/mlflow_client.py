@@ -274,11 +274,11 @@ class Courier:
         return str(found[0].info.run_id)
 
     def _is_shared(self, key: str) -> bool:
-        """Whether another machine may have made the run of a key."""
+        """True if another machine may have made the run of a key."""
         return (key == STUDY and "@" in self.spool.path.name) or self.spool.recall(f"inherited {key}") is not None
 
     def _labels(self, key: str) -> dict[str, str]:
-        """What finds a run again; there may be another study of this name on the same server."""
+        """Tags that find a run again; there may be another study of this name on the same server."""
         token = self.spool.recall("token") or os.urandom(4).hex()
         self.spool.remember("token", token)
         return {"wdsearch.key": key, "wdsearch.token": token}

@@ -11,7 +11,7 @@ from wdsearch.tracking.spool import Spool, spool_paths
 
 
 def mlflow_server(home: Path, study: str, port: int) -> Server:
-    """What serves the page of a study's runs over a local store; of a remote MLflow the link alone."""
+    """Server of the page of a study's runs over a local store; of a remote MLflow the link alone."""
     uri, experiment, shown = default_uri(home), "", None
     for path in spool_paths(home, study):
         spool = Spool(path)

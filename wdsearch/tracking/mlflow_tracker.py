@@ -121,7 +121,7 @@ class MlflowTracker(Tracker):
 
     @classmethod
     def backlog(cls, home: Path, study: str) -> Backlog:
-        """What waits in the spools of a study."""
+        """Records that wait in the spools of a study."""
         return backlog_of(home, study)
 
     @classmethod

@@ -40,7 +40,7 @@ class Server(NamedTuple):
 
 
 def dashboard_server(storage: str, study_id: int, port: int) -> Server:
-    """What serves Optuna's dashboard over a storage's URL, which may hold a password: it goes by the environment.
+    """Server of Optuna's dashboard over a storage's URL, which may hold a password: it goes by the environment.
 
     Raises DashboardError if it is not installed.
     """

@@ -47,7 +47,7 @@ def spool_paths(home: Path, study: str) -> list[Path]:
 
 
 def open_elsewhere(home: Path, study: str) -> int:
-    """How many other machines have their spool of a study open in a folder: what waits there is theirs to deliver."""
+    """Count of other machines that have their spool of a study open in a folder: what waits there is theirs to deliver."""
     return sum(map(_is_open, _others(home, study)))
 
 
@@ -57,12 +57,12 @@ def _others(home: Path, study: str) -> list[Path]:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether somebody writes to a spool or delivers it, on whichever machine."""
+    """True if somebody writes to a spool or delivers it, on whichever machine."""
     return any(is_locked(lock) for lock in path.parent.glob(f"{path.stem}.*lock"))
 
 
 def backlog_of(home: Path, study: str) -> Backlog:
-    """What waits in the spools of a study; a model that is on its way while a delivery lives needs nobody."""
+    """Records that wait in the spools of a study; a model that is on its way while a delivery lives needs nobody."""
     left, error, lost = 0, None, None
     for path in spool_paths(home, study):
         spool = Spool(path)

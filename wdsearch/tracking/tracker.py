@@ -29,7 +29,7 @@ class TrackerError(WdsearchError):
 
 @dataclass(frozen=True)
 class Delivery:
-    """Where a study's records are, and how many have not arrived there, and why; `note` is worth saying."""
+    """Address of a study's records, and how many have not arrived there, and why; `note` is worth saying."""
 
     link: str | None
     undelivered: int = 0
@@ -74,21 +74,21 @@ class Tracker(ABC):
     @classmethod
     @abstractmethod
     def reopen(cls, home: Path, study: str, *, node: str = "", token: str = "", **options: Any) -> Tracker | None:
-        """What adds to the records of a study; None if there are none, on any machine with the study's `token`."""
+        """Tracker that adds to the records of a study; None if there are none, on any machine with the study's `token`."""
 
     @classmethod
     @abstractmethod
     def page(cls, home: Path, study: str, port: int, **options: Any) -> Server:
-        """Where people see a study's records, and what serves them on this machine, if anything has to."""
+        """Page on which people see a study's records, and what serves them on this machine, if anything has to."""
 
     @classmethod
     def shared_fault(cls) -> str | None:
-        """Why workers on several machines could not record together, in this environment; None if they could."""
+        """Reason why workers on several machines could not record together, in this environment; None if they could."""
         return None
 
     @classmethod
     def backlog(cls, home: Path, study: str) -> Backlog:
-        """What waits in the home folder to be delivered."""
+        """Records that wait in the home folder to be delivered."""
         return Backlog()
 
     @classmethod

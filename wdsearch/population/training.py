@@ -15,7 +15,7 @@ from wdsearch.types import Params
 class Training(Protocol):
     """Trials in training; `trial_epochs` holds each trial's last epoch by number.
 
-    It calls its TrainingCallback at the start, after every batch, and after each epoch of all trials. Trials that have ended
+    It calls its TrainingCallback at the start, during every epoch, and after each epoch of all trials. Trials that have ended
     leave at the end of the epoch, and training is over when none is left.
     """
 
@@ -44,7 +44,7 @@ class TrainingCallback(L.Callback, ABC):
         """Let the first trials join."""
 
     def check(self) -> None:
-        """Called after each batch; raises an exception to abort the training."""
+        """Called in every epoch, after each batch or more often; raises an exception to abort the training."""
 
     @abstractmethod
     def end_epoch(self, training: Training) -> None:

@@ -141,7 +141,8 @@ class UserTrial:
             self._error = error
 
     def epoch(self, check: Callable[[], None]) -> LoggedEpoch:
-        """Train one epoch. `check` is called while waiting; an error that it raises ends the wait."""
+        """Train one epoch. `check` is called at the start and while waiting; an error that it raises ends the epoch."""
+        check()
         if self._random is None:
             os.environ.pop("MASTER_PORT", None)  # Lightning's choice for another trial's processes
             self._thread.start()

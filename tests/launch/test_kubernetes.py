@@ -10,7 +10,7 @@ import yaml
 from support.orders import SECRET, order
 
 from wdsearch.launch.engines import LAUNCHERS, EngineError, LaunchError
-from wdsearch.launch.engines._manifest import check_manifest, cron_faults, quantity
+from wdsearch.launch.engines._manifest import check_manifest, quantity
 from wdsearch.launch.engines.kubernetes import KubernetesOptions, cron_study, cronjob, job, manifest_text
 from wdsearch.storage.studies import identity
 from wdsearch.study.file import as_yaml
@@ -144,18 +144,20 @@ def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 BAD = [
-    ("spec/schedule", "61 * * * *", "minute '61' is not within 0 to 59"),
-    ("spec/schedule", "0 2 * *", "has 4 fields; cron takes five"),
-    ("spec/schedule", "@daily", "has 1 fields"),
-    ("spec/schedule", "0 0 2 * * *", "has 6 fields"),
-    ("spec/schedule", "0 24 * * *", "hour '24' is not within"),
-    ("spec/schedule", "0 2 0 * *", "day of the month '0' is not within 1 to 31"),
-    ("spec/schedule", "0 2 * 13 *", "month '13' is not within"),
-    ("spec/schedule", "0 2 * * 7", "day of the week '7' is not within 0 to 6"),
-    ("spec/schedule", "0 2 * * MOO", "day of the week 'MOO' is neither"),
-    ("spec/schedule", "*/0 * * * *", "a step is a whole number above 0"),
-    ("spec/schedule", "0 5-2 * * *", "ends before it begins"),
-    ("spec/schedule", "", "has 0 fields"),
+    ("spec/schedule", "61 * * * *", "spec.schedule is '61 * * * *'; it takes another minute"),
+    ("spec/schedule", "0 2 * *", "it takes five fields (minute, hour, day of month, month, day of week)"),
+    ("spec/schedule", "@dayly", "it takes five fields, or one of @yearly"),
+    ("spec/schedule", "0 0 2 * * *", "these are 6"),
+    ("spec/schedule", "0 24 * * *", "another hour"),
+    ("spec/schedule", "0 2 0 * *", "another day of month"),
+    ("spec/schedule", "0 2 * 13 *", "another month"),
+    ("spec/schedule", "0 2 * * 8", "another day of week"),
+    ("spec/schedule", "0 2 * * 7", "Kubernetes counts Sunday as 0"),
+    ("spec/schedule", "0 2 * * 5-7/7", "Kubernetes counts Sunday as 0"),
+    ("spec/schedule", "0 2 * * MOO", "names such as MON as the day of week"),
+    ("spec/schedule", "*/0 * * * *", "another minute"),
+    ("spec/schedule", "0 5-2 * * *", "another hour"),
+    ("spec/schedule", "", "these are 0"),
     ("spec/timeZone", "Berlin", "spec.timeZone is 'Berlin'"),
     ("spec/concurrencyPolicy", "forbid", "it is one of Allow, Forbid, Replace"),
     ("pod/restartPolicy", "Always", "restartPolicy is 'Always'; of a job it is Never or OnFailure"),
@@ -202,10 +204,22 @@ def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0 2 * * 1", "*/15 0-6,18-23 1,15 JAN-MAR mon-fri", "5/10 ? * * ?", "59 23 31 12 6", "0 2 * * SUN,3"]
+    "text",
+    ["0 2 * * 1", "*/15 0-6,18-23 1,15 JAN-MAR mon-fri", "5/10 * * * */7", "59 23 31 12 6", "0 2 * * SUN,3", "@daily"],
 )
-def test_sound_cron_texts_pass(text: str) -> None:
-    assert cron_faults(text) == []
+def test_sound_cron_texts_pass(tmp_path: Path, text: str) -> None:
+    manifest = copy.deepcopy(made(tmp_path)[3])
+    manifest["spec"]["schedule"] = text
+    assert check_manifest(manifest) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "written"), [("7", "0"), ("FRI-7", "0,5,6"), ("1,7", "0,1"), ("*/7", "0"), ("5", "5"), ("MON", "MON")]
+)
+def test_sunday_is_written_as_kubernetes_counts_it(tmp_path: Path, given: str, written: str) -> None:
+    manifest = cronjob(order(tmp_path), FEW, f"0 2 * * {given}", "UTC")
+    assert manifest["spec"]["schedule"] == f"0 2 * * {written}"
+    assert check_manifest(manifest) == []
 
 
 def test_quantities_are_read_as_kubernetes_does() -> None:

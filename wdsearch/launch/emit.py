@@ -19,10 +19,11 @@ from wdsearch.launch.workers import LOGINS, EngineError, options_of
 from wdsearch.messages import nearest, shown_time, shown_value
 from wdsearch.storage.database import has_password
 from wdsearch.storage.home import HOME, STORAGE, Home
-from wdsearch.study.cron import DAYS, fields, next_fire
+from wdsearch.study.cron import DAYS, fields, next_fire, numbers
 from wdsearch.tracking import chosen_tracker
 
-_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12))
+_COUNTS = (60, 24, 31, 12)
+"""Minutes, hours, days and months that there are."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +135,9 @@ def calendars(cron: str, zone: str) -> list[str]:
     >>> calendars("0 2 * * 1", "Europe/Berlin")
     ['Mon *-*-* 02:00:00 Europe/Berlin']
     """
-    minute, hour, day, month, weekday = fields(cron).upper().split()
-    numbers = [_expanded(field, *bounds) for field, bounds in zip((minute, hour, day, month), _RANGES, strict=True)]
-    listed = [_listed(expanded, *bounds) for expanded, bounds in zip(numbers, _RANGES, strict=True)]
-    minutes, hours, days, months = listed
-    week = sorted({number % 7 for number in _expanded(weekday, 0, 7)})
+    _, _, day, _, weekday = fields(cron).split()
+    *times, week = numbers(cron)
+    minutes, hours, days, months = [_listed(time, count) for time, count in zip(times, _COUNTS, strict=True)]
     names = "" if len(week) == 7 else ",".join(DAYS[number].title() for number in week) + " "
     clock = f"{hours}:{minutes}:00 {zone}"
     if not day.startswith("*") and not weekday.startswith("*"):
@@ -146,16 +145,8 @@ def calendars(cron: str, zone: str) -> list[str]:
     return [f"{names}*-{months}-{days} {clock}"]
 
 
-def _expanded(field: str, low: int, high: int) -> list[int]:
-    """The numbers that a valid cron field stands for."""
-    from cronsim.cronsim import Field
-
-    kind = {59: Field.MINUTE, 23: Field.HOUR, 31: Field.DAY, 12: Field.MONTH, 7: Field.DOW}[high]
-    return sorted(number for number in kind.parse(field) if isinstance(number, int) and low <= number <= high)
-
-
-def _listed(numbers: Sequence[int], low: int, high: int) -> str:
-    return "*" if len(numbers) == high - low + 1 else ",".join(f"{number:02}" for number in numbers)
+def _listed(times: Sequence[int], count: int) -> str:
+    return "*" if len(times) == count else ",".join(f"{time:02}" for time in times)
 
 
 def _sbatch(job: Job, now: float) -> str:

@@ -103,6 +103,33 @@ def fields(cron: str) -> str:
     return ALIASES.get(text.lower(), "") if text.startswith("@") else " ".join(text.split())
 
 
+def cron_fault(text: str) -> str | None:
+    """The allowed values for the first wrong field of a cron text; None for a sound one.
+
+    >>> cron_fault("0 25 * * MON"), cron_fault("@daily")
+    ('another hour: cron knows none like this', None)
+    """
+    try:
+        _cron(text)
+    except PydanticCustomError as error:
+        return error.message()
+    return None
+
+
+def numbers(cron: str) -> list[list[int]]:
+    """The minutes, hours, days, months and weekdays (Sunday is 0) that a sound cron text names.
+
+    >>> numbers("0,30 2 1 */6 FRI-7")
+    [[0, 30], [2], [1], [1, 7], [0, 5, 6]]
+    """
+    from cronsim.cronsim import Field
+
+    kinds = (Field.MINUTE, Field.HOUR, Field.DAY, Field.MONTH, Field.DOW)
+    parsed = [kind.parse(word) for kind, word in zip(kinds, fields(cron).upper().split(), strict=True)]
+    *others, weekdays = [[number for number in field if isinstance(number, int)] for field in parsed]
+    return [*map(sorted, others), sorted({number % 7 for number in weekdays})]
+
+
 def fires(cron: str, zone: str, after: float) -> Iterator[int]:
     """The instants after `after`, in seconds since 1970, each once and in order.
 

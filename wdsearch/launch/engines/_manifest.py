@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from zoneinfo import available_timezones
 
+from wdsearch.study.cron import cron_fault, fields
+
 LONGEST_LABEL, LONGEST_CRON_JOB, LONGEST_SUBDOMAIN = 63, 52, 253
 """Longest names. A job's pods get its name and a suffix, and so do a CronJob's jobs: hence the shorter limit."""
 CONFIG_MAP_BYTES = 1024 * 1024
@@ -17,15 +19,6 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(m|k|[MGTPE]|[KMGTPE]i|[e
 _SIZES = {"": 1.0, "m": 1e-3, "k": 1e3}
 _SIZES |= {letter: 1000.0**power for power, letter in enumerate("MGTPE", start=2)}
 _SIZES |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", start=1)}
-_MONTHS = {name: number for number, name in enumerate(re.findall("...", "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC"), 1)}
-_DAYS = {name: number for number, name in enumerate(re.findall("...", "SUNMONTUEWEDTHUFRISAT"))}
-_FIELDS: tuple[tuple[str, int, int, Mapping[str, int]], ...] = (
-    ("minute", 0, 59, {}),
-    ("hour", 0, 23, {}),
-    ("day of the month", 1, 31, {}),
-    ("month", 1, 12, _MONTHS),
-    ("day of the week", 0, 6, _DAYS),
-)
 CONCURRENCY = ("Allow", "Forbid", "Replace")
 
 
@@ -44,19 +37,6 @@ def check_manifest(manifest: Mapping[str, Any]) -> list[str]:
     return [*named, *space, *_labels(meta, "metadata"), *_CHECKS[kind](manifest)]
 
 
-def cron_faults(text: str) -> list[str]:
-    """Faults of a cron text of five fields, as Kubernetes reads it.
-
-    >>> cron_faults("61 2 * * MON")
-    ["minute '61' is not within 0 to 59"]
-    """
-    fields = text.split()
-    if len(fields) != len(_FIELDS):
-        names = ", ".join(name for name, *_ in _FIELDS)
-        return [f"{text!r} has {len(fields)} fields; cron takes five: {names}"]
-    return [fault for field, known in zip(fields, _FIELDS, strict=True) for fault in _cron_field(field, *known)]
-
-
 def quantity(text: Any) -> float | None:
     """The number that a quantity of Kubernetes stands for; None for a text that is none.
 
@@ -68,23 +48,6 @@ def quantity(text: Any) -> float | None:
         return None
     suffix = match[2] or ""
     return float(match[1]) * _SIZES[suffix] if suffix in _SIZES else float(match[1] + suffix)
-
-
-def _cron_field(field: str, name: str, low: int, high: int, words: Mapping[str, int]) -> Iterator[str]:
-    for part in field.split(","):
-        span, slash, step = part.partition("/")
-        ends = [words.get(end.upper(), end) for end in span.split("-")]
-        numbers = [int(end) for end in ends if str(end).isascii() and str(end).isdigit()]
-        if slash and not (step.isascii() and step.isdigit() and int(step) > 0):
-            yield f"{name} {part!r}: a step is a whole number above 0"
-        if span in ("*", "?"):
-            continue
-        if len(numbers) != len(ends) or len(ends) > 2:
-            yield f"{name} {part!r} is neither a number, a span such as {low}-{high}, nor *"
-        elif not all(low <= number <= high for number in numbers):
-            yield f"{name} {part!r} is not within {low} to {high}"
-        elif numbers != sorted(numbers):
-            yield f"{name} {part!r} ends before it begins"
 
 
 def _name(name: Any, path: str, longest: int) -> Iterator[str]:
@@ -117,8 +80,7 @@ def _config_map(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 def _cron_job(manifest: Mapping[str, Any]) -> Iterator[str]:
     spec = manifest.get("spec", {})
-    for fault in cron_faults(str(spec.get("schedule", ""))):
-        yield f"spec.schedule: {fault}"
+    yield from _schedule(str(spec.get("schedule", "")))
     zone, policy = spec.get("timeZone", "Etc/UTC"), spec.get("concurrencyPolicy", "Allow")
     if zone not in available_timezones():
         yield f"spec.timeZone is {zone!r}; it is named as in Europe/Berlin or Etc/UTC"
@@ -127,6 +89,14 @@ def _cron_job(manifest: Mapping[str, Any]) -> Iterator[str]:
     template = spec.get("jobTemplate", {})
     yield from _labels(template.get("metadata", {}), "spec.jobTemplate.metadata")
     yield from _job(template, "spec.jobTemplate.spec")
+
+
+def _schedule(cron: str) -> Iterator[str]:
+    fault = cron_fault(cron)
+    if fault is not None:
+        yield f"spec.schedule is {cron!r}; it takes {fault}"
+    elif "7" in re.sub(r"/\d+", "", fields(cron).split()[-1]):
+        yield f"spec.schedule is {cron!r}; Kubernetes counts Sunday as 0"
 
 
 def _job(manifest: Mapping[str, Any], path: str = "spec") -> Iterator[str]:

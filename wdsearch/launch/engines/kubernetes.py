@@ -16,6 +16,7 @@ from pydantic import Field
 from wdsearch.launch.engines._base import UNKNOWN, EngineError, Launcher, LauncherOptions, LaunchError, Order
 from wdsearch.launch.engines._manifest import LONGEST_CRON_JOB, LONGEST_LABEL, check_manifest
 from wdsearch.storage.home import STORAGE
+from wdsearch.study.cron import numbers
 from wdsearch.study.file import as_yaml
 from wdsearch.tracking import chosen_tracker
 
@@ -136,7 +137,7 @@ def cronjob(
     """
     meta = _metadata(_named(order.study, LONGEST_CRON_JOB), order.study, options)
     spec = {
-        "schedule": schedule,
+        "schedule": _schedule(schedule),
         "timeZone": timezone,
         "concurrencyPolicy": concurrency,
         "startingDeadlineSeconds": 600,
@@ -145,6 +146,12 @@ def cronjob(
         "jobTemplate": {"metadata": {"labels": meta["labels"]}, "spec": _job_spec(order, options, meta, command)},
     }
     return {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": meta, "spec": spec}
+
+
+def _schedule(cron: str) -> str:
+    """A cron text with Sunday as 0, the only number that Kubernetes takes for it."""
+    *others, weekday = cron.split()
+    return " ".join([*others, ",".join(map(str, numbers(cron)[-1])) if "7" in weekday else weekday])
 
 
 def cron_study(order: Order, options: KubernetesOptions) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from wdsearch.tasks import Sums, Task, losses_and_gaps
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.diagnostics import Span, Steps, diagnose
-from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.module import VALIDATION, RegularizedModule
 from wdsearch.trial.result import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis
 from wdsearch.types import Params
 
@@ -62,8 +62,8 @@ class Cohort(ABC):
         """One optimizer step of every trial on the same batch, the epoch's `index`-th."""
 
     @abstractmethod
-    def evaluate(self, batch: Batch) -> Sums:
-        """Sums over a batch's rows per trial, in eval mode: (K, ...)."""
+    def evaluate(self, batch: Batch, index: int = 0, phase: str = VALIDATION) -> Sums:
+        """Sums over the rows of a phase's `index`-th batch per trial, in eval mode: (K, ...)."""
 
     @abstractmethod
     def state(self, number: int) -> Params:

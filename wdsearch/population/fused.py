@@ -19,7 +19,7 @@ from wdsearch.population.step_statistics import Watch
 from wdsearch.tasks import Sums, widened
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.diagnostics import Steps
-from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.module import VALIDATION, RegularizedModule
 from wdsearch.trial.recipe import NORMS
 from wdsearch.types import Params, States
 
@@ -207,12 +207,13 @@ class FusedCohort(Cohort):
         return self.params | vmap(self.template.following.evaluated)(self.params, self.states)
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Sums:
-        """Sums over a batch's rows per trial, in eval mode: (K, ...)."""
+    def evaluate(self, batch: Batch, index: int = 0, phase: str = VALIDATION) -> Sums:
+        """Sums over the rows of a phase's `index`-th batch per trial, in eval mode: (K, ...)."""
         self._train(False)
         parts, evaluated = [], self._evaluated()
         for rows in self.slices():
             params = {name: _padded(value[rows]) for name, value in evaluated.items()}
+            self.template.rewind_noise(self.age, index, phase)
             sums = self.lifted("evaluation", rows, params, batch)
             parts.append({name: value[: rows.stop - rows.start] for name, value in sums.items()})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

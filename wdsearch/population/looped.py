@@ -13,7 +13,7 @@ from wdsearch.population.step_statistics import Watch
 from wdsearch.tasks import Sums
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.diagnostics import Steps
-from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.module import VALIDATION, RegularizedModule
 from wdsearch.trial.resume import Progress
 from wdsearch.types import Params
 
@@ -56,9 +56,10 @@ class LoopedCohort(Cohort):
         self.rows_seen += rows
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Sums:
+    def evaluate(self, batch: Batch, index: int = 0, phase: str = VALIDATION) -> Sums:
         sums = []
         for module in self.modules:
+            module.rewind_noise(self.age, index, phase)
             with module.eval().evaluated_weights():
                 sums.append(module.evaluation(batch))
         return {name: torch.stack([one[name] for one in sums]) for name in sums[0]}

@@ -14,7 +14,7 @@ from wdsearch.population.looped import LoopedCohort
 from wdsearch.tasks import Sums, total
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.loaders import batches_of, train_eval_loader
-from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.module import TRAINING_ROWS, VALIDATION, RegularizedModule
 from wdsearch.trial.result import Diagnosis
 from wdsearch.types import Params
 
@@ -135,7 +135,8 @@ class Population(L.LightningModule):
         if self._validation_batch is None and not dataloader_idx:
             self._validation_batch = apply_to_collection(batch, torch.Tensor, lambda tensor: tensor.detach().cpu())
         for cohort, sums in zip(self.cohorts, self._sums, strict=True):
-            sums[dataloader_idx].append(cohort.evaluate(batch))
+            phase = TRAINING_ROWS if dataloader_idx else VALIDATION
+            sums[dataloader_idx].append(cohort.evaluate(batch, batch_idx, phase))
 
     def on_validation_epoch_end(self) -> None:
         self.trial_epochs = {

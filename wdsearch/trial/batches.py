@@ -1,7 +1,7 @@
 """The only file that knows the forms of a batch, and splits it into the network's arguments and the targets."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Shaped
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -20,6 +20,14 @@ class BatchError(WdsearchError):
     """A batch of a form in which the targets cannot be told from the inputs."""
 
     exit_code = 1
+
+
+@runtime_checkable
+class Cloneable(Protocol):
+    """A part of a batch that copies itself: a tensor, or a graph of PyTorch Geometric."""
+
+    def clone(self) -> Any:
+        """Copy of its tensors."""
 
 
 class Inputs(NamedTuple):
@@ -61,6 +69,17 @@ def split_batch(batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
     kinds = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, Sequence) else ""
     text = f"a batch is (inputs, targets), (first, second, ..., targets) or a mapping; this is {type(batch).__name__}"
     raise BatchError(f"{text} of {kinds}" if kinds else text)
+
+
+def own_copy(batch: Batch) -> Batch:
+    """Copy of a batch for one call of a network, which may change its inputs in place.
+
+    >>> import torch
+    >>> batch = {"x": torch.zeros(2), "y": torch.ones(2)}
+    >>> own_copy(batch).pop("x").add_(1.0), batch
+    (tensor([1., 1.]), {'x': tensor([0., 0.]), 'y': tensor([1., 1.])})
+    """
+    return apply_to_collection(batch, (Tensor, Cloneable), lambda part: part.clone())
 
 
 def rows_of(batch: Batch) -> int:

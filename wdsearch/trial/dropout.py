@@ -1,11 +1,12 @@
 """Dropout layers with the rate as data; they replace torch's own, whose masks vmap would change."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from wdsearch.noise import NoiseStream
 from wdsearch.types import Scalar
@@ -13,11 +14,23 @@ from wdsearch.types import Scalar
 ALPHA = -1.7580993408473766
 """−λα of SELU: the value of an activation that an alpha dropout drops (Klambauer et al. 1706.02515, section 3)."""
 
+NEARLY_ZERO = 5e-324
 
-class Dropout(nn.Module):
+
+class Rate(float):
+    """A dropout rate that is data, as the number for which code takes `layer.p`; `functions_with_rates` knows its layer.
+
+    Never 0, so that `if p > 0` does not depend on a strength: `NEARLY_ZERO` drops nothing.
+    """
+
+    layer: "Dropout"
+
+
+class Dropout(_DropoutNd):
     """Zeroes entries where `noise < rate` and scales the rest by 1/(1 − rate) (Srivastava et al. 2014).
 
-    One noise serves all rates: a larger rate drops a superset of the entries that a smaller one drops.
+    One noise serves all rates: a larger rate drops a superset of the entries that a smaller one drops. The layers that stand
+    for torch's are of their classes too; `p` reads and sets the rate.
 
     >>> few, many = Dropout(0.2, NoiseStream(0, "dropout")), Dropout(0.6, NoiseStream(0, "dropout"))
     >>> dropped_by_few, dropped_by_many = few(torch.ones(100)) == 0, many(torch.ones(100)) == 0
@@ -26,25 +39,59 @@ class Dropout(nn.Module):
     """
 
     rate: Scalar
+    noise: NoiseStream
 
     def __init__(self, rate: float, noise: NoiseStream) -> None:
-        super().__init__()
-        self.noise = noise
+        nn.Module.__init__(self)
+        self.draw_from(noise, rate)
+
+    def draw_from(self, noise: NoiseStream, rate: float) -> None:
+        """Make the rate data and draw from `noise`."""
+        self.noise, self.searched, self._constant = noise, False, float(rate)
         self.register_buffer("rate", torch.tensor(float(rate), dtype=torch.float64))
+
+    def write(self, rate: float) -> None:
+        """Set the rate to a strength, which differs from trial to trial."""
+        self.searched = True
+        self.rate.fill_(rate)
+
+    @property
+    def p(self) -> float:
+        """Rate as a number."""
+        if not self.searched and not self._constant:
+            return self._constant
+        rate = Rate(max(NEARLY_ZERO, self._number()))
+        rate.layer = self
+        return rate
+
+    @p.setter
+    def p(self, rate: float) -> None:
+        self._constant = float(rate)
+        with torch.no_grad():
+            self.rate.fill_(self._constant)
+
+    def _number(self) -> float:
+        return self._constant if not self.searched or torch._C._functorch.is_batchedtensor(self.rate) else float(self.rate)
 
     def forward(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         if not self.training:
             return inputs
-        noise = self.noise.uniform(self.drawn(inputs))
-        mask = noise >= self.rate.to(noise.dtype)
-        return self.dropped(inputs, mask.to(inputs.dtype), self.rate.to(inputs.dtype))
+        return self.applied_as(type(self), inputs)
 
-    def drawn(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
+    def applied_as(self, kind: "type[Dropout]", inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Inputs after a dropout of another kind with this layer's rate and noise."""
+        noise = self.noise.uniform(kind.drawn(inputs))
+        mask = noise >= self.rate.to(noise.dtype)
+        return kind.dropped(inputs, mask.to(inputs.dtype), self.rate.to(inputs.dtype))
+
+    @classmethod
+    def drawn(cls, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
         """A tensor of the mask's shape, which broadcasts to that of the inputs."""
         return inputs
 
+    @classmethod
     def dropped(
-        self, inputs: Float[Tensor, "*shape"], mask: Float[Tensor, "..."], rate: Scalar
+        cls, inputs: Float[Tensor, "*shape"], mask: Float[Tensor, "..."], rate: Scalar
     ) -> Float[Tensor, "*shape"]:
         """Inputs where `mask` is 1, the value of a dropped entry where it is 0."""
         return inputs * (mask * (1.0 / (1.0 - rate)))  # a product: under vmap cheaper than torch.where
@@ -53,35 +100,57 @@ class Dropout(nn.Module):
         return "rate is data"
 
 
+class ElementDropout(Dropout, nn.Dropout):
+    """Drops single entries."""
+
+
 class ChannelDropout(Dropout):
     """Drops whole channels (Tompson et al. 1411.4280), of inputs (batch, channels, ...) or (channels, ...).
 
-    `unbatched` is the number of dimensions of inputs without a batch.
+    `unbatched` is the number of dimensions of inputs without a batch; torch's `Dropout2d` takes three dimensions for a batch.
     """
 
-    def __init__(self, rate: float, noise: NoiseStream, unbatched: int | None = None) -> None:
-        super().__init__(rate, noise)
-        self.unbatched = unbatched
+    unbatched: int | None = None
 
-    def drawn(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
-        first_spatial = 1 if inputs.ndim == self.unbatched else 2
+    @classmethod
+    def drawn(cls, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
+        first_spatial = 1 if inputs.ndim == cls.unbatched else 2
         for dimension in range(first_spatial, inputs.ndim):
             inputs = inputs.narrow(dimension, 0, 1)
         return inputs
 
 
-class AlphaDropout(Dropout):
+class ChannelDropout1d(ChannelDropout, nn.Dropout1d):
+    """Drops the channels of sequences."""
+
+    unbatched = 2
+
+
+class ChannelDropout2d(ChannelDropout, nn.Dropout2d):
+    """Drops the channels of images."""
+
+
+class ChannelDropout3d(ChannelDropout, nn.Dropout3d):
+    """Drops the channels of volumes."""
+
+    unbatched = 4
+
+
+class AlphaDropout(Dropout, nn.AlphaDropout):
     """Keeps mean and variance of SELU activations: dropped entries become −λα (Klambauer et al. 1706.02515, section 3)."""
 
+    @classmethod
     def dropped(
-        self, inputs: Float[Tensor, "*shape"], mask: Float[Tensor, "..."], rate: Scalar
+        cls, inputs: Float[Tensor, "*shape"], mask: Float[Tensor, "..."], rate: Scalar
     ) -> Float[Tensor, "*shape"]:
         scale = ((1.0 - rate) * (1.0 + rate * ALPHA**2)).rsqrt()
         return scale * (inputs * mask + ALPHA * (1.0 - mask)) - scale * ALPHA * rate
 
 
-class FeatureAlphaDropout(AlphaDropout, ChannelDropout):
+class FeatureAlphaDropout(ChannelDropout, nn.FeatureAlphaDropout):
     """An alpha dropout of whole channels."""
+
+    dropped = AlphaDropout.dropped
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -92,18 +161,21 @@ class MultiheadAttention(nn.MultiheadAttention):
 
     attention_dropout: Dropout
 
-    @classmethod
-    def of(cls, like: nn.MultiheadAttention, noise: NoiseStream) -> "MultiheadAttention":
-        """Build a layer that shares the parameters of torch's."""
-        sizes = {"kdim": like.kdim, "vdim": like.vdim, "batch_first": like.batch_first, "device": "meta"}
-        attention = cls(like.embed_dim, like.num_heads, add_zero_attn=like.add_zero_attn, **sizes)
-        attention._parameters, attention._modules = like._parameters, like._modules
-        attention._forward_hooks, attention._forward_pre_hooks = like._forward_hooks, like._forward_pre_hooks
-        attention.bias_k, attention.bias_v = like.bias_k, like.bias_v
-        attention.attention_dropout = Dropout(like.dropout, noise)
+    def draw_from(self, noise: NoiseStream, rate: float) -> None:
+        """Make the rate data and draw from `noise`."""
+        self.attention_dropout = ElementDropout(rate, noise)
+        self.attention_dropout.train(self.training)
         # if true, encoder layers in eval mode would call a kernel of torch without a batching rule
-        attention._qkv_same_embed_dim = False
-        return attention
+        self._qkv_same_embed_dim = False
+
+    @property
+    def dropout(self) -> float:
+        """Rate as a number."""
+        return self.attention_dropout.p
+
+    @dropout.setter
+    def dropout(self, rate: float) -> None:
+        self.attention_dropout.p = rate
 
     def forward(
         self,
@@ -169,38 +241,33 @@ def _masked(
     return scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-LAYERS: dict[type[nn.Module], Callable[..., nn.Module]] = {
-    nn.Dropout: lambda layer, noise: Dropout(layer.p, noise),
-    nn.Dropout1d: lambda layer, noise: ChannelDropout(layer.p, noise, unbatched=2),
-    nn.Dropout2d: lambda layer, noise: ChannelDropout(layer.p, noise),  # torch takes three dimensions for a batch here
-    nn.Dropout3d: lambda layer, noise: ChannelDropout(layer.p, noise, unbatched=4),
-    nn.AlphaDropout: lambda layer, noise: AlphaDropout(layer.p, noise),
-    nn.FeatureAlphaDropout: lambda layer, noise: FeatureAlphaDropout(layer.p, noise),
-    nn.MultiheadAttention: MultiheadAttention.of,
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Dropout: ElementDropout,
+    nn.Dropout1d: ChannelDropout1d,
+    nn.Dropout2d: ChannelDropout2d,
+    nn.Dropout3d: ChannelDropout3d,
+    nn.AlphaDropout: AlphaDropout,
+    nn.FeatureAlphaDropout: FeatureAlphaDropout,
+    nn.MultiheadAttention: MultiheadAttention,
 }
 """Replacement of each of torch's layers; subclasses are user-defined, and stay."""
 
 
 def replace_dropout(network: nn.Module, noise: NoiseStream) -> nn.Module:
-    """Replace every dropout layer of torch in a network by one with the rate as data that draws from `noise`.
+    """Turn every dropout layer of torch in a network into one with the rate as data that draws from `noise`.
 
-    A layer that is used several times stays one layer. Other layers that draw random numbers keep doing so.
+    The layers stay the same objects, with their hooks and attributes. Other layers that draw random numbers keep doing so.
 
     >>> network = replace_dropout(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.25)), NoiseStream(0, "dropout"))
-    >>> network[1].rate
-    tensor(0.2500, dtype=torch.float64)
+    >>> network[1].rate, network[1].p, isinstance(network[1], nn.Dropout)
+    (tensor(0.2500, dtype=torch.float64), 0.25, True)
     """
-    return _replaced(network, noise, {})
-
-
-def _replaced(module: nn.Module, noise: NoiseStream, done: dict[nn.Module, nn.Module]) -> nn.Module:
-    if module in done:
-        return done[module]
-    layer = LAYERS[type(module)](module, noise).train(module.training) if type(module) in LAYERS else module
-    if isinstance(layer, Dropout):
-        layer.noise = noise
-    done[module] = layer
-    for name, child in layer._modules.items():  # named_children would list a shared layer once
-        if child is not None:
-            setattr(layer, name, _replaced(child, noise, done))
-    return layer
+    for layer in list(network.modules()):
+        if type(layer) in LAYERS:
+            own: Any = layer
+            rate = own.__dict__.pop("p" if isinstance(layer, _DropoutNd) else "dropout")
+            own.__class__ = LAYERS[type(layer)]
+            own.draw_from(noise, rate)
+        elif isinstance(layer, Dropout):  # of a network that has been in another trial
+            layer.noise = noise
+    return network

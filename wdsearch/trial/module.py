@@ -13,17 +13,22 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from wdsearch.groups import assigned, split_key
-from wdsearch.noise import NoiseStream, derive_seed, seed_torch
+from wdsearch.noise import NoiseStream, derive_seed
 from wdsearch.optimizers import OPTIMIZERS, decay_before_step
 from wdsearch.regularizers import REGULARIZERS, checked
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
 from wdsearch.trial.after_step import AfterStep, holding
-from wdsearch.trial.batches import Batch, Inputs, split_batch
+from wdsearch.trial.batches import Batch, Inputs, own_copy, split_batch
 from wdsearch.trial.dropout import Dropout, replace_dropout
+from wdsearch.trial.functional_dropout import functions_with_rates
+from wdsearch.trial.generators import rewind_generators
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.recipe import Recipe, decayed_parameters
 from wdsearch.trial.resume import Progress, in_checkpoint, of_checkpoint
 from wdsearch.types import Params, Scalar, Strengths
+
+VALIDATION, TRAINING_ROWS = "validation", "training rows"
+"""Phases of an epoch in which batches are evaluated."""
 
 
 class Scalars(nn.Module):
@@ -97,9 +102,10 @@ class RegularizedModule(L.LightningModule):
         return [name for name, layer in named if isinstance(layer, Dropout) and buffer in layer._buffers]
 
     def _write_buffers(self, strengths: Mapping[str, float]) -> None:
-        for key, name in self.acting("buffer"):
-            for layer in self.members[key]:
-                self.get_buffer(f"{layer}.{name}").fill_(strengths[key])
+        for key, _ in self.acting("buffer"):
+            for name in self.members[key]:
+                layer: Any = self.get_submodule(name)
+                layer.write(strengths[key])
 
     def acting(self, point: str) -> list[tuple[str, Any]]:
         """Keys and functions of the trial's regularizers that act at a point of training (a field of `Regularizer`)."""
@@ -122,7 +128,8 @@ class RegularizedModule(L.LightningModule):
 
     def _outputs(self, inputs: Inputs) -> Any:
         """Outputs for a batch in at least 32 bits, as loss and metric need them."""
-        return widened(self(*inputs.args, **inputs.kwargs))
+        with functions_with_rates(self):
+            return widened(self(*inputs.args, **inputs.kwargs))
 
     def loss(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Mean loss of a batch without regularizers, for training loss, validation loss and gap."""
@@ -130,7 +137,7 @@ class RegularizedModule(L.LightningModule):
 
     def objective(self, batch: Batch) -> Scalar:
         """Training objective on a batch: the loss with augmentation, the regularizers' changes and penalties."""
-        inputs, targets = self.split(batch)
+        inputs, targets = self.split(own_copy(batch))
         strengths = self.current_strengths()
         for key, augment in self.acting("augment"):
             inputs = inputs.map(partial(augment, strength=strengths[key], noise=self.noise[key]))
@@ -145,7 +152,7 @@ class RegularizedModule(L.LightningModule):
 
     def evaluation(self, batch: Batch) -> Sums:
         """Sums over a batch's rows of loss and metric, in eval mode and without regularizers."""
-        inputs, targets = self.split(batch)
+        inputs, targets = self.split(own_copy(batch))
         outputs = self._outputs(inputs)
         value = self.loss(outputs, targets)
         size = self.task.size(value, targets)
@@ -193,11 +200,14 @@ class RegularizedModule(L.LightningModule):
         parameters = dict(self.named_parameters())
         return {name: parameters[name] for name in names}
 
-    def rewind_noise(self, epoch: int, batch: int) -> None:
-        """Set the noise streams, and torch's generator, to a batch of an epoch."""
+    def rewind_noise(self, epoch: int, batch: int, *phase: str) -> None:
+        """Set the noise streams, and every generator that the network can reach, to a batch of an epoch.
+
+        `phase` is empty in training, else `VALIDATION` or `TRAINING_ROWS`, whose batches are evaluated.
+        """
         for stream in self.noise.values():
-            stream.at(epoch, batch)
-        seed_torch(derive_seed(self.seed, epoch, batch, "network"), self.device)
+            stream.at(epoch, batch, *phase)
+        rewind_generators(self, derive_seed(self.seed, epoch, batch, *phase, "network"), self.device)
 
     # -- one step alone, with torch's own optimizer -------------------------------------------------------------
 
@@ -297,6 +307,7 @@ class RegularizedModule(L.LightningModule):
         self._validation_sums: list[Sums] = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.rewind_noise(self.current_epoch, batch_idx, VALIDATION)
         with self.evaluated_weights():
             self._validation_sums.append(self.evaluation(batch))
 
@@ -317,7 +328,11 @@ class RegularizedModule(L.LightningModule):
         convert, move = self.trainer.precision_plugin.convert_input, self.trainer.strategy.batch_to_device
         # in the same precision as Lightning's validation step
         with self.evaluated_weights(), self.trainer.precision_plugin.forward_context():
-            return total(self.evaluation(move(convert(batch))) for batch in loader)
+            return total(self._training_row_sums(index, move(convert(batch))) for index, batch in enumerate(loader))
+
+    def _training_row_sums(self, index: int, batch: Batch) -> Sums:
+        self.rewind_noise(self.current_epoch, index, TRAINING_ROWS)
+        return self.evaluation(batch)
 
     def on_train_end(self) -> None:
         """Load the state by which the trial is judged: the best one under early stopping, else an average if there is one."""

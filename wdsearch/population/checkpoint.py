@@ -16,8 +16,12 @@ READABLE = (2, FORMAT)
 
 
 def write_checkpoint(path: Path, tick: int, cohorts: Sequence[Cohort], device: torch.device) -> None:
-    """Write the state of a population at the end of an epoch, atomically."""
-    checkpoint = {"tick": tick, "made": _environment(device), "cohorts": [cohort.saved() for cohort in cohorts]}
+    """Write the state of a population at the end of an epoch, atomically.
+
+    It lacks cohorts whose networks hold what cannot be written: their trials train from the start again.
+    """
+    saved = [cohort.saved() for cohort in cohorts if cohort.resumable()]
+    checkpoint = {"tick": tick, "made": _environment(device), "cohorts": saved}
     with replacing(path) as new:
         torch.save(checkpoint, new)
 

@@ -85,6 +85,10 @@ class Cohort(ABC):
     def saved(self) -> Saved:
         """State for resuming this cohort; tensors are shared, not copied."""
 
+    def resumable(self) -> bool:
+        """True if the saved state holds all on which further training depends."""
+        return True
+
     @abstractmethod
     def restore(self, saved: Saved) -> None:
         """Load a saved state of the same kind into a cohort of age 0 with some or all of its trials."""

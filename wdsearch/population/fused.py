@@ -1,6 +1,5 @@
 """Trials stacked along an axis K and trained by one vmapped call, with the same numbers as each alone."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.func import stack_module_state, vmap
+from torch.func import vmap
 
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.optimizers.stacks import empty_stack, stack_rows
@@ -18,14 +17,31 @@ from wdsearch.population.cohort import Cohort, Saved
 from wdsearch.population.step_statistics import Watch
 from wdsearch.tasks import Sums, widened
 from wdsearch.trial.batches import Batch
+from wdsearch.trial.copying import copied_for_reading
 from wdsearch.trial.diagnostics import Steps
 from wdsearch.trial.module import VALIDATION, RegularizedModule
 from wdsearch.trial.recipe import NORMS
 from wdsearch.types import Params, States
 
 
-def _lift(module: RegularizedModule, method: str) -> Callable[[Params, Params, Batch], Any]:
-    """A method of one trial as a function of stacked parameters and buffers and of one batch for all.
+def stacked_state(modules: Sequence[nn.Module]) -> tuple[Params, Params]:
+    """Parameters and buffers of modules with the same names and shapes, stacked; their classes may differ.
+
+    >>> params, buffers = stacked_state([nn.BatchNorm1d(2), nn.BatchNorm1d(2)])
+    >>> params["weight"].shape, buffers["running_mean"].shape
+    (torch.Size([2, 2]), torch.Size([2, 2]))
+    """
+    params = [dict(module.named_parameters()) for module in modules]
+    buffers = [dict(module.named_buffers()) for module in modules]
+    return _stacked(params), _stacked(buffers)
+
+
+def _stacked(columns: Sequence[Mapping[str, Tensor]]) -> Params:
+    return {name: torch.stack([column[name].detach() for column in columns]) for name in columns[0]}
+
+
+def lift(module: nn.Module, function: Callable[..., Any], in_dims: Any = (0, 0, None)) -> Callable[..., Any]:
+    """A function of one module as a function of stacked parameters and buffers and of further arguments.
 
     Like `torch.func.functional_call`, which looks up the module's tensors at every call; here they are looked up once.
     """
@@ -34,19 +50,18 @@ def _lift(module: RegularizedModule, method: str) -> Callable[[Params, Params, B
     # a tied weight has one name and several slots
     slots = [(table, key, names[id(table[key])]) for table in tables for key in table if table[key] is not None]
     originals = [table[key] for table, key, _ in slots]
-    function = getattr(module, method)
 
-    def of_one(params: Params, buffers: Params, batch: Batch) -> Any:
+    def of_one(params: Params, buffers: Params, *args: Any) -> Any:
         state = params | buffers
         try:
             for table, key, name in slots:
                 table[key] = state[name]
-            return function(batch)
+            return function(*args)
         finally:
             for (table, key, _), value in zip(slots, originals, strict=True):
                 table[key] = value
 
-    return vmap(of_one, in_dims=(0, 0, None), randomness="same")
+    return vmap(of_one, in_dims=in_dims, randomness="same")
 
 
 def _widen(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -69,14 +84,14 @@ class FusedCohort(Cohort):
         if len({tuple(sorted(module.regularizers)) for module in modules}) > 1:
             raise ValueError("trials of one cohort have strengths of the same keys; admit those with others apart")
         super().__init__(trials, modules[0].task, steps)
-        self.max_fused, self.template, recipe = max(1, max_fused), copy.deepcopy(modules[0]), modules[0].recipe
+        # itself, not a copy: hooks may refer to it
+        self.max_fused, self.template, recipe = max(1, max_fused), modules[0], modules[0].recipe
+        # never called: a network with tensors left from a vmapped call cannot be copied
+        self._alone = copied_for_reading(modules[0]).cpu()
         for layer in self.template.modules():
             if isinstance(layer, NORMS):
                 layer.register_forward_pre_hook(_widen)
-        self._alone = copy.deepcopy(
-            modules[0]
-        ).cpu()  # never called: a network with tensors left from a vmapped call cannot be copied
-        params, self.buffers = stack_module_state(modules)
+        params, self.buffers = stacked_state(modules)
         trained = {name for name, value in self.template.named_parameters() if value.requires_grad}
         self.params = {name: params[name].detach().requires_grad_() for name in params if name in trained}
         self.buffers |= {name: params[name].detach() for name in params if name not in trained}  # frozen ones
@@ -88,7 +103,10 @@ class FusedCohort(Cohort):
         self.best_state: Params = {}
         self.watch = Watch(self.template.decayed)
         self._names = _names_of_state(self.template)
-        self._vmapped = {method: _lift(self.template, method) for method in ("objective", "evaluation")}
+        self._vmapped = {
+            "objective": lift(self.template, self.template.objective),
+            "evaluation": lift(self.template, self.template.evaluation),
+        }
         self._train(True)
 
     def _groups(self, modules: Sequence[RegularizedModule]) -> Iterator[dict[str, Any]]:
@@ -118,11 +136,22 @@ class FusedCohort(Cohort):
     def lifted(self, method: str, rows: slice, params: Params, batch: Batch) -> Any:
         """Call a method of the module for several trials at once; `params` are those of `rows`, buffers are updated in place."""
         buffers = {name: _padded(value[rows]) for name, value in self.buffers.items()}
+        versions = {name: value._version for name, value in params.items()}
         result = self._vmapped[method](params, buffers, batch)
         if rows.stop - rows.start == 1:
             for name, value in buffers.items():
                 self.buffers[name][rows] = value[:1]
+            if method == "objective" or not self.template.following.averages:
+                self._write_back(
+                    {name: params[name] for name in params if params[name]._version != versions[name]}, rows
+                )
         return result
+
+    @torch.no_grad()
+    def _write_back(self, params: Params, rows: slice) -> None:
+        """Keep what a network changes in place in the padded weights of a single trial."""
+        for name, value in params.items():
+            self.params[name][rows] = value[:1]
 
     def step(self, batch: Batch, index: int) -> None:
         """One optimizer step of every trial on the same batch."""
@@ -231,7 +260,7 @@ class FusedCohort(Cohort):
         return {name: source[own][row].detach().clone().cpu() for name, own in self._names.items()}
 
     def module(self, number: int) -> RegularizedModule:
-        alone = copy.deepcopy(self._alone)
+        alone = copied_for_reading(self._alone)
         alone.load_state_dict(self.state(number))
         return alone
 

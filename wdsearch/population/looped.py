@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 
 from wdsearch.population.cohort import Cohort, Saved
-from wdsearch.population.module_attributes import plain_attributes, restore_attributes
+from wdsearch.population.module_attributes import (
+    changed_attribute,
+    fingerprints,
+    plain_attributes,
+    restore_attributes,
+    volatile_buffers,
+)
 from wdsearch.population.step_statistics import Watch
 from wdsearch.tasks import Sums
 from wdsearch.trial.batches import Batch
+from wdsearch.trial.copying import copied_for_reading
 from wdsearch.trial.diagnostics import Steps
 from wdsearch.trial.module import VALIDATION, RegularizedModule
 from wdsearch.trial.resume import Progress
@@ -33,6 +40,7 @@ class LoopedCohort(Cohort):
         self.schedules = [schedule for _, schedule in pairs]
         self.best_states: list[Params] = [{} for _ in self.modules]
         self.watches = [Watch(module.decayed) for module in self.modules]
+        self._hidden = [_hidden_state(module) for module in self.modules]
 
     def step(self, batch: Batch, index: int) -> None:
         objectives = []
@@ -73,7 +81,7 @@ class LoopedCohort(Cohort):
         return {name: value.detach().clone().cpu() for name, value in source.items()}
 
     def module(self, number: int) -> RegularizedModule:
-        alone = copy.deepcopy(self.modules[self.numbers.index(number)]).cpu()
+        alone = copied_for_reading(self.modules[self.numbers.index(number)]).cpu()
         alone.zero_grad()
         alone.progress = Progress()
         alone.load_state_dict(self.state(number))
@@ -90,12 +98,13 @@ class LoopedCohort(Cohort):
         return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
     def _keep_rows(self, rows: list[int]) -> None:
-        for column in ("modules", "optimizers", "schedules", "best_states", "watches"):
+        for column in ("modules", "optimizers", "schedules", "best_states", "watches", "_hidden"):
             setattr(self, column, [getattr(self, column)[row] for row in rows])
 
     def saved(self) -> Saved:
         return self._columns() | {
             "attributes": [plain_attributes(module) for module in self.modules],
+            "volatile_buffers": [volatile_buffers(module) for module in self.modules],
             "states": [module.state_dict() for module in self.modules],
             "remembered": [module.progress.states for module in self.modules],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -104,12 +113,24 @@ class LoopedCohort(Cohort):
             "watches": [watch.saved() for watch in self.watches],
         }
 
+    def resumable(self) -> bool:
+        now = map(_hidden_state, self.modules)
+        return all(changed_attribute(before, after) is None for before, after in zip(self._hidden, now, strict=True))
+
     def restore(self, saved: Saved) -> None:
         for row, column in enumerate(self._restore_columns(saved)):
             restore_attributes(self.modules[row], saved["attributes"][column])
             self.modules[row].load_state_dict(saved["states"][column])
+            for name, value in saved["volatile_buffers"][column].items() if "volatile_buffers" in saved else ():
+                self.modules[row].get_buffer(name).copy_(value)
             self.modules[row].begin(Progress(saved["remembered"][column] if "remembered" in saved else {}))
             self.optimizers[row].load_state_dict(saved["optimizers"][column])
             self.schedules[row].load_state_dict(saved["schedules"][column])
             self.best_states[row] = saved["best_states"][column]
             self.watches[row].restore(saved["watches"][column], [0], self.modules[row].device)
+
+
+def _hidden_state(module: RegularizedModule) -> dict[str, bytes]:
+    """Fingerprints of the attributes that a checkpoint cannot hold."""
+    plain = plain_attributes(module)
+    return {path: digest for path, digest in fingerprints(module).items() if path not in plain}

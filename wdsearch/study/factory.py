@@ -1,10 +1,10 @@
 """Builds a study's trials, and finds out how their network can be trained."""
 
-import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -25,13 +25,14 @@ from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of
 from wdsearch.study.space import Configuration, baseline, check_timescales
 from wdsearch.trial.batches import Batch, rows_of, shapes_of, split_batch
+from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.diagnostics import scale_invariant_share
 from wdsearch.trial.loaders import augments_itself
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import check_names
 
-PROBED_ROWS = 64
-"""Rows of the batch on which a network is tried: enough to see what it does."""
+PROBED_ROWS, PROBED_BATCHES = 64, 3
+"""Rows and number of the batches on which a network is tried: enough to see what it does."""
 
 
 class TrialFactory:
@@ -138,7 +139,11 @@ class TrialFactory:
         """The network; of a subclass of RegularizedModule the whole trial, which takes what such a module takes as well."""
         model = self.config.model
         if isinstance(model, nn.Module):
-            return copy.deepcopy(model)
+            try:
+                return copied(model)
+            except CopyError as error:
+                text = f"each trial trains a copy of the object that is the model, and {error}"
+                raise BuildError(f"model: {text}; give its class instead, or a function that builds it") from error
         builder = builder_of(model)
         assert builder is not None
         init_args, name = {}, getattr(model, "__qualname__", type(model).__name__)
@@ -167,12 +172,20 @@ class TrialFactory:
         modules, whole = [self.module(unequal) for unequal in self._unequal(arguments)], self._batch()
         batch, rows = _first_rows(whole), rows_of(whole)
         try:
-            step_alone(copy.deepcopy(modules[0]), batch)
+            step_alone(self.module(self._unequal(arguments)[0]), batch)
         except Exception as error:  # whatever a user's network raises
             text = f"model: the network fails on a batch of {shapes_of(batch)}"
             raise BuildError(f"{text}: {text_of(error)}") from error
         device = device_of(self.config.trainer.accelerator)
-        return slow_when_fused(copy.deepcopy(modules[0]), batch, rows, device) or why_alone(modules, batch)
+        slow = slow_when_fused(self.module(self._unequal(arguments)[0]), batch, rows, device)
+        return slow or why_alone(modules, *self._probed_batches())
+
+    def _probed_batches(self) -> list[Batch]:
+        """Few rows of a few batches that differ."""
+        batches = [_first_rows(batch) for batch in islice(self.data.train_dataloader(), PROBED_BATCHES)]
+        rows = rows_of(batches[0])
+        backwards = apply_to_collection(batches[0], Tensor, lambda x: x.flip(0) if x.ndim and len(x) == rows else x)
+        return batches if len(batches) > 1 else [*batches, backwards]
 
     def scale_invariant_share(self) -> float:
         """Share of the baseline's decayed weights whose scale norm layers take out; 0 where that cannot be tried."""

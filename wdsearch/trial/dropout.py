@@ -71,7 +71,9 @@ class Dropout(_DropoutNd):
             self.rate.fill_(self._constant)
 
     def _number(self) -> float:
-        return self._constant if not self.searched or torch._C._functorch.is_batchedtensor(self.rate) else float(self.rate)
+        return (
+            self._constant if not self.searched or torch._C._functorch.is_batchedtensor(self.rate) else float(self.rate)
+        )
 
     def forward(self, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         if not self.training:

@@ -1,19 +1,20 @@
 """Trials stacked along an axis K and trained by one vmapped call, with the same numbers as each alone."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import vmap
 
 from wdsearch.optimizers import OPTIMIZERS
-from wdsearch.optimizers.stacks import empty_stack, stack_rows
+from wdsearch.optimizers.stacks import stack_rows
 from wdsearch.population.cohort import Cohort, Saved
+from wdsearch.population.stacking import joined, lift, names_of_state, padded, rows_of, stacked_state
 from wdsearch.population.step_statistics import Watch
 from wdsearch.tasks import Sums, widened
 from wdsearch.trial.batches import Batch
@@ -22,46 +23,6 @@ from wdsearch.trial.diagnostics import Steps
 from wdsearch.trial.module import VALIDATION, RegularizedModule
 from wdsearch.trial.recipe import NORMS
 from wdsearch.types import Params, States
-
-
-def stacked_state(modules: Sequence[nn.Module]) -> tuple[Params, Params]:
-    """Parameters and buffers of modules with the same names and shapes, stacked; their classes may differ.
-
-    >>> params, buffers = stacked_state([nn.BatchNorm1d(2), nn.BatchNorm1d(2)])
-    >>> params["weight"].shape, buffers["running_mean"].shape
-    (torch.Size([2, 2]), torch.Size([2, 2]))
-    """
-    params = [dict(module.named_parameters()) for module in modules]
-    buffers = [dict(module.named_buffers()) for module in modules]
-    return _stacked(params), _stacked(buffers)
-
-
-def _stacked(columns: Sequence[Mapping[str, Tensor]]) -> Params:
-    return {name: torch.stack([column[name].detach() for column in columns]) for name in columns[0]}
-
-
-def lift(module: nn.Module, function: Callable[..., Any], in_dims: Any = (0, 0, None)) -> Callable[..., Any]:
-    """A function of one module as a function of stacked parameters and buffers and of further arguments.
-
-    Like `torch.func.functional_call`, which looks up the module's tensors at every call; here they are looked up once.
-    """
-    names = {id(value): name for name, value in chain(module.named_parameters(), module.named_buffers())}
-    tables: list[dict[str, Any]] = [table for part in module.modules() for table in (part._parameters, part._buffers)]
-    # a tied weight has one name and several slots
-    slots = [(table, key, names[id(table[key])]) for table in tables for key in table if table[key] is not None]
-    originals = [table[key] for table, key, _ in slots]
-
-    def of_one(params: Params, buffers: Params, *args: Any) -> Any:
-        state = params | buffers
-        try:
-            for table, key, name in slots:
-                table[key] = state[name]
-            return function(*args)
-        finally:
-            for (table, key, _), value in zip(slots, originals, strict=True):
-                table[key] = value
-
-    return vmap(of_one, in_dims=in_dims, randomness="same")
 
 
 def _widen(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -102,7 +63,10 @@ class FusedCohort(Cohort):
         self.states = self._init_states()
         self.best_state: Params = {}
         self.watch = Watch(self.template.decayed)
-        self._names = _names_of_state(self.template)
+        self._names = names_of_state(self.template)
+        self._hooks = {
+            name: list((value._backward_hooks or {}).values()) for name, value in self.template.named_parameters()
+        }
         self._vmapped = {
             "objective": lift(self.template, self.template.objective),
             "evaluation": lift(self.template, self.template.evaluation),
@@ -135,7 +99,7 @@ class FusedCohort(Cohort):
 
     def lifted(self, method: str, rows: slice, params: Params, batch: Batch) -> Any:
         """Call a method of the module for several trials at once; `params` are those of `rows`, buffers are updated in place."""
-        buffers = {name: _padded(value[rows]) for name, value in self.buffers.items()}
+        buffers = {name: padded(value[rows]) for name, value in self.buffers.items()}
         versions = {name: value._version for name, value in params.items()}
         result = self._vmapped[method](params, buffers, batch)
         if rows.stop - rows.start == 1:
@@ -155,13 +119,12 @@ class FusedCohort(Cohort):
 
     def step(self, batch: Batch, index: int) -> None:
         """One optimizer step of every trial on the same batch."""
-        self._train(True)
         objectives, gradients = zip(*[self.gradients(rows, batch, index) for rows in self.slices()], strict=True)
         rows = self.template.rows(batch)
         self.objective = self.objective + torch.cat(objectives) * rows
         self.rows_seen += rows
         for parameter, *parts in zip(self.params.values(), *gradients, strict=True):
-            parameter.grad = _joined([part for part in parts if part is not None])
+            parameter.grad = joined([part for part in parts if part is not None])
         self.watch.before_step(self.params, [parameter.grad for parameter in self.params.values()])
         self._change_gradients()
         self.optimizer.step()
@@ -174,14 +137,25 @@ class FusedCohort(Cohort):
         self, rows: slice, batch: Batch, index: int
     ) -> tuple[Float[Tensor, " rows"], list[Float[Tensor, "rows ..."] | None]]:
         """Objective and gradient per trial of some rows of the stack; None where the objective does not depend on it."""
+        self._train(True)
         count = rows.stop - rows.start
-        params = {name: _padded(value.detach()[rows]).requires_grad_() for name, value in self.params.items()}
+        params = {name: padded(value.detach()[rows]).requires_grad_() for name, value in self.params.items()}
         self.template.rewind_noise(self.age, index)
         objective = self.lifted("objective", rows, params, batch)
         # a sum, not a mean: each trial keeps its own gradient
         gradients = torch.autograd.grad(objective.sum(), list(params.values()), allow_unused=True)
-        cut: list[Tensor | None] = [None if gradient is None else gradient[:count] for gradient in gradients]
-        return objective.detach()[:count], cut
+        cut = (None if gradient is None else gradient[:count] for gradient in gradients)
+        return objective.detach()[:count], [
+            self._hooked(name, gradient) for name, gradient in zip(params, cut, strict=True)
+        ]
+
+    def _hooked(self, name: str, gradient: Tensor | None) -> Tensor | None:
+        """Stacked gradients as the hooks of a parameter change them."""
+        for hook in self._hooks[name]:
+            if gradient is not None:
+                changed = vmap(hook)(gradient)
+                gradient = gradient if changed is None else changed
+        return gradient
 
     def _strengths(self) -> Params:
         """Strengths of shape (K,) in the parameters' dtype, as in a single trial."""
@@ -241,7 +215,7 @@ class FusedCohort(Cohort):
         self._train(False)
         parts, evaluated = [], self._evaluated()
         for rows in self.slices():
-            params = {name: _padded(value[rows]) for name, value in evaluated.items()}
+            params = {name: padded(value[rows]) for name, value in evaluated.items()}
             self.template.rewind_noise(self.age, index, phase)
             sums = self.lifted("evaluation", rows, params, batch)
             parts.append({name: value[: rows.stop - rows.start] for name, value in sums.items()})
@@ -276,7 +250,7 @@ class FusedCohort(Cohort):
         self.optimizer.keep(indices)
         on_device = indices.to(self.device)
         self.buffers = {name: value[on_device] for name, value in self.buffers.items()}
-        self.states = _rows_of(self.states, on_device)
+        self.states = rows_of(self.states, on_device)
         self.best_state = {name: value[on_device] for name, value in self.best_state.items()}
 
     def saved(self) -> Saved:
@@ -300,37 +274,9 @@ class FusedCohort(Cohort):
                 key: moment if key == "step" else stack_rows(moment, rows) for key, moment in moments.items()
             }
         self.buffers = {name: saved["buffers"][name][rows].to(value.device) for name, value in self.buffers.items()}
-        self.states = _rows_of(saved.get("remembered", {}), rows, self.device)
+        self.states = rows_of(saved.get("remembered", {}), rows, self.device)
         self.best_state = {name: value[rows].to(self.device) for name, value in saved["best_state"].items()}
         self.watch.restore(saved["watch"], rows.tolist(), self.device)
         self.schedule.load_state_dict(saved["schedule"])
         for group, factor in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = factor
-
-
-def _names_of_state(module: RegularizedModule) -> dict[str, str]:
-    """Names in the stacks by name in a state dict; they differ for tied weights, which are stacked once."""
-    names = {id(value): name for name, value in chain(module.named_parameters(), module.named_buffers())}
-    return {name: names[id(value)] for name, value in module.state_dict(keep_vars=True).items()}
-
-
-def _rows_of(states: States, rows: Int[Tensor, " rows"], device: torch.device | None = None) -> States:
-    """States of some trials' regularizers, on a device."""
-    return {
-        key: {name: stack_rows(value.to(device or value.device), rows) for name, value in state.items()}
-        for key, state in states.items()
-    }
-
-
-def _joined(parts: Sequence[Float[Tensor, "_ *shape"]]) -> Float[Tensor, "K *shape"] | None:
-    """Concatenated slices of a stack, in their memory layout; None for a parameter that the loss does not depend on."""
-    if not parts:
-        return None
-    if len(parts) == 1:
-        return parts[0]
-    return torch.cat(list(parts), out=empty_stack(sum(map(len, parts)), parts[0][0]))
-
-
-def _padded(rows: Shaped[Tensor, "rows *shape"]) -> Shaped[Tensor, "padded *shape"]:
-    """A single row duplicated: kernels for one row round differently, so that results would depend on the number of trials."""
-    return empty_stack(2, rows[0]).copy_(rows) if len(rows) == 1 else rows

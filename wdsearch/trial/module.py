@@ -25,23 +25,11 @@ from wdsearch.trial.generators import rewind_generators
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.recipe import Recipe, decayed_parameters
 from wdsearch.trial.resume import Progress, in_checkpoint, of_checkpoint
+from wdsearch.trial.scalars import Scalars
 from wdsearch.types import Params, Scalar, Strengths
 
 VALIDATION, TRAINING_ROWS = "validation", "training rows"
 """Phases of an epoch in which batches are evaluated."""
-
-
-class Scalars(nn.Module):
-    """Values of a trial as 0-d float64 buffers, which a population stacks like any buffer."""
-
-    def __init__(self, values: Mapping[str, float]) -> None:
-        super().__init__()
-        for key, value in values.items():
-            self.register_buffer(key, torch.tensor(float(value), dtype=torch.float64))
-
-    def as_dict(self, dtype: torch.dtype = torch.float64) -> Strengths:
-        """Values by key: 0-d in a trial, batched under vmap."""
-        return {key: value.to(dtype) for key, value in self.named_buffers()}
 
 
 class RegularizedModule(L.LightningModule):

@@ -87,7 +87,6 @@ NEED_MORE: dict[str, str] = {
     "population.checkpoint.read_checkpoint": "cohorts in training",
     "population.checkpoint.write_checkpoint": "cohorts in training",
     "population.fusibility.slow_when_fused": "a network with large convolutions",
-    "population.fusibility.step_alone": "the test for fusibility, which compares its values",
     "population.fusibility.why_alone": "several trials and a batch; takes seconds",
     "trial.diagnostics.diagnose": "a trial after training, and measurements of its steps",
 }

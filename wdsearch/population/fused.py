@@ -13,8 +13,8 @@ from torch.func import vmap
 
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.optimizers.stacks import stack_rows
+from wdsearch.population._stacking import joined, lift, names_of_state, padded, rows_of, stacked_state
 from wdsearch.population.cohort import Cohort, Saved
-from wdsearch.population.stacking import joined, lift, names_of_state, padded, rows_of, stacked_state
 from wdsearch.population.step_statistics import Watch
 from wdsearch.tasks import Sums, widened
 from wdsearch.trial.batches import Batch

@@ -8,9 +8,9 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from wdsearch.population.culprit import culprit, in_words, named, no_fallbacks, other_numbers
+from wdsearch.population._culprit import culprit, in_words, named, no_fallbacks, other_numbers
+from wdsearch.population._step_values import copies, distance, fused_steps, step_alone, steps_alone, tolerance_of
 from wdsearch.population.module_attributes import changed_attribute, fingerprints
-from wdsearch.population.step_values import copies, distance, fused_steps, step_alone, steps_alone, tolerance_of
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.copying import CopyError, copied, hooked_parameter
 from wdsearch.trial.module import RegularizedModule

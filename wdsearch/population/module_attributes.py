@@ -89,7 +89,11 @@ def fingerprints(module: nn.Module) -> dict[str, bytes]:
 
 
 def changed_attribute(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> str | None:
-    """Path of the first attribute whose fingerprint changed; None if there is none."""
+    """Path of the first attribute whose fingerprint changed; None if there is none.
+
+    >>> changed_attribute({"0.calls": b"1", "0.p": b"5"}, {"0.calls": b"2", "0.p": b"5"})
+    '0.calls'
+    """
     return next((path for path, digest in after.items() if digest != before.get(path)), None)
 
 
@@ -111,7 +115,7 @@ class _Digester(pickle.Pickler):
     """Pickles what cannot be pickled, too, for what comes out is never read."""
 
     def reducer_override(self, obj: Any) -> Any:
-        content = _content(obj)
+        content = None if obj is tuple else _content(obj)
         return NotImplemented if content is None else (tuple, (content,))
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from torch import nn
@@ -62,7 +62,14 @@ def _can_be_copied(value: Any) -> bool:
 
 
 def refuse_references(network: nn.Module) -> None:
-    """Raise CopyError if a function in an attribute or hook of a network's layers refers to one of its layers or tensors."""
+    """Raise CopyError if a function in an attribute or hook of a network's layers refers to one of its layers or tensors.
+
+    >>> network = nn.Sequential(nn.Linear(3, 2))
+    >>> network.forward = lambda x: network[0](x)
+    >>> refuse_references(network)
+    Traceback (most recent call last):
+    wdsearch.trial.copying.CopyError: the function in forward refers to the network itself, ...
+    """
     own = {id(part) for part in network.modules()} | {id(value) for value in network.parameters()}
     own |= {id(value) for value in network.buffers()}
     for path, layer in network.named_modules():
@@ -85,7 +92,7 @@ def hooked_parameter(network: nn.Module) -> str | None:
     return next((name for name, value in network.named_parameters() if value._post_accumulate_grad_hooks), None)
 
 
-def _functions(layer: nn.Module) -> Iterator[tuple[str, Callable[..., Any]]]:
+def _functions(layer: nn.Module) -> Iterator[tuple[str, types.FunctionType]]:
     """Functions in the attributes and hooks of a layer and of its own parameters, by the name of where they are."""
     tables: dict[str, Any] = dict(vars(layer))
     for name, parameter in layer.named_parameters(recurse=False):
@@ -98,10 +105,12 @@ def _functions(layer: nn.Module) -> Iterator[tuple[str, Callable[..., Any]]]:
         yield from ((name, function) for function in values if isinstance(function, types.FunctionType))
 
 
-def _captured(function: Callable[..., Any]) -> Iterator[Any]:
-    """Values of a function's closure and defaults, and the members of its collections."""
-    closure = getattr(function, "__closure__", None) or ()
-    for value in [cell.cell_contents for cell in closure] + list(getattr(function, "__defaults__", None) or ()):
+def _captured(function: types.FunctionType) -> Iterator[Any]:
+    """Values of a function's closure, defaults and globals, and the members of collections among them."""
+    names, values = function.__code__.co_names, [*(function.__defaults__ or ())]
+    values += [cell.cell_contents for cell in function.__closure__ or ()]
+    values += [function.__globals__[name] for name in names if name in function.__globals__]
+    for value in values:
         yield value
         if isinstance(value, list | tuple):
             yield from value

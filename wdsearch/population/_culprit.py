@@ -10,8 +10,8 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from wdsearch.population.stacking import lift, stacked_state
-from wdsearch.population.step_values import copies, size, step_alone, tolerance_of, wide
+from wdsearch.population._stacking import lift, stacked_state
+from wdsearch.population._step_values import copies, size, step_alone, tolerance_of, wide
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.copying import copied_for_reading
 from wdsearch.trial.functional_dropout import functions_with_rates

@@ -159,7 +159,7 @@ class FusedCohort(Cohort):
 
     def _strengths(self) -> Params:
         """Strengths of shape (K,) in the parameters' dtype, as in a single trial."""
-        prefix, dtype = "strengths.", next(iter(self.params.values())).dtype
+        prefix, dtype = "strengths.", next(iter(self.params.values())).dtype.to_real()
         named = ((name.removeprefix(prefix), value) for name, value in self.buffers.items() if name.startswith(prefix))
         return {key: value.to(dtype) for key, value in named}
 

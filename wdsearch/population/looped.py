@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ class LoopedCohort(Cohort):
     def state(self, number: int) -> Params:
         row = self.numbers.index(number)
         source = self.best_states[row] if self.patience[row] < math.inf else self.modules[row].judged_state()
-        return {name: value.detach().clone().cpu() for name, value in source.items()}
+        return {name: _on_cpu(value) for name, value in source.items()}
 
     def module(self, number: int) -> RegularizedModule:
         alone = copied_for_reading(self.modules[self.numbers.index(number)]).cpu()
@@ -134,3 +135,8 @@ def _hidden_state(module: RegularizedModule) -> dict[str, bytes]:
     """Fingerprints of the attributes that a checkpoint cannot hold."""
     plain = plain_attributes(module)
     return {path: digest for path, digest in fingerprints(module).items() if path not in plain}
+
+
+def _on_cpu(value: Any) -> Any:
+    """Copy of an entry of a state dict; a network's extra state may be of any type."""
+    return value.detach().clone().cpu() if isinstance(value, Tensor) else copy.deepcopy(value)

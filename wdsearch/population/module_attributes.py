@@ -47,7 +47,13 @@ def plain_attributes(module: nn.Module) -> dict[str, Any]:
     >>> plain_attributes(nn.Sequential(nn.Dropout(0.5)))
     {'0.p': 0.5, '0.inplace': False}
     """
-    return {path: copy.deepcopy(value) for path, value in attributes(module).items() if _is_plain(value)}
+    return {path: _copy_of(value) for path, value in attributes(module).items() if _is_plain(value)}
+
+
+def _copy_of(value: Any) -> Any:
+    """Copy of an attribute; of a computed tensor, as the old `weight_norm` and `prune` leave, its values."""
+    is_computed = isinstance(value, Tensor) and value.grad_fn is not None
+    return value.detach().clone() if is_computed else copy.deepcopy(value)
 
 
 def restore_attributes(module: nn.Module, saved: Mapping[str, Any]) -> None:

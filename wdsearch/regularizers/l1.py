@@ -14,9 +14,11 @@ def _soft_threshold(
 ) -> Float[Tensor, "*shape"]:
     """sign(w)·max(|w| − t, 0) with t = λ·step size, the optimizer's: ηλ/(√v̂+ε) for Adam (ProxGEN, Yun et al. 2021).
 
-    Written as w − clip(w, −t, t), which is exact at t = 0.
+    Of a complex weight |w| is the modulus. Written as w − clip(w, −t, t), which is exact at t = 0.
     """
     threshold = strength * step_size
+    if weight.is_complex():  # the modulus shrinks; Adam has a step size for each part
+        return weight * (1.0 - threshold.abs() / weight.abs().clamp(min=1e-30)).clamp(min=0.0)
     return weight - weight.clamp(-threshold, threshold)
 
 

@@ -5,7 +5,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,7 +26,7 @@ def copied(network: Network) -> Network:
     """
     refuse_references(network)
     try:
-        twin = copy.deepcopy(network)
+        twin = copy.deepcopy(network, _values_of_computed(network))
     except Exception as error:  # whatever an attribute raises that cannot be copied
         raise CopyError(f"it cannot be copied: {error}") from error
     for original, own in zip(network.parameters(), twin.parameters(), strict=True):
@@ -47,10 +47,17 @@ def copied_for_reading(network: Network) -> Network:
     True
     """
     try:
-        return copy.deepcopy(network)
+        return copy.deepcopy(network, _values_of_computed(network))
     except Exception:  # whatever an attribute raises that cannot be copied
         values = (value for part in network.modules() for value in vars(part).values() if not isinstance(value, dict))
         return copy.deepcopy(network, {id(value): value for value in values if not _can_be_copied(value)})
+
+
+def _values_of_computed(network: nn.Module) -> dict[int, Any]:
+    """Values, by identity, of the tensors that the old `weight_norm` and `prune` compute anew in each call."""
+    values = (value for part in network.modules() for value in vars(part).values())
+    computed = [value for value in values if isinstance(value, Tensor) and value.grad_fn is not None]
+    return {id(value): value.detach().clone() for value in computed}
 
 
 def _can_be_copied(value: Any) -> bool:

@@ -54,7 +54,8 @@ def diagnose(module: RegularizedModule, batch: Batch | None, steps: Steps, span:
     `batch` has validation rows for the units' activations, `steps` the measurements of its training. Measures that are not
     finite, or are undefined for the network, are left out.
     """
-    weights = {name: value.detach() for name, value in module.parameters_named(module.decayed).items()}
+    named = {name: value.detach() for name, value in module.parameters_named(module.decayed).items()}
+    weights = {name: torch.view_as_real(one).flatten(-2) if one.is_complex() else one for name, one in named.items()}
     with _one_thread(), torch.no_grad():
         layers = {name: weight_measures(weight) for name, weight in weights.items()}
         activations = activation_correlations(module, batch) if batch is not None else {}
@@ -213,7 +214,9 @@ def _decay_measures(module: RegularizedModule, steps: Steps, span: Span) -> dict
                 own["relative_update"] = float(steps.sizes[late:, columns[name]].mean())
                 own["rotation"] = float(steps.angles[late:, columns[name]].mean())
                 own["predicted_rotation"] = _predicted(module, name, lr, decay, steps.factors[late:])
-            own["effective_rate"] = lr / max(float(module.get_parameter(name).detach().double().square().sum()), 1e-300)
+            own["effective_rate"] = lr / max(
+                float(module.get_parameter(name).detach().norm().double().square()), 1e-300
+            )
             measures[name] = own
     return measures
 

@@ -25,6 +25,7 @@ def weight_measures(weight: Float[Tensor, "*shape"]) -> Measures:
     >>> measures["norm"], measures["zeros"], measures["stable_rank"], measures["weight_correlation"]
     (2.0, 0.75, 4.0, 0.0)
     """
+    weight = torch.view_as_real(weight).flatten(-2) if weight.is_complex() else weight
     entries = weight.double().flatten()
     if not torch.isfinite(entries).all():
         return {}

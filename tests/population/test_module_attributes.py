@@ -80,7 +80,9 @@ def test_attributes_of_a_trial_are_those_of_its_users_classes() -> None:
 
     names = attributes(Own()).keys()
     assert {".seen", "network.0.kept"} <= names
-    assert not {name for name in names if name.split(".")[-1] in ("strengths", "noise", "recipe", "progress", "network")}
+    assert not {
+        name for name in names if name.split(".")[-1] in ("strengths", "noise", "recipe", "progress", "network")
+    }
 
 
 def test_volatile_buffers_are_those_that_a_state_dict_lacks() -> None:

@@ -1,6 +1,6 @@
 """Losses, and metrics as sums over rows, which add up exactly over batches and trials."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -35,7 +35,7 @@ class Metric:
     larger_is_better: bool = True
 
 
-def _hit_sums(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Sums:
+def _hit_sums(outputs: Float[Tensor, "batch ... classes"], targets: Int[Tensor, "batch ..."]) -> Sums:
     hit = (outputs.argmax(dim=-1) == targets).to(outputs.dtype)
     return {"hits": hit.sum(), "rows": torch.ones_like(hit).sum()}
 
@@ -81,17 +81,94 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def _squared_error(outputs: Float[Tensor, "batch ..."], targets: Float[Tensor, "batch ..."]) -> Scalar:
+LOGITS = ("logits", "out", "output", "outputs", "prediction", "predictions", "preds", "scores", "y_hat")
+"""Keys or attributes under which a network may give its outputs among others."""
+REMEDY = (
+    "give them as a tensor or as .logits, or subclass RegularizedModule and override forward, or loss and evaluation"
+)
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """Scores or predictions among what a network gives, in at least 32 bits.
+
+    Those of a tuple or list are its first tensor with a row each, of a mapping or dataclass (as Hugging Face's heads give) the
+    entry of one of `LOGITS`; a loss that the network computes as well is not used. Raises ValueError if there are none.
+
+    >>> logits_of((torch.tensor(0.5), torch.zeros(2, 3), "attention")).shape
+    torch.Size([2, 3])
+    """
+    if isinstance(outputs, Tensor):
+        return widened(outputs)
+    entries = outputs if isinstance(outputs, Mapping) else {name: getattr(outputs, name, None) for name in LOGITS}
+    names = [name for name in LOGITS if isinstance(entries.get(name), Tensor | tuple)]
+    if names and (len(names) == 1 or names[0] == "logits"):
+        return logits_of(entries[names[0]])
+    if isinstance(outputs, tuple | list):
+        for part in outputs:
+            if isinstance(part, Tensor) and part.ndim:
+                return widened(part)
+    kind = type(outputs).__name__
+    of = f"a {kind} of {', '.join(map(str, outputs)) or 'nothing'}" if isinstance(outputs, Mapping) else f"a {kind}"
+    raise ValueError(f"the network gives {of}, in which its outputs cannot be told; {REMEDY}")
+
+
+def _class_scores(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of each class, and class numbers (batch) or shares of classes (batch, classes), as `cross_entropy` takes them.
+
+    One logit z per row is that of the second of two classes: the scores are 0 and z, whose cross-entropy is
+    `torch.nn.functional.binary_cross_entropy_with_logits`. Raises ValueError for targets that torch would refuse, too.
+    """
+    if outputs.ndim in (1, 2) and len(outputs) == outputs.numel() == targets.numel() == len(targets):
+        return _two_classes(outputs.reshape(-1, 1), targets.reshape(-1, 1))
+    if not targets.is_floating_point():
+        if targets.shape != outputs.shape[:-1]:
+            text = f"class numbers have shape {tuple(outputs.shape[:-1])}, one a row; the targets have {tuple(targets.shape)}"
+            raise ValueError(f"{text} and the network's outputs {tuple(outputs.shape)}")
+        _check_range(targets, outputs.shape[-1])
+        return outputs, targets.long()
+    if targets.shape != outputs.shape:
+        text = f"the targets are {targets.dtype} of shape {tuple(targets.shape)}, the outputs {tuple(outputs.shape)}"
+        raise ValueError(f"{text}; class numbers must be integers (.long()), shares of classes have the outputs' shape")
+    if targets.device.type == "cpu" and not torch.allclose(
+        targets.sum(-1), torch.ones_like(targets.sum(-1)), atol=1e-3
+    ):
+        text = "the targets are shares of classes, which add up to 1 in each row, and these do not"
+        raise ValueError(f"{text}; for several classes a row override loss in a subclass of RegularizedModule")
+    return outputs, targets.to(outputs.dtype)
+
+
+def _two_classes(logits: Float[Tensor, "batch 1"], targets: Shaped[Tensor, "batch 1"]) -> tuple[Tensor, Tensor]:
+    if targets.device.type == "cpu" and (targets.min() < 0 or targets.max() > 1):
+        text = f"the network gives one logit a row, for two classes, and targets go from {targets.min()} to {targets.max()}"
+        raise ValueError(f"{text}; with more classes it gives one for each")
+    scores = torch.cat([torch.zeros_like(logits), logits], -1)
+    if not targets.is_floating_point():
+        return scores, targets.squeeze(-1).long()
+    return scores, torch.cat([1 - targets, targets], -1).to(logits.dtype)
+
+
+def _check_range(targets: Shaped[Tensor, "batch ..."], classes: int) -> None:
+    """Raise ValueError for class numbers without a score; on a CPU only, where to look costs nothing."""
+    if targets.device.type == "cpu" and targets.numel() and (targets.min() < 0 or targets.max() >= classes):
+        text = f"targets go from {targets.min()} to {targets.max()}, and the network gives scores of {classes} classes"
+        raise ValueError(f"{text}; it is to give one for each class, numbered from 0")
+
+
+def _real(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     flat_outputs, flat_targets = outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1)
     if flat_outputs.shape != flat_targets.shape:  # which F.mse_loss would broadcast
         counts = f"the network gives {flat_outputs.shape[1]} numbers a row, the targets are {flat_targets.shape[1]}"
         raise ValueError(f"{counts}; for a regression they must be as many")
-    return F.mse_loss(flat_outputs, flat_targets)
+    return flat_outputs, flat_targets.to(outputs.dtype)
 
 
-def _cross_entropy(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Scalar:
-    """Mean cross-entropy, as `torch.nn.functional.cross_entropy`, which costs twice as much under vmap."""
-    return -outputs.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).mean()
+def _nats(
+    scores: Float[Tensor, "batch ... classes"], targets: Shaped[Tensor, "batch ..."]
+) -> Float[Tensor, "batch ..."]:
+    """Cross-entropy of each row, as `torch.nn.functional.cross_entropy`, which costs twice as much under vmap."""
+    if targets.is_floating_point():
+        return -(scores.log_softmax(dim=-1) * targets).sum(-1)
+    return -scores.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
 @lru_cache(maxsize=8)
@@ -99,10 +176,12 @@ def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device)
     return torch.tensor(values, dtype=dtype, device=device)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "classification": _cross_entropy,
-    "regression": _squared_error,
-}
+def _cross_entropy(scores: Float[Tensor, "batch ... classes"], targets: Shaped[Tensor, "batch ..."]) -> Scalar:
+    return _nats(scores, targets).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"classification": _cross_entropy, "regression": F.mse_loss}
+"""Mean loss of outputs and targets as `Task.read` gives them, by task."""
 DEFAULT_METRIC = {"classification": "accuracy", "regression": "r2"}
 
 
@@ -128,19 +207,39 @@ class Task:
         """Metric by which the task is judged."""
         return METRICS[self.metric_name or DEFAULT_METRIC[self.name]]
 
-    def loss(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Scalar:
+    def read(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> tuple[Tensor, Tensor]:
+        """What a network gives as scores of classes or as numbers (batch, numbers), and the targets in the form to compare.
+
+        Raises ValueError, in words, for outputs and targets that do not fit each other.
+
+        >>> Task().read(torch.tensor([[2.0], [-1.0]]), torch.tensor([1, 0]))
+        (tensor([[ 0.,  2.],
+                [ 0., -1.]]), tensor([1, 0]))
+        """
+        return (_class_scores if self.name == "classification" else _real)(logits_of(outputs), targets)
+
+    def loss(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Mean loss of a batch."""
+        outputs, targets = self.read(outputs, targets)
         if self.class_weights is None:
             return LOSSES[self.name](outputs, targets)
-        weights = self.weights_like(outputs)[targets]
-        nats = -outputs.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-        return (weights * nats).sum() / weights.sum()
+        weights = self.weights_like(outputs)
+        if targets.is_floating_point():
+            return _nats(outputs, targets * weights).mean()
+        return (weights[targets] * _nats(outputs, targets)).sum() / weights[targets].sum()
+
+    def sums(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> Sums:
+        """Sums over a batch's rows for the metric; a row of shares of classes counts as one of the largest."""
+        outputs, targets = self.read(outputs, targets)
+        if self.name == "classification" and targets.is_floating_point():
+            targets = targets.argmax(dim=-1)
+        return self.metric.sums(outputs, targets)
 
     def size(self, loss: Scalar, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Divisor of a batch's mean loss: its number of rows, or the sum of their classes' weights."""
-        if self.class_weights is None:
+        if self.class_weights is None or targets.is_floating_point():
             return torch.tensor(len(targets), dtype=loss.dtype, device=loss.device)
-        return self.weights_like(loss)[targets].sum()
+        return self.weights_like(loss)[targets.long()].sum()
 
     def weights_like(self, values: Float[Tensor, "..."]) -> Float[Tensor, " classes"]:
         """The classes' weights, with the dtype and on the device of `values`."""

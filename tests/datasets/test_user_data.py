@@ -165,10 +165,19 @@ class Tripled(Plain):
         return DataLoader(self.train, batch_size=32, collate_fn=lambda many: default_collate(many)[0])
 
 
+class Endless(IterableDataset):
+    def __iter__(self) -> Any:
+        while True:
+            yield from rows(90, 0)
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (Plain(lambda _: Stream(), shuffle=False), "Plain needs a train_eval_dataloader"),
+        (
+            Plain(lambda _: Endless(), shuffle=False),
+            "do not end within 30 batches: give .* a __len__, the length of an",
+        ),
         (
             Hooked(),
             "Hooked.on_after_batch_transfer.. is not called where trials share their batches; change batches in",
@@ -177,9 +186,12 @@ class Tripled(Plain):
         (Broken(), "Broken cannot be set up: FileNotFoundError: data.csv"),
         (Tripled(), "a batch is .inputs, targets., "),
     ],
-    ids=["stream", "hook", "list", "setup", "no targets"],
+    ids=["endless", "hook", "list", "setup", "no targets"],
 )
-def test_what_cannot_be_is_said(data: L.LightningDataModule, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_is_said(
+    data: L.LightningDataModule, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wdsearch.trial.loaders.MOST_COUNTED", 30)
     with pytest.raises(BuildError, match=said):
         searched(tmp_path, data)
 

@@ -10,6 +10,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 
 from wdsearch.errors import DataError
 from wdsearch.trial.batches import BatchError, split_batch
+from wdsearch.trial.loaders import epoch_length, has_length
 
 MOST_COMPARED = 200_000
 """Most rows of a part that are checked; beyond that the check would cost more than it is worth."""
@@ -20,6 +21,8 @@ AUGMENTED = (
     "the training rows change each time they are drawn, so the gap is measured on augmented rows and too small; it is marked "
     "so. Give the data a train_eval_dataloader() without augmentation"
 )
+
+COUNTED = "the training data have no length: the {:,} batches of one epoch were counted, by which the schedule goes"
 
 
 def examine(data: L.LightningDataModule, task: str) -> list[str]:
@@ -46,11 +49,12 @@ def examine(data: L.LightningDataModule, task: str) -> list[str]:
             _check_classes(part, rows.targets, outputs)
     train, validation = (_digests(rows.inputs) for rows in parts.values() if rows is not None)
     duplicates = np.isin(validation, train).sum()
+    notes = [] if has_length(data.train_dataloader()) else [COUNTED.format(epoch_length(data))]
     if not duplicates:
-        return []
+        return notes
     share = duplicates / len(validation)
     text = f"{duplicates} of {len(validation)} validation rows ({share:.0%}) are among the training rows as well: "
-    return [text + "the gap looks smaller than it is; remove duplicates before splitting, or split by group"]
+    return [*notes, text + "the gap looks smaller than it is; remove duplicates before splitting, or split by group"]
 
 
 class _Rows(NamedTuple):
@@ -104,6 +108,8 @@ def _check_finite(part: str, name: str, values: torch.Tensor) -> None:
 
 def _check_classes(part: str, targets: torch.Tensor, outputs: int | None) -> None:
     if targets.is_floating_point():
+        if _are_shares(targets):
+            return
         raise DataError(f"the {part} targets are {targets.dtype}, not class numbers; for regression: task: regression")
     classes = targets.unique().tolist()
     if len(classes) < 2:
@@ -114,6 +120,13 @@ def _check_classes(part: str, targets: torch.Tensor, outputs: int | None) -> Non
     if classes[0] < 0 or (outputs is not None and classes[-1] >= outputs):
         allowed = f"0 to {outputs - 1}" if outputs is not None else "0 and above"
         raise DataError(f"{part} targets go from {classes[0]} to {classes[-1]}; allowed are class numbers {allowed}")
+
+
+def _are_shares(targets: torch.Tensor) -> bool:
+    """True for 0 and 1 as floats, as binary cross-entropy takes them, and for shares of classes that add up to 1 in a row."""
+    if targets.ndim > 1 and targets.shape[-1] > 1:
+        return bool((targets >= 0).all() and ((targets.sum(-1) - 1.0).abs() < 1e-3).all())
+    return sorted(targets.unique().tolist()) == [0.0, 1.0]
 
 
 def _digests(inputs: Sequence[torch.Tensor]) -> np.ndarray:

@@ -21,7 +21,7 @@ from wdsearch.trial.batches import Batch
 from wdsearch.trial.copying import copied_for_reading
 from wdsearch.trial.diagnostics import Steps
 from wdsearch.trial.module import VALIDATION, RegularizedModule
-from wdsearch.trial.recipe import NORMS
+from wdsearch.trial.weights import NORMS
 from wdsearch.types import Params, States
 
 

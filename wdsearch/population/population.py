@@ -13,7 +13,7 @@ from wdsearch.population.fused import FusedCohort
 from wdsearch.population.looped import LoopedCohort
 from wdsearch.tasks import Sums, total
 from wdsearch.trial.batches import Batch
-from wdsearch.trial.loaders import batches_of, train_eval_loader
+from wdsearch.trial.loaders import batches_of, epoch_length, train_eval_loader
 from wdsearch.trial.module import TRAINING_ROWS, VALIDATION, RegularizedModule
 from wdsearch.trial.result import Diagnosis
 from wdsearch.types import Params
@@ -27,15 +27,15 @@ class CohortBatches:
 
     STEPS = 8
 
-    def __init__(self, loader: Any, cohorts: Callable[[], list[Cohort]], seed: int = 0) -> None:
-        self.loader, self.cohorts, self.seed = loader, cohorts, seed
+    def __init__(self, data: L.LightningDataModule, cohorts: Callable[[], list[Cohort]], seed: int = 0) -> None:
+        self.loader, self.count, self.cohorts, self.seed = data.train_dataloader(), epoch_length(data), cohorts, seed
 
     def __len__(self) -> int:
-        return -(-len(self.loader) // self.STEPS)
+        return -(-self.count // self.STEPS)
 
     def __iter__(self) -> Iterator[dict[int, tuple[Batch, ...]]]:
         ages = sorted({cohort.age for cohort in self.cohorts()})
-        streams = [batches_of(self.loader, self.seed, age) for age in ages]
+        streams = [batches_of(self.loader, self.seed, age, self.count) for age in ages]
         for _ in range(len(self)):
             yield {age: tuple(islice(stream, self.STEPS)) for age, stream in zip(ages, streams, strict=True)}
 
@@ -69,7 +69,7 @@ class Population(L.LightningModule):
         self._validation_batch: Batch | None = None
         datamodule.prepare_data()
         datamodule.setup("fit")
-        self.batches = CohortBatches(datamodule.train_dataloader(), lambda: self.cohorts, seed)
+        self.batches = CohortBatches(datamodule, lambda: self.cohorts, seed)
 
     @property
     def live(self) -> list[int]:
@@ -83,7 +83,7 @@ class Population(L.LightningModule):
             self._stack_waiting()
 
     def _stack_waiting(self) -> None:
-        convert, steps = self.trainer.precision_plugin.convert_module, len(self.batches.loader) * self.epochs
+        convert, steps = self.trainer.precision_plugin.convert_module, self.batches.count * self.epochs
         for trials, saved, fuse in self._waiting:
             for module in trials.values():
                 convert(module)

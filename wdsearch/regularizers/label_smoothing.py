@@ -1,6 +1,6 @@
 """Label smoothing with a rate that is data (torch's own takes a float only)."""
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from wdsearch.regularizers._base import Regularizer
@@ -9,7 +9,11 @@ from wdsearch.types import Interval, Range, Scalar
 
 
 def _loss(
-    value: Scalar, outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"], strength: Scalar, task: Task
+    value: Scalar,
+    outputs: Float[Tensor, "batch ... classes"],
+    targets: Shaped[Tensor, "batch ..."],
+    strength: Scalar,
+    task: Task,
 ) -> Scalar:
     """(1 − ε)·CE + ε·mean over classes of −log p (Szegedy et al. 1512.00567, section 7), averaged over the batch.
 
@@ -19,8 +23,7 @@ def _loss(
     if task.class_weights is None:
         uniform = nats.mean()
     else:
-        weights = task.weights_like(outputs)
-        uniform = (nats * weights).mean(dim=-1).sum() / weights[targets].sum()
+        uniform = (nats * task.weights_like(outputs)).mean(dim=-1).sum() / task.size(value, targets)
     return (1.0 - strength) * value + strength * uniform
 
 

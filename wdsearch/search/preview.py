@@ -1,6 +1,6 @@
 """Checks a study by building all that it names, without training: `wdsearch validate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline
 from wdsearch.tasks import Task
 from wdsearch.tracking import chosen_tracker
+from wdsearch.trial.loaders import epoch_length
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_of
 
@@ -71,7 +72,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         notes += factory.notes
         alone = factory.why_alone(baseline(config).model)
         training = factory.training(factory.max_fused)
-    batches = len(factory.data.train_dataloader())
+    batches = epoch_length(factory.data)
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     return Preview(
         config=config,
@@ -99,4 +100,8 @@ def _rows(data: L.LightningDataModule) -> dict[str, int]:
     if hasattr(data, "parts"):
         return {name: len(part) for name, part in data.parts.items()}
     loaders = {"train": data.train_dataloader(), "validation": data.val_dataloader()}
-    return {name: len(loader.dataset) for name, loader in loaders.items() if hasattr(loader, "dataset")}
+    return {
+        name: len(loader.dataset)
+        for name, loader in loaders.items()
+        if isinstance(getattr(loader, "dataset", None), Sized)
+    }

@@ -15,7 +15,7 @@ from wdsearch.study.import_path import import_path
 from wdsearch.study.schema import Source, StudyConfig, TrainerConfig
 from wdsearch.study.sources import builder_of, from_study, is_solo, parameters_of
 from wdsearch.tasks import Task
-from wdsearch.trial.loaders import train_eval_loader
+from wdsearch.trial.loaders import epoch_length, has_length, train_eval_loader
 from wdsearch.trial.recipe import Recipe
 
 
@@ -65,12 +65,13 @@ def _check_loaders(data: L.LightningDataModule) -> None:
     for method in ("train_dataloader", "val_dataloader"):
         try:
             loader = getattr(data, method)()
-            len(loader)
+            length = len(loader) if has_length(loader) else 0
         except Exception as error:  # whatever a user's module raises
             raise BuildError(f"data: {name}.{method}() fails: {text_of(error)}") from error
         if isinstance(loader, Mapping | list | tuple):
-            raise BuildError(f"data: {name}.{method}() gives {len(loader)} loaders; it must give one")
+            raise BuildError(f"data: {name}.{method}() gives {length} loaders; it must give one")
     try:
+        epoch_length(data)
         train_eval_loader(data)
     except ValueError as error:
         raise BuildError(f"data: {error}") from error

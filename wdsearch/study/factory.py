@@ -24,11 +24,11 @@ from wdsearch.study.build import build_recipe, build_task, built, check_hooks, d
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of
 from wdsearch.study.space import Configuration, baseline, check_timescales
-from wdsearch.trial.batches import Batch, rows_of, shapes_of, split_batch
+from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.diagnostics import scale_invariant_share
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
-from wdsearch.trial.loaders import augments_itself
+from wdsearch.trial.loaders import augments_itself, epoch_length
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import check_names
 
@@ -42,7 +42,7 @@ class TrialFactory:
     def __init__(self, config: StudyConfig, data: L.LightningDataModule) -> None:
         self.config, self.data = config, data
         self.recipe, self.task = build_recipe(config), build_task(config, data)
-        factors = self.recipe.factors(len(data.train_dataloader()) * config.budget.epochs)
+        factors = self.recipe.factors(epoch_length(data) * config.budget.epochs)
         self.rate_sum, self.largest_factor = sum(factors), max(factors)
         self.augmented = augments_itself(data)
         self._reasons: dict[str, str | None] = {}
@@ -127,13 +127,13 @@ class TrialFactory:
 
     def _initialize(self, network: nn.Module) -> None:
         """Let lazy layers see a batch, by which they choose their sizes."""
-        batch = _first_rows(self._batch())
-        inputs, _ = split_batch(batch)
+        batch = self._batch()
         try:
+            inputs = fitting(split_batch(batch)[0], network.forward)
             with torch.no_grad():
                 network.eval()(*inputs.args, **inputs.kwargs)
         except Exception as error:  # whatever a user's network raises
-            raise BuildError(f"model: the network fails on a batch of {shapes_of(batch)}: {text_of(error)}") from error
+            raise BuildError(_failure(error, batch)) from error
         network.train()
 
     def _network(self, arguments: Mapping[str, Any], own: Mapping[str, Any]) -> nn.Module:
@@ -170,20 +170,25 @@ class TrialFactory:
         return self._reasons[key]
 
     def _try(self, arguments: Mapping[str, Any]) -> str | None:
-        modules, whole = [self.module(unequal) for unequal in self._unequal(arguments)], self._batch()
-        batch, rows = _first_rows(whole), rows_of(whole)
+        few, whole = first_rows(self._batch(), PROBED_ROWS), self._batch()
         try:
-            step_alone(self.module(self._unequal(arguments)[0]), batch)
-        except Exception as error:  # whatever a user's network raises
-            text = f"model: the network fails on a batch of {shapes_of(batch)}"
-            raise BuildError(f"{text}: {text_of(error)}") from error
+            step_alone(self.module(self._unequal(arguments)[0]), few)
+            batch, most = few, PROBED_ROWS
+        except Exception:  # whatever a user's network raises: its rows may belong together, as those of a graph
+            batch, most = whole, rows_of(whole)
+            try:
+                step_alone(self.module(self._unequal(arguments)[0]), whole)
+            except Exception as error:
+                raise BuildError(_failure(error, whole)) from error
         device = device_of(self.config.trainer.accelerator)
-        slow = slow_when_fused(self.module(self._unequal(arguments)[0]), batch, rows, device)
-        return slow or why_alone(modules, *self._probed_batches())
+        slow = slow_when_fused(self.module(self._unequal(arguments)[0]), batch, rows_of(whole), device)
+        modules = [self.module(unequal) for unequal in self._unequal(arguments)]
+        return slow or why_alone(modules, *self._probed_batches(most))
 
-    def _probed_batches(self) -> list[Batch]:
-        """Few rows of a few batches that differ."""
-        batches = [_first_rows(batch) for batch in islice(self.data.train_dataloader(), PROBED_BATCHES)]
+    def _probed_batches(self, most: int) -> list[Batch]:
+        """At most so many rows of a few batches that differ."""
+        loader = islice(self.data.train_dataloader(), PROBED_BATCHES)
+        batches = [first_rows(self._as_trained(batch), most) for batch in loader]
         rows = rows_of(batches[0])
         backwards = apply_to_collection(batches[0], Tensor, lambda x: x.flip(0) if x.ndim and len(x) == rows else x)
         return batches if len(batches) > 1 else [*batches, backwards]
@@ -195,7 +200,7 @@ class TrialFactory:
             return [], []
         module = self.module(baseline(self.config))
         try:
-            use = dropout_in_use(module, self._probed_batches()[0])
+            use = dropout_in_use(module, self._batch())
         except Exception:  # a network that cannot be called so is searched all the same
             return [], []
         return dropout_notes(module, use), inert(module, use)
@@ -215,7 +220,7 @@ class TrialFactory:
         if self.solo:
             return 0.0
         try:
-            return scale_invariant_share(self.module(baseline(self.config)), _first_rows(self._batch()))
+            return scale_invariant_share(self.module(baseline(self.config)), first_rows(self._batch(), PROBED_ROWS))
         except Exception:  # a network that cannot be called so is searched all the same
             return 0.0
 
@@ -231,7 +236,13 @@ class TrialFactory:
         return configurations
 
     def _batch(self) -> Batch:
-        return next(iter(self.data.train_dataloader()))
+        return self._as_trained(next(iter(self.data.train_dataloader())))
+
+    def _as_trained(self, batch: Batch) -> Batch:
+        """A batch as a network gets it; in 64 bits the Trainer converts both, and the network is tried in 32."""
+        if not str(self.config.trainer.precision).startswith("64"):
+            return batch
+        return apply_to_collection(batch, Tensor, lambda x: x.float() if x.dtype == torch.float64 else x)
 
     def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
         """Arguments that the builder takes from the data; those with defaults only if the data say them."""
@@ -259,7 +270,7 @@ class TrialFactory:
         return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}
 
 
-def _first_rows(batch: Batch) -> Batch:
-    """A batch of few rows."""
-    rows = rows_of(batch)
-    return apply_to_collection(batch, Tensor, lambda x: x[:PROBED_ROWS] if x.ndim and len(x) == rows else x)
+def _failure(error: Exception, batch: Batch) -> str:
+    """Message on an error of a network that is tried on a batch."""
+    said = str(error) if isinstance(error, BatchError) else text_of(error)
+    return f"model: the network fails on a batch of {shapes_of(batch)}: {said}{remedy_of(error, batch)}"

@@ -1,8 +1,12 @@
 """The only file that knows the forms of a batch, and splits it into the network's arguments and the targets."""
 
+import copy
+import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Shaped
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
@@ -10,10 +14,11 @@ from torch import Tensor
 from wdsearch.errors import WdsearchError
 
 Batch = Any
-"""`(inputs, targets)`, `(first, second, ..., targets)`, a mapping with its targets under one key, or what a user splits."""
+"""`(inputs, targets)`, `(first, second, ..., targets)`, a mapping or graph with its targets under a key, or what users split."""
 
-TARGETS = ("targets", "target", "labels", "label", "y")
-"""Keys under which a mapping may hold its targets."""
+TARGETS = ("targets", "target", "labels", "label", "label_ids", "y", "classes", "class")
+"""Keys under which a mapping, or attributes under which a graph, may hold its targets."""
+REMEDY = "override split in a subclass of RegularizedModule, which gives wdsearch.Inputs and the targets"
 
 
 class BatchError(WdsearchError):
@@ -43,7 +48,12 @@ class Inputs(NamedTuple):
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
         """Copy with every tensor of floating point changed; class numbers, masks and texts stay."""
-        return Inputs(*apply_to_collection(tuple(self), Tensor, lambda x: change(x) if x.is_floating_point() else x))
+
+        def one(x: Tensor) -> Tensor:
+            return change(x) if x.is_floating_point() else x
+
+        args = tuple(copy.copy(part).apply(one) if _is_graph(part) else part for part in self.args)
+        return Inputs(*apply_to_collection((args, self.kwargs), Tensor, one))
 
 
 def split_batch(batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
@@ -62,13 +72,65 @@ def split_batch(batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
             return Inputs((), {key: value for key, value in batch.items() if key != keys[0]}), batch[keys[0]]
         mistake = f"has {' and '.join(keys) or 'none'} among its keys {', '.join(map(str, batch))}"
         raise BatchError(
-            f"a batch that is a mapping holds its targets under one of {', '.join(TARGETS)}; this {mistake}"
+            f"a batch that is a mapping holds its targets under one of {', '.join(TARGETS)}; this {mistake}; else {REMEDY}"
         )
+    if _is_graph(batch):
+        return Inputs((batch,), {}), next(getattr(batch, key) for key in TARGETS if _has_tensor(batch, key))
     if isinstance(batch, Sequence) and len(batch) >= 2 and isinstance(batch[-1], Tensor):
         return Inputs(tuple(batch[:-1])), batch[-1]
     kinds = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, Sequence) else ""
     text = f"a batch is (inputs, targets), (first, second, ..., targets) or a mapping; this is {type(batch).__name__}"
-    raise BatchError(f"{text} of {kinds}" if kinds else text)
+    raise BatchError(f"{text}{f' of {kinds}' if kinds else ''}; else {REMEDY}")
+
+
+def _has_tensor(batch: Any, key: str) -> bool:
+    return isinstance(getattr(batch, key, None), Tensor)
+
+
+def _is_graph(batch: Any) -> bool:
+    """True for an object with targets among its attributes, as the graphs of PyTorch Geometric."""
+    is_collection = isinstance(batch, Mapping | Sequence | Tensor)
+    return not is_collection and hasattr(batch, "apply") and any(_has_tensor(batch, key) for key in TARGETS)
+
+
+def fitting(inputs: Inputs, forward: Callable[..., Any]) -> Inputs:
+    """Those of a mapping's entries that a network's `forward` takes; file names, numbers of rows and the like are left out.
+
+    A single tensor goes to a `forward` with one argument, whatever their names are; of a graph go the attributes that
+    `forward` names, or the whole. A `forward(**kwargs)` gets all. Raises BatchError, with the keys, if arguments are missing.
+
+    >>> import torch
+    >>> inputs = Inputs((), {"image": torch.zeros(2, 3), "path": ["a", "b"]})
+    >>> list(fitting(inputs, lambda image: image).kwargs), len(fitting(inputs, lambda x: x).args)
+    (['image'], 1)
+    """
+    graph = inputs.args[0] if len(inputs.args) == 1 and _is_graph(inputs.args[0]) else None
+    if not inputs.kwargs and graph is None:
+        return inputs
+    parameters = inspect.signature(forward).parameters.values()
+    named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    required = [one.name for one in named if one.default is one.empty]
+    if graph is not None:
+        return _of_graph(inputs, graph, [one.name for one in named], required)
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return inputs
+    kwargs = {one.name: inputs.kwargs[one.name] for one in named if one.name in inputs.kwargs}
+    missing = [name for name in required if name not in kwargs]
+    tensors = [value for value in inputs.kwargs.values() if isinstance(value, Tensor)]
+    if len(required) == 1 and missing and len(tensors) == 1:
+        return Inputs((tensors[0],))
+    if missing or not kwargs:
+        keys, arguments = ", ".join(map(str, inputs.kwargs)), ", ".join(one.name for one in named)
+        text = f"a batch's keys beside its targets are {keys or 'none'}; the network's forward takes {arguments}"
+        raise BatchError(f"{text}: name them alike, or {REMEDY}")
+    return Inputs(inputs.args, kwargs)
+
+
+def _of_graph(inputs: Inputs, graph: Any, names: list[str], required: list[str]) -> Inputs:
+    """Attributes of a graph by the names of a network's arguments if there are several, else the whole graph."""
+    if any(getattr(graph, name, None) is None for name in required) or (len(required) < 2 and required != ["x"]):
+        return inputs
+    return Inputs((), {name: value for name in names if (value := getattr(graph, name, None)) is not None})
 
 
 def own_copy(batch: Batch) -> Batch:
@@ -104,8 +166,54 @@ def shapes_of(batch: Any) -> str:
     """
     if isinstance(batch, Tensor):
         return f"shape {tuple(batch.shape)}"
+    if not isinstance(batch, Mapping | Sequence) or isinstance(batch, str):
+        return str(batch) if _is_graph(batch) else f"type {type(batch).__name__}"
     named = batch.items() if isinstance(batch, Mapping) else enumerate(batch)
     shapes = [(key, tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__) for key, part in named]
     if isinstance(batch, Mapping):
         return ", ".join(f"{key} {shape}" for key, shape in shapes)
     return f"shapes {' and '.join(str(shape) for _, shape in shapes)}"
+
+
+def first_rows(batch: Batch, most: int) -> Batch:
+    """A batch of its first rows; the same object where some part of it has no row for each target, as in graphs.
+
+    >>> import torch
+    >>> [len(part) for part in first_rows((torch.zeros(5, 3), torch.zeros(5)), 2)]
+    [2, 2]
+    """
+    rows, tensors = rows_of(batch), list[Tensor]()
+    apply_to_collection(batch, Tensor, tensors.append)
+    if rows <= most or _is_graph(batch) or not all(x.ndim == 0 or len(x) == rows for x in tensors):
+        return batch
+    return _cut(batch, rows, most)
+
+
+def _cut(part: Any, rows: int, most: int) -> Any:
+    """Part of a batch, cut if it has one entry per row, else the parts in it."""
+    if isinstance(part, Tensor):
+        return part[:most] if part.ndim else part
+    if isinstance(part, Mapping):
+        return {key: _cut(value, rows, most) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        if len(part) == rows and not any(isinstance(one, Tensor) for one in part):
+            return part[:most]
+        cut = [_cut(one, rows, most) for one in part]
+        return type(part)(*cut) if hasattr(part, "_fields") else type(part)(cut)
+    return part
+
+
+def remedy_of(error: Exception, batch: Batch) -> str:
+    """What to do about an error of a network on a batch, as the end of a message; empty where nothing is known.
+
+    >>> import torch
+    >>> remedy_of(RuntimeError("must have the same dtype"), (torch.zeros(1, dtype=torch.float64), torch.zeros(1)))
+    '; the rows are float64, ...
+    """
+    tensors: list[Tensor] = []
+    apply_to_collection(batch, Tensor, tensors.append)
+    doubles = any(x.dtype == torch.float64 for x in tensors)
+    if doubles and re.search(r"dtype|scalar type|Double", str(error)):
+        text = "the rows are float64, as NumPy's are, and the network is not"
+        return f"; {text}: give them as float32 (.float()), or train all in 64 bits (trainer: {{precision: 64-true}})"
+    return ""

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sized
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -12,15 +13,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from wdsearch.noise import derive_seed
+from wdsearch.trial.batches import rows_of
 
 MOST_EVALUATED = 10_000
 """Most training rows on which the gap of data without `train_eval_dataloader` is measured."""
 
 
-def batches_of(loader: Any, seed: int, epoch: int) -> Iterator[Any]:
+MOST_COUNTED = 100_000
+"""Most batches that are counted of data without a length: such as do not end within them may never end."""
+
+
+def batches_of(loader: Any, seed: int, epoch: int, count: int | None = None) -> Iterator[Any]:
     """Batches of a loader in the order of this epoch, reproducible whatever else draws random numbers.
 
-    A sampler with `set_epoch` gets the epoch; all others draw from generators that are seeded before each batch.
+    A sampler with `set_epoch` gets the epoch; all others draw from generators that are seeded before each batch. At most `count`
+    batches, by default the loader's length.
 
     >>> loader = DataLoader(torch.arange(6), batch_size=3, shuffle=True)
     >>> first, again = (torch.cat(list(batches_of(loader, seed=0, epoch=2))) for _ in range(2))
@@ -37,13 +44,53 @@ def batches_of(loader: Any, seed: int, epoch: int) -> Iterator[Any]:
             generator.manual_seed(derive_seed(seed, "order", epoch))
     _seed(seed, epoch, 0)
     batches = iter(loader)
-    for index in range(len(loader)):
+    for index in range(len(loader) if count is None else count):
         _seed(seed, epoch, index)
         try:
             batch = next(batches)
         except StopIteration:
             return
         yield batch
+
+
+def has_length(loader: Any) -> bool:
+    """True if a loader says its number of batches.
+
+    >>> has_length([1, 2]), has_length(iter([1, 2]))
+    (True, False)
+    """
+    try:
+        len(loader)
+    except TypeError:
+        return False
+    return True
+
+
+def epoch_length(data: L.LightningDataModule) -> int:
+    """Number of training batches of an epoch, on which the learning rate's schedule depends.
+
+    Those of a stream without a length are counted once, in one pass over it. Raises ValueError if it does not seem to end.
+
+    >>> class Data(L.LightningDataModule):
+    ...     def train_dataloader(self):
+    ...         return DataLoader(torch.arange(6), batch_size=4)
+    >>> epoch_length(Data())
+    2
+    """
+    loader = data.train_dataloader()
+    if has_length(loader):
+        return len(loader)
+    counted: int | None = vars(data).get(_COUNTED)
+    if counted is None:
+        counted = sum(1 for _ in batches_of(loader, 0, 0, MOST_COUNTED + 1))
+        vars(data)[_COUNTED] = counted
+    if counted > MOST_COUNTED:
+        text = f"have no length and do not end within {MOST_COUNTED:,} batches"
+        raise ValueError(f"the training data {text}: give the data set or its loader a __len__, the length of an epoch")
+    return counted
+
+
+_COUNTED = "_wdsearch_epoch_length"
 
 
 def _seed(seed: int, epoch: int, index: int) -> None:
@@ -57,7 +104,7 @@ def _seed(seed: int, epoch: int, index: int) -> None:
 def train_eval_loader(data: L.LightningDataModule) -> Any:
     """Training rows in a fixed order, for the gap: the data's own, or a random subset as large as the validation set.
 
-    Raises ValueError if the data have none and a subset cannot be drawn.
+    Of a stream, in which no row can be chosen, they are whole batches at equal distances in its first epoch, which are kept.
 
     >>> class Data(L.LightningDataModule):
     ...     def train_dataloader(self):
@@ -72,8 +119,7 @@ def train_eval_loader(data: L.LightningDataModule) -> Any:
     train, validation = data.train_dataloader(), data.val_dataloader()
     rows = getattr(train, "dataset", None)
     if not isinstance(train, DataLoader) or isinstance(rows, IterableDataset) or not isinstance(rows, Sized):
-        text = "needs a train_eval_dataloader(): training rows in a fixed order, for the gap, cannot be drawn from a stream"
-        raise ValueError(f"{type(data).__name__} {text}")
+        return _of_stream(data, validation)
     most = len(getattr(validation, "dataset", ())) or MOST_EVALUATED
     generator = torch.Generator().manual_seed(derive_seed("train_eval"))
     chosen = torch.randperm(len(rows), generator=generator)[: min(most, MOST_EVALUATED)]
@@ -85,6 +131,35 @@ def train_eval_loader(data: L.LightningDataModule) -> Any:
     return DataLoader(subset, batch_size=size, collate_fn=train.collate_fn, num_workers=train.num_workers)
 
 
+def _of_stream(data: L.LightningDataModule, validation: Any) -> DataLoader:
+    """Batches at equal distances in a stream's first epoch, with as many rows as the validation set or a batch more."""
+    kept: list[Any] | None = vars(data).get(_KEPT)
+    if kept is None:
+        count, needed = epoch_length(data), min(_rows_in(validation), MOST_EVALUATED)
+        first = next(batches_of(data.train_dataloader(), 0, 0, 1), None)
+        number = min(count, -(-needed // max(1, rows_of(first))))
+        places = {count * place // max(1, number) for place in range(number)}
+        batches = enumerate(batches_of(data.train_dataloader(), 0, 0, count))
+        vars(data)[_KEPT] = kept = [batch for place, batch in batches if place in places]
+    return DataLoader(kept, batch_size=None)  # type: ignore[arg-type]
+
+
+_KEPT = "_wdsearch_training_rows"
+
+
+def _rows_in(loader: Any) -> int:
+    """Rows of a loader's data set, or of its batches until there are enough."""
+    dataset = getattr(loader, "dataset", None)
+    if isinstance(dataset, Sized):
+        return len(dataset)
+    rows = 0
+    for batch in islice(loader, MOST_COUNTED):
+        rows += rows_of(batch)
+        if rows >= MOST_EVALUATED:
+            break
+    return rows
+
+
 def augments_itself(data: L.LightningDataModule) -> bool:
     """True if the gap is measured on rows that change each time they are drawn for training.
 
@@ -94,9 +169,10 @@ def augments_itself(data: L.LightningDataModule) -> bool:
     >>> augments_itself(Data())
     False
     """
-    if hasattr(data, "train_eval_dataloader"):
-        return False
     train = data.train_dataloader()
+    of_stream = isinstance(getattr(train, "dataset", None), IterableDataset)
+    if hasattr(data, "train_eval_dataloader") or of_stream or not hasattr(train, "dataset"):
+        return False
     index = torch.tensor([0]) if _takes_batches(train) else 0
     first, second = (_tensors(train.dataset[index]) for _ in range(2))
     return any(not one.equal(other) for one, other in zip(first, second, strict=True))

@@ -18,7 +18,7 @@ from wdsearch.optimizers import OPTIMIZERS, decay_before_step
 from wdsearch.regularizers import REGULARIZERS, checked
 from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
 from wdsearch.trial.after_step import AfterStep, holding
-from wdsearch.trial.batches import Batch, Inputs, own_copy, split_batch
+from wdsearch.trial.batches import Batch, Inputs, fitting, own_copy, split_batch
 from wdsearch.trial.dropout import Dropout, replace_dropout
 from wdsearch.trial.functional_dropout import functions_with_rates
 from wdsearch.trial.generators import rewind_generators
@@ -104,7 +104,9 @@ class RegularizedModule(L.LightningModule):
 
     def split(self, batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
         """Inputs and targets of a batch."""
-        return split_batch(batch)
+        inputs, targets = split_batch(batch)
+        own_forward = type(self).forward is not RegularizedModule.forward
+        return fitting(inputs, self.forward if own_forward else self.network.forward), targets
 
     def rows(self, batch: Batch) -> int:
         """Number of rows of a batch."""
@@ -132,7 +134,7 @@ class RegularizedModule(L.LightningModule):
         outputs = self._outputs(inputs)
         value = self.loss(outputs, targets)
         for key, changed in self.acting("loss"):
-            value = changed(value, outputs, targets, strengths[key], self.task)
+            value = changed(value, *self.task.read(outputs, targets), strengths[key], self.task)
         for key, penalty in self.acting("penalty"):
             if weights := self.parameters_named(self.members[key]):
                 value = value + penalty(weights, strengths[key])
@@ -144,7 +146,7 @@ class RegularizedModule(L.LightningModule):
         outputs = self._outputs(inputs)
         value = self.loss(outputs, targets)
         size = self.task.size(value, targets)
-        return {"loss": value * size, "size": size} | self.task.metric.sums(outputs, targets)
+        return {"loss": value * size, "size": size} | self.task.sums(outputs, targets)
 
     def changed_gradients(self, gradients: Params, strengths: Strengths) -> Params:
         """Gradients for the optimizer, after clipping."""

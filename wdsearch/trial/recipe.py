@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.nn.utils.parametrizations import _WeightNorm
 
 from wdsearch.groups import Patterns
 from wdsearch.messages import nearest
 from wdsearch.optimizers import DEFAULT, OPTIMIZERS
-
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+from wdsearch.trial.weights import declared, exemption, mark_of
 
 
 @dataclass(frozen=True, init=False)
@@ -100,44 +97,37 @@ def _options(optimizer: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def reasons(network: nn.Module, recipe: Recipe) -> dict[str, str | None]:
     """Reason for which each parameter does not decay, None if it does, by name in the network's order; no stacked network.
 
-    By the rule `weights` no parameter of a norm layer or an embedding decays; of the others those with two or more axes that
-    are not biases. He et al. 1812.01187 decay weights only; Kadra et al. 2021 decayed `all`. A tied weight goes by its first
-    name, and decays if it is a weight in one of its modules.
+    By the rule `weights` those parameters decay that are weights (`wdsearch.trial.weights`) and that no mark of their author
+    exempts; He et al. 1812.01187 decay weights only, Kadra et al. 2021 decayed `all`. A tied weight goes by its first name,
+    and decays if it is a weight in one of its modules. Raises BuildError if the network's `no_weight_decay()` fails.
 
     >>> reasons(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2, bias=False)), Recipe())
     {'0.weight': None, '0.bias': 'bias', '1.weight': 'of a norm layer'}
     """
     names = {parameter: name for name, parameter in network.named_parameters()}
+    marks = declared(network) if recipe.decay != "all" else {}
+    layers = dict(network.named_modules(remove_duplicate=False))
     by_name: dict[str, str | None] = {}
-    for module in network.modules():
+    for path, module in layers.items():
         for own, parameter in module.named_parameters(recurse=False):
             name = names[parameter]
-            if by_name.get(name, "") is not None:
-                by_name[name] = _reason(name, own, module, parameter, recipe)
+            if by_name.get(name, "") is None:
+                continue
+            reason = _said(name, parameter, recipe)
+            if reason is None:
+                reason = mark_of(parameter) or marks.get(name) or exemption(layers, path, own, parameter)
+            by_name[name] = reason or None
     return {name: by_name[name] for name in names.values()}
 
 
-def _reason(name: str, own: str, module: nn.Module, parameter: nn.Parameter, recipe: Recipe) -> str | None:
+def _said(name: str, parameter: nn.Parameter, recipe: Recipe) -> str | None:
+    """Reason that a recipe gives for a parameter; empty if it is to decay, None if the recipe leaves it to the rule."""
     if not parameter.requires_grad:
         return "frozen"
     if excluding := next((pattern for pattern in recipe.exclude if re.search(pattern, name)), None):
         return f"excluded by {excluding}"
-    if recipe.decay == "all" or any(re.search(pattern, name) for pattern in recipe.include):
-        return None
-    if isinstance(module, NORMS):
-        return "of a norm layer"
-    if isinstance(module, EMBEDDINGS):
-        return "embedding"
-    if _is_magnitude(own, module):
-        return "magnitude of weight norm"
-    if "bias" in own:
-        return "bias"
-    return "vector" if parameter.ndim < 2 else None
-
-
-def _is_magnitude(own: str, module: nn.Module) -> bool:
-    """True for the scale that weight norm splits from a weight (Salimans & Kingma 1602.07868); it is treated like a norm's."""
-    return own == "original0" and any(isinstance(part, _WeightNorm) for part in module.children())
+    included = recipe.decay == "all" or any(re.search(pattern, name) for pattern in recipe.include)
+    return "" if included else None
 
 
 def decayed_parameters(network: nn.Module, recipe: Recipe) -> list[str]:

@@ -27,23 +27,30 @@ install_import_hook(modules, "support.shapes.checked")
 
 LONGEST = (
     "search/test_worker",
-    "storage/test_home",
     "cli/test_app",
-    "tracking/test_mlflow_view",
     "tracking/test_mlflow_tracker",
-    "search/test_conclude",
-    "datasets/test_user_data",
     "launch/test_workers",
-    "launch/test_slurm",
+    "regularizers/test_regularizers",
+    "launch/test_scheduler",
+    "tracking/test_mlflow_view",
     "launch/test_ray",
-    "cli/test_begin",
+    "test_plugins",
+    "population/test_population",
+    "models/test_models",
+    "launch/test_slurm",
     "search/test_explain",
+    "search/test_conclude",
+    "search/test_run",
+    "tracking/test_contract",
+    "analysis/test_trend",
+    "storage/test_home",
+    "storage/test_earlier_versions",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes come first: otherwise one of them ends alone."""
-    order = {TESTS / f"{name}.py": place for place, name in enumerate(LONGEST)}
+    """Files that take longest come first: otherwise one of them ends alone."""
+    order = {TESTS / f"{name}.py": position for position, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
 
 

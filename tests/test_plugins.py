@@ -75,25 +75,19 @@ def test_what_a_package_adds_is_listed_and_what_does_not_fit_is_left_out_with_a_
 
 
 def test_a_study_uses_what_a_package_adds(installed: Path, tmp_path: Path) -> None:
+    """Model, data, optimizer, regularizer and tracker, in a worker that an engine of the package starts."""
     (tmp_path / "moons.yaml").write_text(STUDY)
-    done = wdsearch(installed, tmp_path, "run", "moons.yaml")
-    assert done.returncode == 0, done.stderr
+    launched = wdsearch(installed, tmp_path, "launch", "moons.yaml", "--on", "here", "--workers", "3")
+    assert launched.returncode == 0, launched.stderr
+    page = tmp_path / "home" / "studies" / "moons" / "report" / "report.html"
+    end = time.monotonic() + 100.0
+    while not page.exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    status = json.loads(wdsearch(installed, tmp_path, "status", "moons", "--json").stdout)
+    assert status["state"] == "done", status
     best = json.loads(wdsearch(installed, tmp_path, "best", "moons", "--format", "json").stdout)
     assert best["torch"]["ridge"].startswith("torch.optim.Adam(weight_decay=")
     assert best["optimizer"] == {"name": "heavy_ball", "momentum": 0.5, "lr": best["optimizer"]["lr"]}
     assert (tmp_path / "home" / "records" / "moons" / "runs.jsonl").exists()
     report = wdsearch(installed, tmp_path, "report", "moons").stdout
-    page = (tmp_path / "home" / "studies" / "moons" / "report" / "report.html").read_text()
-    assert "wdsearch-extra" in page, report  # among the versions with which the study was trained
-
-
-def test_an_engine_that_a_package_adds_starts_workers(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "moons.yaml").write_text(STUDY)
-    done = wdsearch(installed, tmp_path, "launch", "moons.yaml", "--on", "here", "--workers", "3")
-    assert done.returncode == 0, done.stderr
-    for _ in range(100):
-        status = json.loads(wdsearch(installed, tmp_path, "status", "moons", "--json").stdout)
-        if status["state"] == "done":
-            break
-        time.sleep(1.0)
-    assert status["state"] == "done", status
+    assert "wdsearch-extra" in page.read_text(), report  # among the versions with which the study was trained

@@ -22,8 +22,9 @@ def test_every_network_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", TESTED)
 def test_a_fused_trial_of_each_network_equals_training_it_alone(name: str) -> None:
-    ends = train_fused({number: trial(name, number) for number in range(3)}, data(240), 2)
-    assert distance_from_alone(ends, partial(trial, name), data(240), 2) < 1e-9
+    epochs = 2 if name in SMALL else 1  # what differs between epochs does not depend on a network's options
+    ends = train_fused({number: trial(name, number) for number in range(3)}, data(240), epochs)
+    assert distance_from_alone(ends, partial(trial, name), data(240), epochs) < 1e-9
     assert largest_difference(ends.states[1], ends.states[2]) > 1e-5
 
 
@@ -31,7 +32,7 @@ def test_a_fused_trial_of_each_network_equals_training_it_alone(name: str) -> No
 def test_neighbours_change_no_bit_of_any_network(name: str) -> None:
     def run(numbers: tuple[int, ...], max_fused: int) -> Ends:
         trials = {number: trial(name, number, 10.0) for number in numbers}
-        return train_fused(trials, data(101), 1, max_fused=max_fused, precision="32-true")
+        return train_fused(trials, data(173), 1, max_fused=max_fused, precision="32-true")
 
     together = run(tuple(range(7)), 32)
     for other in (run(tuple(range(7)), 3), run((5, 2), 32), run((5,), 32)):

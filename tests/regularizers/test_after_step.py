@@ -164,8 +164,8 @@ def max_norm(monkeypatch: pytest.MonkeyPatch) -> Regularizer:
 
 
 def test_a_projection_without_memory_meets_the_contract(max_norm: Regularizer) -> None:
-    fused_equals_alone(max_norm, Recipe("adamw"))
-    changes_by_its_strength(max_norm, Recipe("adamw"))
+    fused_equals_alone(max_norm, "adamw")
+    changes_by_its_strength(max_norm, "adamw")
 
 
 def test_a_projection_acts_on_its_group_and_is_torchs_renorm(max_norm: Regularizer) -> None:

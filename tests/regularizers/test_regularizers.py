@@ -13,22 +13,21 @@ from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.regularizers import REGULARIZERS, Recommendation, Regularizer
 from wdsearch.tasks import Task
 from wdsearch.trial.module import RegularizedModule
-from wdsearch.trial.recipe import Recipe
 
 every_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
-every_optimizer = pytest.mark.parametrize("recipe", [Recipe(key) for key in OPTIMIZERS], ids=OPTIMIZERS)
+every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 
 
 @every_regularizer
 @every_optimizer
-def test_a_neutral_strength_changes_nothing_and_some_strength_does(regularizer: Regularizer, recipe: Recipe) -> None:
-    changes_by_its_strength(regularizer, recipe)
+def test_a_neutral_strength_changes_nothing_and_some_strength_does(regularizer: Regularizer, optimizer: str) -> None:
+    changes_by_its_strength(regularizer, optimizer)
 
 
 @every_regularizer
 @every_optimizer
-def test_fused_equals_alone_from_neutral_to_strong(regularizer: Regularizer, recipe: Recipe) -> None:
-    fused_equals_alone(regularizer, recipe)
+def test_fused_equals_alone_from_neutral_to_strong(regularizer: Regularizer, optimizer: str) -> None:
+    fused_equals_alone(regularizer, optimizer)
 
 
 @every_regularizer

@@ -22,13 +22,13 @@ def data(regularizer: Regularizer) -> L.LightningDataModule:
     return DATASETS["digits" if "classification" in regularizer.tasks else "diabetes"](batch_size=256, seed=1)
 
 
-def trial(regularizer: Regularizer, patience: float) -> RegularizedModule:
+def trial(regularizer: Regularizer, patience: float, lr: float = 0.05) -> RegularizedModule:
     source, (low, high, _) = data(regularizer), regularizer.usual
     torch.manual_seed(0)
     network = MODELS["mlp"](source.inputs, source.outputs, hidden=(12,), norm="batch")
     strengths = {"early_stopping": patience, regularizer.key: low if regularizer.integer else (low + high) / 2}
     # Lightning loads a checkpoint before it makes weights those of its precision
-    return RegularizedModule(network, strengths, 0.05, Recipe("sgd"), Task(source.task), seed=1).double()
+    return RegularizedModule(network, strengths, lr, Recipe("sgd"), Task(source.task), seed=1).double()
 
 
 class Saves(L.Callback):
@@ -55,6 +55,17 @@ def test_a_checkpoint_in_training_is_continued_exactly(
     quiet_trainer(EPOCHS, callbacks=[again]).fit(resumed, datamodule=data(regularizer), ckpt_path=path)
     assert again.losses == saves.losses[INTERRUPTED_AFTER:]
     assert largest_difference(whole.state_dict(), resumed.state_dict()) == 0.0
+
+
+def test_an_average_that_was_best_before_the_checkpoint_is_restored_after_it(tmp_path: Path) -> None:
+    ema, path, lr = REGULARIZERS["ema"], tmp_path / "half.ckpt", 10.0  # so large that the first epochs are the best
+    saves, resumed, source = Saves(path), trial(ema, 3.0, lr), data(ema)
+    quiet_trainer(EPOCHS, callbacks=[saves]).fit(trial(ema, 3.0, lr), datamodule=data(ema))
+    quiet_trainer(EPOCHS).fit(resumed, datamodule=source, ckpt_path=path)
+    best = min(saves.losses[:INTERRUPTED_AFTER])
+    assert best < min(saves.losses[INTERRUPTED_AFTER:])
+    inputs, targets = source.parts["validation"].tensors
+    assert resumed.eval().loss(resumed(inputs.double()), targets).item() == pytest.approx(best, abs=1e-12)
 
 
 @pytest.mark.parametrize("patience", [float("inf"), 3.0], ids=["to the end", "stopping early"])

@@ -149,6 +149,8 @@ def recommendation_table(settings: dict[str, Any]) -> Table:
         table.add_row(key, shown_setting(value), settings["torch"][key])
     for key in settings["off"]:
         table.add_row(key, "off", "")
+    for key in settings.get("without effect", ()):
+        table.add_row(key, "no effect", "acts on nothing in this network")
     for key, value in settings["model"].items():
         table.add_row(f"model.{key}", str(value), "")
     if "groups" in settings:

@@ -45,19 +45,18 @@ def step_alone(module: RegularizedModule, batch: Batch, index: int = 0) -> StepV
     """Objective, gradients, evaluation, and parameters and buffers after the calls, of a single trial."""
     module.train()
     module.rewind_noise(0, index)
+    module.zero_grad()
     objective = module.objective(batch)
-    trained = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
-    names, parameters = zip(*trained, strict=True)
-    gradients = torch.autograd.grad(objective, parameters, allow_unused=True)
+    objective.backward()
+    gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
+    module.zero_grad()
     with torch.no_grad():
         module.eval().rewind_noise(0, index, VALIDATION)
         sums = module.evaluation(batch)
     values = {"objective": objective.detach()} | {f"evaluation of {name}": value for name, value in sums.items()}
     values |= {f"buffer {name}": value.clone() for name, value in module.named_buffers()}
     values |= {f"parameter {name}": value.detach().clone() for name, value in module.named_parameters()}
-    return values | {
-        f"gradient {name}": value for name, value in zip(names, gradients, strict=True) if value is not None
-    }
+    return values | {f"gradient {name}": gradient for name, gradient in gradients.items()}
 
 
 def fused_steps(

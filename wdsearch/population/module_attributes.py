@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wdsearch.noise import NoiseStream
+from wdsearch.trial.generators import rewind_held
 from wdsearch.trial.module import RegularizedModule
 
 _OF_TORCH = {*vars(nn.Module()), "training"}
@@ -84,6 +85,8 @@ def volatile_buffers(module: nn.Module) -> dict[str, Tensor]:
 def fingerprints(module: nn.Module) -> dict[str, bytes]:
     """Digest of each attribute of any kind; equal while its content is.
 
+    The generators that a module holds are rewound first: training rewinds them for every batch, so that they keep nothing.
+
     >>> layer = nn.Identity()
     >>> layer.seen = {1, 2}
     >>> before = fingerprints(layer)
@@ -91,6 +94,7 @@ def fingerprints(module: nn.Module) -> dict[str, bytes]:
     >>> changed_attribute(before, fingerprints(layer))
     '.seen'
     """
+    rewind_held(module, 0)
     return {path: fingerprint(value) for path, value in attributes(module).items()}
 
 

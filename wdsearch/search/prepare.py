@@ -27,6 +27,8 @@ def prepare(config: StudyConfig, progress: SearchProgress) -> TrialFactory:
     for text in [] if factory.solo else examine(factory.data, factory.task.name):
         progress.warn(f"data: {text}")
     factory.checked_baseline()
+    for text in factory.notes:
+        progress.warn(f"model: {text}")
     return factory
 
 

@@ -69,6 +69,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         notes = [] if factory.solo else examine(factory.data, factory.task.name)
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
+        notes += factory.notes
         alone = factory.why_alone(baseline(config).model)
         training = factory.training(factory.max_fused)
     batches = epoch_length(factory.data)

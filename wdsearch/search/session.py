@@ -19,7 +19,18 @@ from wdsearch.search.loop import SearchLoop
 from wdsearch.search.prepare import prepare
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.worker import Work
-from wdsearch.storage.attributes import CONCLUDED, FAMILY, FIRED, INVARIANT, LINK, MEMORY, TOKEN, TRAINING, VERSIONS
+from wdsearch.storage.attributes import (
+    CONCLUDED,
+    FAMILY,
+    FIRED,
+    INERT,
+    INVARIANT,
+    LINK,
+    MEMORY,
+    TOKEN,
+    TRAINING,
+    VERSIONS,
+)
 from wdsearch.storage.database import is_away
 from wdsearch.storage.home import Home
 from wdsearch.storage.leases import GRACE_S, Leases
@@ -232,6 +243,7 @@ class Session:
         factory, most = self.factory, self.factory.max_fused
         self.study.set_user_attr(TRAINING, factory.training(most))
         self.study.set_user_attr(INVARIANT, factory.scale_invariant_share())
+        self.study.set_user_attr(INERT, factory.inert)
         if factory.solo:
             return
         trials, device = self.config.most_training, self.memory.device

@@ -15,6 +15,7 @@ LINK = "link"
 MEMORY = "memory"
 TRAINING = "training"
 INVARIANT = "scale invariant"
+INERT = "inert"  # keys of strengths that act on nothing
 EXPLANATION = "explanation"
 OUTCOMES = "outcomes:{seed}"  # of an explanation, as far as they are trained
 CONCLUDED = "concluded"

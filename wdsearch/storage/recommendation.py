@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from wdsearch.groups import group_key, group_name
-from wdsearch.storage.attributes import RECOMMENDATION
+from wdsearch.storage.attributes import INERT, RECOMMENDATION
 from wdsearch.storage.results import StudyResult, winner
 
 
@@ -41,7 +41,9 @@ def _computed(result: StudyResult) -> dict[str, Any]:
     name = optimizer.get("name", DEFAULT)
     record = OPTIMIZERS[name]
     options = {option: optimizer[option] for option in record.options if optimizer.get(option) is not None}
-    acting = {key: value for key, value in settings.strengths.items() if value != neutral(key)}
+    inert = result.optuna_study.user_attrs.get(INERT, [])
+    effective = {key: value for key, value in settings.strengths.items() if key not in inert}
+    acting = {key: value for key, value in effective.items() if value != neutral(key)}
     reached = dict(zip(result.goals, best.values, strict=True))
     reached |= {name: settings.metrics[name] for name in ("gap",) if name in settings.metrics}
     head = {"study": result.study, "trial": best.number, **reached, "epochs": settings.epochs}
@@ -53,9 +55,10 @@ def _computed(result: StudyResult) -> dict[str, Any]:
         **head,
         "optimizer": {"name": name} | optimizer | {"lr": settings.lr},
         "strengths": acting,
-        "off": sorted(settings.strengths.keys() - acting.keys()),
+        "off": sorted(effective.keys() - acting.keys()),
+        **({"without effect": sorted(inert)} if inert else {}),
         "model": settings.model,
-        "torch": {"lr": record.call(settings.lr, options)} | torch_equivalents(settings.strengths, record.words),
+        "torch": {"lr": record.call(settings.lr, options)} | torch_equivalents(effective, record.words),
         **({"groups": groups} if (groups := _groups(result.config["space"])) else {}),
     }
     return dict(json.loads(json.dumps(settings_by_part)))  # as the storage returns them, without tuples

@@ -160,10 +160,10 @@ def _chosen(key: str, choice: Choice, table: Mapping[str, Any]) -> Faults:
 
 def _options(key: str, choice: Choice, known: Mapping[str, Any]) -> Faults:
     for name, value in choice.options.items():
-        location, given = ("search", key, name), f"search.{key}.{name}"
+        location, name_in_file = ("search", key, name), f"search.{key}.{name}"
         if name == "seed":
-            yield location, f"{given}: it comes from the study's own seed"
+            yield location, f"{name_in_file}: it comes from the study's own seed"
         elif name not in known:
-            yield location, f"{given} is not an option of {choice.name}{nearest(name, known)}"
+            yield location, f"{name_in_file} is not an option of {choice.name}{nearest(name, known)}"
         elif not fits(value, known[name]):
-            yield location, f"{given} is {shown_value(value)}; allowed is {allowed(known[name])}"
+            yield location, f"{name_in_file} is {shown_value(value)}; allowed is {allowed(known[name])}"

@@ -27,6 +27,7 @@ from wdsearch.study.space import Configuration, baseline, check_timescales
 from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.diagnostics import scale_invariant_share
+from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
 from wdsearch.trial.loaders import augments_itself, epoch_length
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import check_names
@@ -191,6 +192,28 @@ class TrialFactory:
         rows = rows_of(batches[0])
         backwards = apply_to_collection(batches[0], Tensor, lambda x: x.flip(0) if x.ndim and len(x) == rows else x)
         return batches if len(batches) > 1 else [*batches, backwards]
+
+    @cached_property
+    def _dropout(self) -> tuple[list[str], list[str]]:
+        """Notes on dropout, and keys of strengths that act on nothing; none where that cannot be tried."""
+        if self.solo:
+            return [], []
+        module = self.module(baseline(self.config))
+        try:
+            use = dropout_in_use(module, self._batch())
+        except Exception:  # a network that cannot be called so is searched all the same
+            return [], []
+        return dropout_notes(module, use), inert(module, use)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on strengths that act nowhere or in part."""
+        return self._dropout[0]
+
+    @property
+    def inert(self) -> list[str]:
+        """Keys of strengths that act on nothing in the baseline's network."""
+        return self._dropout[1]
 
     def scale_invariant_share(self) -> float:
         """Share of the baseline's decayed weights whose scale norm layers take out; 0 where that cannot be tried."""

@@ -115,10 +115,10 @@ class StudySource:
         for depth, key in enumerate(keys[:-1]):
             below = level.setdefault(key, {})
             if not isinstance(below, dict):
-                given = (
+                explanation = (
                     f"{'.'.join(keys[: depth + 1])} is {shown_value(below)}, which holds no keys; set all of it at once"
                 )
-                raise StudyFileError([Fault(where, None, given)])
+                raise StudyFileError([Fault(where, None, explanation)])
             level = below
         return level
 

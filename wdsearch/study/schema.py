@@ -211,7 +211,7 @@ class BudgetConfig(_Section):
 
 
 class Choice(BaseModel):
-    """A sampler or pruner by name, with its own options beside it."""
+    """An entry of a table (a sampler, a pruner, a tracker) by name, with its own options beside it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str

@@ -83,11 +83,11 @@ def trackers() -> list[dict[str, Any]]:
     """All trackers with their options, as JSON can hold them."""
     from wdsearch.study.catalog import Argument  # and with it torch
 
-    found = []
+    described = []
     for name, kind in TRACKERS.items():
         options = [Argument(option, takes, default).as_dict() for option, (takes, default) in _options_of(kind).items()]
-        found.append({"name": name, "summary": kind.summary, "arguments": options})
-    return found
+        described.append({"name": name, "summary": kind.summary, "arguments": options})
+    return described
 
 
 def _options_of(kind: type[Tracker]) -> dict[str, tuple[str, Any]]:

@@ -51,8 +51,8 @@ def _table(result: StudyResult) -> str:
     rows = [(f"trial {trial.number}", trial.result) for trial in _best(result)]
     rows += [("baseline", result.baseline)] if result.baseline else []
     keys = list(dict.fromkeys(key for _, one in rows for key in settings_of(one)))
-    wanted = [*result.goals, "val_loss", "gap", "train_loss", f"val_{result.metric}"]
-    names = [name for name in dict.fromkeys(wanted) if any(name in one.metrics for _, one in rows)]
+    reported = [*result.goals, "val_loss", "gap", "train_loss", f"val_{result.metric}"]
+    names = [name for name in dict.fromkeys(reported) if any(name in one.metrics for _, one in rows)]
     lines = [["", *names, *keys], ["---", *("---:" for _ in (*names, *keys))]]
     for label, one in rows:
         settings = settings_of(one)
@@ -65,12 +65,12 @@ def _best(result: StudyResult) -> Sequence[TrialRecord]:
     """The complete trials, best first; those that break a constraint after those that meet all."""
     complete = [trial for trial in result.trials if trial.state == "COMPLETE"]
     directions = result.optuna_study.directions
-    found: list[TrialRecord] = []
+    ranked: list[TrialRecord] = []
     for trial in complete:
-        place = next(
-            (i for i, other in enumerate(found) if is_better(trial.values, other.values, directions)), len(found)
+        rank = next(
+            (i for i, other in enumerate(ranked) if is_better(trial.values, other.values, directions)), len(ranked)
         )
-        found.insert(place, trial)
+        ranked.insert(rank, trial)
     if result.best is not None:
-        found.sort(key=lambda trial: trial.number != result.best.number)  # type: ignore[union-attr]
-    return found[:SHOWN]
+        ranked.sort(key=lambda trial: trial.number != result.best.number)  # type: ignore[union-attr]
+    return ranked[:SHOWN]

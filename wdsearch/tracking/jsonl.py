@@ -224,7 +224,7 @@ class JsonlTracker(Tracker):
         news = [(name, line) for name, line in lines if self._take(name, line)]
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in self._ends:
-            text = "".join(f"{json.dumps(line, allow_nan=False)}\n" for place, line in news if place == name)
+            text = "".join(f"{json.dumps(line, allow_nan=False)}\n" for file_name, line in news if file_name == name)
             with (self.folder / name).open("ab") as file:
                 self._ends[name] += file.write(text.encode())
 

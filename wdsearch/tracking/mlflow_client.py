@@ -57,15 +57,15 @@ class Courier:
 
     def _experiment(self) -> str:
         name = self.spool.recall("study") or ""
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             self.spool.forget("run *")
             sqlite = (self.spool.recall("uri") or "").startswith("sqlite")
             artifacts = f"{self.spool.recall('artifacts')}/{name}" if sqlite else None
             identity = str(self.client.create_experiment(name, artifact_location=artifacts))
         else:
-            identity = str(found.experiment_id)
-            if found.lifecycle_stage == "deleted":
+            identity = str(experiment.experiment_id)
+            if experiment.lifecycle_stage == "deleted":
                 self.client.restore_experiment(identity)
         self.spool.remember("experiment", identity)
         return identity
@@ -81,8 +81,8 @@ class Courier:
             return
         tags = self.client.get_experiment(self.experiment).tags
         for key, view in views.items():
-            found = tags.get(VIEW_TAG + key)
-            if found is None or json.loads(found)["state"] != json.loads(view)["state"]:
+            stored = tags.get(VIEW_TAG + key)
+            if stored is None or json.loads(stored)["state"] != json.loads(view)["state"]:
                 self.client.set_experiment_tag(self.experiment, VIEW_TAG + key, view)
         self.spool.remember("shown", next(iter(views)))
         self.spool.forget("note")
@@ -143,11 +143,11 @@ class Courier:
             run, tags = self._create(key, records, tags), {}
         elif any(record.kind == "start" for record in records):
             params, tags = self._reopen(run, params, tags)
-        told = self._told_elsewhere(key, run, records)
+        recorded_step = self._told_elsewhere(key, run, records)
         metrics = [
             Metric(name, value, record.body["time"], record.body["step"])
             for record in reversed(records)  # newest first: cheaper for MLflow, which keeps the latest of each
-            if record.kind != "metrics" or record.body["step"] > told
+            if record.kind != "metrics" or record.body["step"] > recorded_step
             for name, value in record.body.get("metrics", {}).items()
         ]
         named = [Param(name, value) for name, value in params.items()]
@@ -236,13 +236,13 @@ class Courier:
         arrays = [tensor.numpy() for tensor in tensors]
         signature = infer_signature(arrays[0], network(*tensors).detach().numpy())
         tags = {"wdsearch.trial": str(record.body["trial"]), "wdsearch.study": study}
-        made = self.client.create_logged_model(self.experiment, MODEL, source_run_id=run, tags=tags)
+        logged_model = self.client.create_logged_model(self.experiment, MODEL, source_run_id=run, tags=tags)
         logged = Model.log(
             None,
             mlflow.pytorch,
             registered_model_name=study,
             run_id=run,
-            model_id=made.model_id,
+            model_id=logged_model.model_id,
             pytorch_model=network,
             input_example=arrays[0],
             signature=signature,
@@ -260,18 +260,16 @@ class Courier:
         if known not in (None, "making") or not (known or several or self._is_shared(key)):
             return known
         same = " and ".join(f"tags.`{name}` = '{value}'" for name, value in self._labels(key).items())
-        found = self.client.search_runs(
-            [self.experiment], same, order_by=["attributes.start_time", "attributes.run_id"]
-        )
-        if not found:
+        runs = self.client.search_runs([self.experiment], same, order_by=["attributes.start_time", "attributes.run_id"])
+        if not runs:
             return None
-        self.spool.remember(f"run {key}", found[0].info.run_id)
+        self.spool.remember(f"run {key}", runs[0].info.run_id)
         if known is None:  # a machine that took the trial over was quicker, and told some of it
             self.spool.remember(f"inherited {key}", "True")
-        for double in found[1:]:  # two machines began the study at once
+        for double in runs[1:]:  # two machines began the study at once
             if key == STUDY:
                 self.client.delete_run(double.info.run_id)
-        return str(found[0].info.run_id)
+        return str(runs[0].info.run_id)
 
     def _is_shared(self, key: str) -> bool:
         """True if another machine may have made the run of a key."""
@@ -291,22 +289,22 @@ class Courier:
             labels["mlflow.parentRunId"] = parent
         name = (self.spool.recall("study") or key) if key == STUDY else key
         began = now_ms() if key == STUDY else records[0].body.get("time")
-        made = self.client.create_run(self.experiment, began, labels | dict(tags), name)
+        created = self.client.create_run(self.experiment, began, labels | dict(tags), name)
         if self._is_shared(key) and key == STUDY:
-            return self._known(key) or str(made.info.run_id)
-        self.spool.remember(f"run {key}", made.info.run_id)
-        return str(made.info.run_id)
+            return self._known(key) or str(created.info.run_id)
+        self.spool.remember(f"run {key}", created.info.run_id)
+        return str(created.info.run_id)
 
     def _reopen(
         self, run: str, params: Mapping[str, str], tags: Mapping[str, str]
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Params and tags for a run that is taken up again; MLflow refuses a changed param, so it becomes a tag."""
-        found = self.client.get_run(run)
-        if found.info.lifecycle_stage == "deleted":
+        existing = self.client.get_run(run)
+        if existing.info.lifecycle_stage == "deleted":
             self.client.restore_run(run)
-        if found.info.status != "RUNNING":
+        if existing.info.status != "RUNNING":
             self.client.update_run(run, status="RUNNING")
-        changed = {name for name, value in params.items() if found.data.params.get(name, value) != value}
+        changed = {name for name, value in params.items() if existing.data.params.get(name, value) != value}
         same = {name: value for name, value in params.items() if name not in changed}
         return same, dict(tags) | {f"changed.{name}": params[name] for name in changed}
 

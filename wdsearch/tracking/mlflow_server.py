@@ -15,10 +15,10 @@ def mlflow_server(home: Path, study: str, port: int) -> Server:
     uri, experiment, shown = default_uri(home), "", None
     for path in spool_paths(home, study):
         spool = Spool(path)
-        known, found, view = (spool.recall(fact) for fact in ("uri", "experiment", "shown"))
+        known, experiment_id, view = (spool.recall(fact) for fact in ("uri", "experiment", "shown"))
         spool.close()
         if known:
-            uri, experiment, shown = known, found or "", view
+            uri, experiment, shown = known, experiment_id or "", view
             break
     if not experiment and uri.startswith("http"):
         experiment, shown = find_page(uri, study)

@@ -53,7 +53,9 @@ def find_page(uri: str, study: str) -> tuple[str, str | None]:
     from mlflow.exceptions import MlflowException
 
     try:
-        found = MlflowClient(tracking_uri=uri).get_experiment_by_name(study)
+        experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name(study)
     except MlflowException:
         return "", None
-    return (found.experiment_id, VIEW if VIEW_TAG + VIEW in found.tags else None) if found else ("", None)
+    if experiment is None:
+        return "", None
+    return experiment.experiment_id, VIEW if VIEW_TAG + VIEW in experiment.tags else None

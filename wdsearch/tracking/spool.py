@@ -52,8 +52,8 @@ def open_elsewhere(home: Path, study: str) -> int:
 
 
 def _others(home: Path, study: str) -> list[Path]:
-    found = spool_path(home, study).parent.glob(f"{study}@*.db")
-    return sorted(path for path in found if path != spool_path(home, study, platform.node()))
+    spools = spool_path(home, study).parent.glob(f"{study}@*.db")
+    return sorted(path for path in spools if path != spool_path(home, study, platform.node()))
 
 
 def _is_open(path: Path) -> bool:
@@ -144,12 +144,12 @@ class Spool:
         query = (
             "SELECT body FROM told WHERE key = ? UNION ALL SELECT body FROM records WHERE key = ? AND kind = 'metrics'"
         )
-        found: dict[str, dict[int, float]] = {}
+        curves: dict[str, dict[int, float]] = {}
         for (text,) in self._database.execute(query, (key, key)):
             body = json.loads(text)
             for name, value in body["metrics"].items():
-                found.setdefault(name, {})[body["step"]] = value
-        return found
+                curves.setdefault(name, {})[body["step"]] = value
+        return curves
 
     def remember(self, name: str, value: str) -> None:
         """Keep a fact: the experiment's id, the id of a key's run."""

@@ -32,6 +32,20 @@ def rewind_generators(module: nn.Module, seed: int, device: torch.device) -> Non
     random.seed(seed)
     np.random.seed(seed % 2**32)
     seed_torch(seed, device)
+    rewind_held(module, seed)
+
+
+def rewind_held(module: nn.Module, seed: int) -> None:
+    """Seed the generators that a module holds, and no global one.
+
+    >>> layer = nn.Identity()
+    >>> layer.random = random.Random(0)
+    >>> rewind_held(layer, 3)
+    >>> first = layer.random.random()
+    >>> rewind_held(layer, 3)
+    >>> first == layer.random.random()
+    True
+    """
     for index, generator in enumerate(held_generators(module)):
         _rewind(generator, derive_seed(seed, index))
 

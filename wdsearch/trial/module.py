@@ -273,6 +273,7 @@ class RegularizedModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Start from the beginning, or resume the training of a checkpoint."""
+        self.train()  # Lightning does not call it, but networks may have a `train` of their own, which freezes a part
         self.begin(self._resumed)
         self._resumed, self._ended = None, None
 

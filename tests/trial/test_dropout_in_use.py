@@ -1,0 +1,123 @@
+"""Dropout that acts nowhere or in part, or that the baseline keeps, is said; `best` recommends none that did nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.fuzzed_networks import ConstantDropout, DroppedAttention, FuzzData, RateOfLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import wdsearch
+from wdsearch.trial.dropout_in_use import DropoutInUse, dropout_in_use, dropout_notes, inert
+from wdsearch.trial.module import RegularizedModule
+
+BATCH = torch.randn(8, 6), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+
+
+class Memory(nn.Module):
+    def __init__(self, layers: int = 2) -> None:
+        super().__init__()
+        self.memory = nn.LSTM(6, 6, layers, dropout=0.3 if layers > 1 else 0.0, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.memory(x.unsqueeze(1))[0][:, -1]
+
+
+class DropPath(nn.Module):
+    def __init__(self, drop_prob: float = 0.1) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand(len(x), 1) > self.drop_prob) if self.training else x
+
+
+class Own(nn.Dropout):
+    """A subclass, which stays as it is."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout(input, self.p, self.training) * 1.0
+
+
+class Idle(nn.Linear):
+    """Has a layer that it never calls."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 6)
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)
+
+
+def in_use(layer: nn.Module, **strengths: float) -> tuple[RegularizedModule, DropoutInUse]:
+    def build() -> RegularizedModule:
+        return RegularizedModule(nn.Sequential(layer, nn.Linear(6, 3)), strengths)
+
+    module = build()
+    return module, dropout_in_use(module, BATCH)
+
+
+@pytest.mark.parametrize(
+    ("layer", "layers", "others"),
+    [
+        (nn.Dropout(0.1), ("0",), ()),
+        (RateOfLayer(), ("0.drop",), ()),
+        (DroppedAttention(), ("0.drop",), ()),
+        (
+            nn.TransformerEncoderLayer(6, 2, 8),
+            ("0.self_attn.attention_dropout", "0.dropout1", "0.dropout", "0.dropout2"),
+            (),
+        ),
+        (ConstantDropout(), (), ("0 (ConstantDropout): F.dropout with 0.2",)),
+        (Memory(), (), ("0.memory (LSTM): dropout 0.3",)),
+        (Memory(1), (), ()),
+        (DropPath(), (), ("0 (DropPath): 0.1",)),
+        (DropPath(0.0), (), ()),
+        (Own(0.4), (), ("0 (Own): F.dropout with 0.4",)),
+        (Idle(), (), ()),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_all_that_drops_is_found(layer: nn.Module, layers: tuple[str, ...], others: tuple[str, ...]) -> None:
+    assert in_use(layer, dropout=0.2)[1] == DropoutInUse(layers, others)
+
+
+def test_nothing_is_left_in_the_network() -> None:
+    module, _ = in_use(RateOfLayer(), dropout=0.2)
+    assert not any(layer._forward_hooks or "applied_as" in vars(layer) for layer in module.modules())
+
+
+def test_notes_say_what_a_search_of_dropout_does_not_reach() -> None:
+    assert dropout_notes(*in_use(nn.Dropout(0.1), dropout=0.2)) == []
+    assert dropout_notes(*in_use(Memory(1), weight_decay=0.2)) == []
+    nowhere, kept = dropout_notes(*in_use(Memory(), dropout=0.2))
+    assert nowhere.startswith("dropout acts on nothing here")
+    assert (
+        kept
+        == "the search of dropout does not reach 0.memory (LSTM): dropout 0.3; the unregularized baseline keeps it too"
+    )
+    (kept,) = dropout_notes(*in_use(nn.Dropout(0.1), weight_decay=0.2))
+    assert kept == "dropout is not searched, and trials keep 0 (dropout 0.1); the unregularized baseline keeps it too"
+
+
+def test_a_strength_that_acts_on_nothing_is_inert() -> None:
+    assert inert(*in_use(Memory(), dropout=0.2, l1=0.1)) == ["dropout"]
+    assert inert(*in_use(Idle(), dropout=0.2)) == ["dropout"]
+    assert inert(*in_use(RateOfLayer(), dropout=0.2)) == []
+
+
+def test_best_recommends_no_dropout_that_did_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Net(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(5, 6), Memory(), nn.Linear(6, 3))
+
+    space = {"weight_decay": {"low": 0.1, "high": 1.0}, "dropout": {"low": 0.1, "high": 0.5}}
+    study = {"study": "nowhere", "space": space, "budget": {"trials": 2, "epochs": 1}, "data": FuzzData(), "model": Net}
+    result = wdsearch.run(study | {"trainer": {"accelerator": "cpu"}}, home=tmp_path, progress=False)
+    settings = wdsearch.recommendation(result)
+    assert "dropout" not in settings["strengths"]
+    assert not any("dropout" in key for key in settings["torch"])
+    assert settings["without effect"] == ["dropout"]
+    assert "dropout acts on nothing here" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,151 @@
+"""Which dropout of a network a study reaches, and which keeps the rate that the network sets: found by one training step."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
+from torch.overrides import TorchFunctionMode
+
+from wdsearch.trial.batches import Batch
+from wdsearch.trial.dropout import Dropout
+from wdsearch.trial.module import RegularizedModule
+
+_FUNCTIONS = {
+    getattr(F, name): name
+    for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+}
+_RATES = ("drop_prob", "p", "drop_rate", "rate", "prob")
+"""Attributes in which layers such as DropPath and StochasticDepth keep their rate."""
+
+
+class DropoutInUse(NamedTuple):
+    """Names of the layers whose rate can be searched and that act in training; texts of all else that drops."""
+
+    layers: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def dropout_in_use(module: RegularizedModule, batch: Batch) -> DropoutInUse:
+    """What drops in one training step of a trial, which is of no use afterwards.
+
+    >>> network = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1))
+    >>> dropout_in_use(RegularizedModule(network), (torch.zeros(5, 3), torch.zeros(5, dtype=torch.int64)))
+    DropoutInUse(layers=('1',), others=())
+    """
+    layers: list[str] = []
+    functions: list[str] = []
+    module.train().rewind_noise(0, 0)
+    with _recorded(module.network, layers, functions), torch.no_grad():
+        module.objective(batch)
+    own = (text for name, layer in module.network.named_modules() if (text := _own_rate(name, layer)))
+    return DropoutInUse(tuple(dict.fromkeys(layers)), tuple(dict.fromkeys([*own, *functions])))
+
+
+def dropout_notes(module: RegularizedModule, use: DropoutInUse) -> list[str]:
+    """Sentences on dropout that acts nowhere, that a search reaches in part, or that the baseline keeps.
+
+    >>> module = RegularizedModule(nn.Linear(3, 2), {"dropout": 0.1})
+    >>> dropout_notes(module, DropoutInUse((), ("memory (LSTM): dropout 0.3",)))[0]
+    'dropout acts on nothing here: no torch.nn.Dropout layer of the network is called in training; leave it out of the space'
+    """
+    searched = any(key.partition(":")[0] == "dropout" for key in module.regularizers)
+    fixed = {name: layer.p for name, layer in module.network.named_modules() if isinstance(layer, Dropout)}
+    members = {name.removeprefix("network.") for key, names in module.members.items() for name in names}
+    kept = [
+        f"{name} (dropout {rate:g})"
+        for name, rate in fixed.items()
+        if name in use.layers and name not in members and rate
+    ]
+    kept += use.others
+    notes = []
+    if searched and not use.layers:
+        text = "dropout acts on nothing here: no torch.nn.Dropout layer of the network is called in training"
+        notes.append(f"{text}; leave it out of the space")
+    if kept:
+        reach = "the search of dropout does not reach" if searched else "dropout is not searched, and trials keep"
+        notes.append(
+            f"{reach} {_listed(kept)}; the unregularized baseline keeps {'it' if len(kept) == 1 else 'them'} too"
+        )
+    return notes
+
+
+def inert(module: RegularizedModule, use: DropoutInUse) -> list[str]:
+    """Keys of strengths that act on nothing in a trial's network.
+
+    >>> inert(RegularizedModule(nn.Linear(3, 2), {"dropout": 0.1, "l1": 0.0}), DropoutInUse((), ()))
+    ['dropout']
+    """
+    in_use = {f"network.{name}" for name in use.layers}
+    layers = {key for key, _ in module.acting("buffer")}
+    return [key for key, names in module.members.items() if not (in_use & {*names} if key in layers else names)]
+
+
+@contextmanager
+def _recorded(network: nn.Module, layers: list[str], functions: list[str]) -> Iterator[None]:
+    """Names of layers that drop, and texts of calls of torch's functions that do, while it lasts."""
+    inside: list[str] = [""]
+    handles = []
+    for name, layer in network.named_modules():
+        text = f"{name or 'the network'} ({type(layer).__name__})"
+        handles.append(layer.register_forward_pre_hook(lambda *_, text=text: inside.append(text)))
+        handles.append(layer.register_forward_hook(lambda *_: inside.pop() and None, always_call=True))
+        if isinstance(layer, Dropout):
+            vars(layer)["applied_as"] = partial(_applied, layers, name, layer.applied_as)
+    try:
+        with _Calls(inside, functions):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer in network.modules():
+            vars(layer).pop("applied_as", None)
+
+
+def _applied(layers: list[str], name: str, apply: Any, *args: Any) -> Any:
+    layers.append(name)
+    return apply(*args)
+
+
+class _Calls(TorchFunctionMode):
+    """Records calls of dropout functions with a rate of their own."""
+
+    def __init__(self, inside: Sequence[str], texts: list[str]) -> None:
+        super().__init__()
+        self.inside, self.texts = inside, texts
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        if function in _FUNCTIONS:
+            named = dict(zip(("input", "p", "training"), args, strict=False)) | options
+            if named.get("training", function is F.dropout) and named.get("p", 0.5):
+                self.texts.append(f"{self.inside[-1]}: F.{_FUNCTIONS[function]} with {float(named.get('p', 0.5)):g}")
+        elif function is F.scaled_dot_product_attention:
+            rate = options.get("dropout_p", args[4] if len(args) > 4 else 0.0)
+            if rate:
+                self.texts.append(f"{self.inside[-1]}: attention with dropout {float(rate):g}")
+        return function(*args, **options)
+
+
+def _own_rate(name: str, layer: nn.Module) -> str | None:
+    """Text on a layer that drops at a rate of its own other than by one of torch's functions; None if it does not."""
+    kind = type(layer).__name__
+    if isinstance(layer, nn.RNNBase):
+        return f"{name} ({kind}): dropout {layer.dropout:g}" if layer.dropout and layer.num_layers > 1 else None
+    names = ("droppath", "drop_path", "stochasticdepth", "dropblock", "droplayer", "zoneout")
+    if isinstance(layer, Dropout | _DropoutNd) or not any(word in kind.lower() for word in names):
+        return None
+    rates = (getattr(layer, attribute, None) for attribute in _RATES)
+    rate = next((rate for rate in rates if isinstance(rate, int | float) and rate), None)
+    return f"{name} ({kind}): {rate:g}" if rate else None
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return ", ".join(texts[:3]) + more

@@ -3,7 +3,8 @@
 import lightning as L
 
 import wdsearch
-from wdsearch.study.sources import is_regularized_module, is_solo
+from wdsearch.study.modules import is_regularized_module
+from wdsearch.study.sources import is_solo
 
 
 class Own(wdsearch.RegularizedModule):

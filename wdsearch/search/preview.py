@@ -1,6 +1,6 @@
 """Checks a study by building all that it names, without training: `wdsearch validate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import lightning as L
 
 from wdsearch.datasets.examine import AUGMENTED, examine
 from wdsearch.search.ask import build_pruner
-from wdsearch.search.prepare import quiet_libraries
+from wdsearch.search.prepare import quiet_libraries, user_modules
 from wdsearch.strategies.pruners import rungs
 from wdsearch.study.build import build_data, check_trainer
 from wdsearch.study.factory import TrialFactory
@@ -68,9 +68,12 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         notes = [] if factory.solo else examine(factory.data, factory.task.name)
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
+        if factory.solo:
+            user_modules(factory).rehearse(module)
+            module = factory.checked_baseline()
         alone = factory.why_alone(baseline(config).model)
         training = factory.training(factory.max_fused)
-    batches = len(factory.data.train_dataloader())
+    batches = factory.batches
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     return Preview(
         config=config,
@@ -98,4 +101,5 @@ def _rows(data: L.LightningDataModule) -> dict[str, int]:
     if hasattr(data, "parts"):
         return {name: len(part) for name, part in data.parts.items()}
     loaders = {"train": data.train_dataloader(), "validation": data.val_dataloader()}
-    return {name: len(loader.dataset) for name, loader in loaders.items() if hasattr(loader, "dataset")}
+    rows = {name: getattr(loader, "dataset", None) for name, loader in loaders.items()}
+    return {name: len(part) for name, part in rows.items() if isinstance(part, Sized)}

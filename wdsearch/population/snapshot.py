@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset
 
 Restore = Callable[[], None]
@@ -151,7 +151,7 @@ def _immutable(value: Any) -> list[Any]:
 def _generator(value: Any) -> Restore | None:
     """Function that rewinds a random generator; None for anything else."""
     if isinstance(value, torch.Generator):
-        return functools.partial(value.set_state, value.get_state())
+        return functools.partial(_rewind, value, value.get_state())
     if isinstance(value, random.Random):
         return functools.partial(value.setstate, value.getstate())
     if isinstance(value, np.random.RandomState):
@@ -162,10 +162,14 @@ def _generator(value: Any) -> Restore | None:
     return None
 
 
+def _rewind(generator: torch.Generator, state: Tensor) -> None:
+    generator.set_state(state)
+
+
 def _tensor(value: Tensor) -> tuple[Restore | None, list[Any]]:
     gradient = value.grad if value.is_leaf else None
     overlaps = any(step == 0 and size > 1 for step, size in zip(_strides(value), value.shape, strict=False))
-    if isinstance(value, UninitializedTensorMixin) or overlaps:
+    if is_lazy(value) or overlaps:
         return None, []
     storage = value.detach()
     return functools.partial(_set_tensor, value, storage, storage.clone(), gradient), [gradient]

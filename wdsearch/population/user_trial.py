@@ -32,9 +32,13 @@ QUIET: dict[str, Any] = {
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
+}
+REHEARSAL: dict[str, Any] = {
+    "limit_train_batches": 2,
+    "limit_val_batches": 1,
+    "check_val_every_n_epoch": 1,
     "num_sanity_val_steps": 0,
 }
-REHEARSAL: dict[str, Any] = {"limit_train_batches": 2, "limit_val_batches": 1, "check_val_every_n_epoch": 1}
 """Options of a Trainer that tries a module."""
 
 

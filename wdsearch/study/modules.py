@@ -41,7 +41,7 @@ def product_of(builder: Any) -> Any:
 
 
 def is_regularized_module(builder: Any) -> bool:
-    """True for a subclass of `RegularizedModule`, or a partial of one, which builds whole trials; that one itself needs a network."""
+    """True for a subclass of `RegularizedModule`, or a partial of one, which builds whole trials; itself it needs a network."""
     while isinstance(builder, functools.partial):
         builder = builder.func
     return inspect.isclass(builder) and issubclass(builder, RegularizedModule) and builder is not RegularizedModule
@@ -63,7 +63,7 @@ def builds_lightning_module(builder: Any) -> bool:
 def _names_lightning_module(builder: Any) -> bool:
     while isinstance(builder, functools.partial):
         builder = builder.func
-    function = inspect.unwrap(builder) if inspect.isfunction(builder) else getattr(type(builder), "__call__", None)
+    function = inspect.unwrap(builder) if inspect.isfunction(builder) else vars(type(builder)).get("__call__")
     return inspect.isfunction(function) and any(
         lightning_base(value, "LightningModule") is not None for value in _named(function)
     )

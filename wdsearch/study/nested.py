@@ -53,7 +53,7 @@ def with_values(arguments: Mapping[str, Any], values: Mapping[str, Any]) -> dict
     >>> with_values({"config": {"lr": 0.1, "depth": 2}}, {"config.lr": 0.5, "width": 8})
     {'config': {'lr': 0.5, 'depth': 2}, 'width': 8}
     """
-    whole = copy.deepcopy({name: value for name, value in arguments.items()})
+    whole = copy.deepcopy(dict(arguments))
     for key, value in values.items():
         *outer, last = key.split(".")
         inner = whole

@@ -8,9 +8,9 @@ import pytest
 import torch
 from support.lightning_templates import TEMPLATES, Data, OldData, OldName, Plain
 
+from wdsearch.noise import derive_seed
 from wdsearch.population.training import Training, TrainingCallback
 from wdsearch.population.user_module import UserModules
-from wdsearch.noise import derive_seed
 from wdsearch.trial.framework import framework_of
 
 EPOCHS, CPU = 3, {"accelerator": "cpu"}
@@ -39,30 +39,28 @@ def built(build: Any) -> Any:
 
 
 def plain(build: Any, data: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, float]]:
-    """Module and logged values of `Trainer.fit`, with its usual logger, checkpoints and sanity check."""
+    """Module and logged values of `Trainer.fit`, with checkpoints and the sanity check as usual."""
     module = built(build)
     framework: Any = framework_of(module)
     framework.seed_everything(derive_seed(0, "solo") % 2**32, verbose=False)
-    logger = _Anything(framework, folder)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder, "logger": logger.made}
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder}
+    quiet["logger"] = framework.loggers.logger.DummyLogger()
     trainer = framework.Trainer(max_epochs=EPOCHS, **CPU, **quiet, **options)
     trainer.fit(module, datamodule=data)
     return module, {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-class _Anything:
-    """Lightning's own logger for trial runs."""
-
-    def __init__(self, framework: Any, folder: Path) -> None:
-        self.made = framework.loggers.logger.DummyLogger()
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_module_trains_as_by_plain_lightning_and_its_gap_is_that_of_the_same_weights(name: str, tmp_path: Path) -> None:
+def test_a_module_trains_as_by_plain_lightning_and_its_gap_is_that_of_the_same_weights(
+    name: str, tmp_path: Path
+) -> None:
     build, data, options = TEMPLATES[name]
     recorded = Recorded(build)
-    UserModules(data(), EPOCHS, CPU | options).fit(recorded)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        UserModules(data(), EPOCHS, CPU | options).fit(recorded)
+    assert not [str(one.message) for one in caught if "not measured" in str(one.message)]
     metrics = recorded.metrics[0][-1]
     module, logged = plain(build, data(), tmp_path, **options)
     state = module.state_dict()
@@ -71,8 +69,8 @@ def test_a_module_trains_as_by_plain_lightning_and_its_gap_is_that_of_the_same_w
     _, swapped = plain(build, data(swapped=True), tmp_path, **options)  # training does not see which rows are validated
     loss = "val_loss/dataloader_idx_0" if name == "two loaders" else "val_loss"
     assert metrics["loss/val"] == logged[loss]
-    if name in DRAWS:  # validation draws random numbers, or counts
-        assert abs(metrics["loss/train"] - swapped[loss]) < 0.2
+    if name in DRAWS:  # validation draws other random numbers
+        assert metrics["loss/train"] == pytest.approx(swapped[loss], rel=0.05)
     else:
         assert metrics["loss/train"] == pytest.approx(swapped[loss], abs=1e-6)
     assert metrics["loss/gap"] == pytest.approx(metrics["loss/val"] - metrics["loss/train"])

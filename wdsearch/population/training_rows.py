@@ -1,10 +1,12 @@
 """Validation of a user's module on training rows, where the module stands, without a trace in its training."""
 
+from importlib import import_module
 from typing import Any
 
 from wdsearch.population.random_state import random_state, set_random_state
 from wdsearch.population.silence import only_watches
 from wdsearch.population.snapshot import Snapshot
+from wdsearch.trial.data_modules import adapted
 from wdsearch.trial.loaders import train_eval_loader
 
 
@@ -27,7 +29,7 @@ class TrainingRows:
         random = random_state()
         try:
             if self._loader is None:
-                self._loader = train_eval_loader(trainer.datamodule)
+                self._loader = train_eval_loader(adapted(import_module("lightning.pytorch"), trainer.datamodule))
             apart = [trainer.datamodule, own, *trainer.loggers, *_loaders(trainer)]
             snapshot = Snapshot([trainer], apart)
             try:

@@ -1,6 +1,5 @@
 """One user-defined LightningModule in training by its own Trainer, in a thread that waits between epochs."""
 
-import copy
 import io
 import logging
 import os
@@ -23,6 +22,7 @@ from wdsearch.errors import WdsearchError
 from wdsearch.population.random_state import RandomState, random_state, set_random_state
 from wdsearch.population.silence import silent_logger
 from wdsearch.population.training_rows import TrainingRows, numbers
+from wdsearch.trial.data_modules import data_for
 from wdsearch.trial.framework import framework_of
 from wdsearch.trial.user_error import described
 from wdsearch.types import Params
@@ -239,57 +239,3 @@ def _packed(state: Mapping[str, Any]) -> bytes:
     plain = {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
     torch.save(plain, buffer)
     return buffer.getvalue()
-
-
-# -- the data module of one trial ----------------------------------------------------------------------------------
-
-
-def data_for(framework: Any, data: Any) -> Any:
-    """A trial's own data module for a Trainer of a framework; rows are shared, attributes and generators are its own."""
-    own = copy.copy(data)
-    own.trainer, own._log_hyperparams = None, False  # hyperparameters of module and data may then have the same names
-    for name, value in vars(own).items():
-        if isinstance(value, torch.Generator):
-            setattr(own, name, value.clone_state())
-    return own if framework is framework_of(data) else _adapted(framework, own)
-
-
-def _adapted(framework: Any, data: Any) -> Any:
-    """A data module as the other package knows it: what the data's class overrides is called there."""
-    base = framework.LightningDataModule
-    theirs = framework_of(data).LightningDataModule
-    hooks = [name for name in dir(base) if not name.startswith("_") and callable(getattr(base, name))]
-    overridden = [name for name in hooks if getattr(type(data), name) is not getattr(theirs, name, None)]
-    calls = {name: _forwarding(name) for name in overridden}
-    adapter: Any = type(type(data).__name__, (_Adapter, base), calls | {"_framework": framework.__name__})
-    return adapter(data)
-
-
-def _forwarding(name: str) -> Callable[..., Any]:
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        self._data.trainer = self.trainer
-        return getattr(self._data, name)(*args, **kwargs)
-
-    return call
-
-
-class _Adapter:
-    """Attributes of a data module of the other package."""
-
-    _framework = ""
-
-    def __init__(self, data: Any) -> None:
-        super().__init__()
-        self._data = data
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_data":
-            raise AttributeError(name)
-        return getattr(self._data, name)
-
-    def __reduce__(self) -> Any:
-        return _rebuilt, (self._framework, self._data)
-
-
-def _rebuilt(framework: str, data: Any) -> Any:
-    return _adapted(import_module(framework), data)

@@ -16,6 +16,7 @@ from wdsearch.study.nested import instantiated
 from wdsearch.study.schema import Source, StudyConfig, TrainerConfig
 from wdsearch.study.sources import builder_of, from_study, is_solo, parameters_of
 from wdsearch.tasks import Task
+from wdsearch.trial.data_modules import adapted
 from wdsearch.trial.framework import is_data_module, lightning_base
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.recipe import Recipe
@@ -34,6 +35,7 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
         )
         arguments |= {name: value for name, value in _known(config).items() if name in from_study(builder)}
         module = built("data", str(data.class_path or data.name), builder, arguments, L.LightningDataModule)
+    module = adapted(L.pytorch, module)
     try:
         module.prepare_data()
         module.setup("fit")

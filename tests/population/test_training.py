@@ -13,7 +13,7 @@ from torch import nn
 from wdsearch.errors import StoppedError
 from wdsearch.population.population import Population
 from wdsearch.population.training import Training, TrainingCallback
-from wdsearch.population.user_module import UserModules
+from wdsearch.population.user.module import UserModules
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.result import FINISHED
 

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 import wdsearch
 from wdsearch.noise import derive_seed
-from wdsearch.population.user_module import NotLoggedError
+from wdsearch.population.user.module import NotLoggedError
+from wdsearch.population.user.trial import TrainingError
+from wdsearch.search.preview import preview
 from wdsearch.study.load import StudyFileError, load_study
 
 
@@ -120,5 +122,26 @@ def test_what_the_module_raises_is_told(tmp_path: Path) -> None:
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             raise ValueError("no such column")
 
-    with pytest.raises(ValueError, match="no such column"):
-        searched(tmp_path, model=Broken)
+    said = r"Broken fails in training: ValueError: no such column \(test_user_module.py:\d+, in validation_step\)"
+    for check in (preview_of, searched):
+        with pytest.raises(TrainingError, match=said):
+            check(tmp_path, model=Broken)
+
+
+def preview_of(home: Path, **changes: Any) -> None:
+    preview(STUDY | {"data": ZooData(), "model": Own} | changes)
+
+
+def test_validate_trains_two_batches_and_hears_what_is_logged(tmp_path: Path) -> None:
+    preview_of(tmp_path)
+    with pytest.raises(NotLoggedError, match="names val_f1"):
+        preview_of(tmp_path, objective={"maximize": "val_f1"})
+
+
+def test_one_that_makes_no_step_is_told(tmp_path: Path) -> None:
+    class Idle(Own):
+        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            """Returns nothing."""
+
+    with pytest.raises(TrainingError, match="Idle does not learn: no optimizer made a step"):
+        preview_of(tmp_path, model=Idle)

@@ -9,10 +9,14 @@ import optuna
 import torch
 
 from wdsearch.datasets.examine import AUGMENTED, examine
+from wdsearch.population.user.module import UserModules
 from wdsearch.search.progress import SearchProgress
 from wdsearch.study.build import build_data, check_trainer
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
+
+LIGHTNINGS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
+"""Loggers of Lightning, under both of its names."""
 
 
 def prepare(config: StudyConfig, progress: SearchProgress) -> TrialFactory:
@@ -32,17 +36,32 @@ def prepare(config: StudyConfig, progress: SearchProgress) -> TrialFactory:
     return factory
 
 
+def user_modules(factory: TrialFactory) -> UserModules:
+    """Training of a study's user-defined LightningModules, each by a Trainer of its own."""
+    config, goals = factory.config, factory.config.objective
+    options = config.trainer.model_dump(include={"accelerator", "devices", "precision"}) | config.trainer.options
+    if config.trainer.devices > 1:  # a launcher that starts this program again would start the search again
+        options = {"strategy": "ddp_spawn"} | options
+    directions = dict.fromkeys(goals.minimize, False) | dict.fromkeys(goals.maximize, True)
+    return UserModules(
+        factory.data, config.budget.epochs, options, config.seed, {*goals.goals, *goals.limits}, directions
+    )
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Silence Optuna's and Lightning's notes, which are for those who call them directly."""
-    verbosity, logger = optuna.logging.get_verbosity(), logging.getLogger("lightning.pytorch")
-    level = logger.level
+    verbosity = optuna.logging.get_verbosity()
+    loggers = [logging.getLogger(name) for name in LIGHTNINGS]
+    levels = [logger.level for logger in loggers]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logger.setLevel(logging.ERROR)
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*|optuna\..*")
+            warnings.filterwarnings("ignore", module=r"(lightning|pytorch_lightning|lightning_fabric|optuna)\..*")
             yield
     finally:
         optuna.logging.set_verbosity(verbosity)
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

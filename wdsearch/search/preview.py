@@ -9,7 +9,7 @@ import lightning as L
 
 from wdsearch.datasets.examine import AUGMENTED, examine
 from wdsearch.search.ask import build_pruner
-from wdsearch.search.prepare import quiet_libraries
+from wdsearch.search.prepare import quiet_libraries, user_modules
 from wdsearch.strategies.pruners import rungs
 from wdsearch.study.build import build_data, check_trainer
 from wdsearch.study.factory import TrialFactory
@@ -17,7 +17,6 @@ from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline
 from wdsearch.tasks import Task
 from wdsearch.tracking import chosen_tracker
-from wdsearch.trial.loaders import epoch_length
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_of
 
@@ -70,9 +69,12 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
         notes += factory.notes
+        if factory.solo:
+            user_modules(factory).rehearse(module)
+            module = factory.checked_baseline()
         alone = factory.why_alone(baseline(config).model)
         training = factory.training(factory.max_fused)
-    batches = epoch_length(factory.data)
+    batches = factory.batches
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     return Preview(
         config=config,
@@ -100,8 +102,5 @@ def _rows(data: L.LightningDataModule) -> dict[str, int]:
     if hasattr(data, "parts"):
         return {name: len(part) for name, part in data.parts.items()}
     loaders = {"train": data.train_dataloader(), "validation": data.val_dataloader()}
-    return {
-        name: len(loader.dataset)
-        for name, loader in loaders.items()
-        if isinstance(getattr(loader, "dataset", None), Sized)
-    }
+    rows = {name: getattr(loader, "dataset", None) for name, loader in loaders.items()}
+    return {name: len(part) for name, part in rows.items() if isinstance(part, Sized)}

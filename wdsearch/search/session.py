@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 from wdsearch.messages import shown_bytes
 from wdsearch.population.memory import Memory, available, device_of, footprint, is_out_of_memory
 from wdsearch.population.population import Population
-from wdsearch.population.user_module import UserModules
 from wdsearch.search.ask import build_pruner
 from wdsearch.search.conclude import conclude
 from wdsearch.search.interruption import StopRequest, stopping_by_signal
 from wdsearch.search.loop import SearchLoop
-from wdsearch.search.prepare import prepare
+from wdsearch.search.prepare import prepare, user_modules
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.worker import Work
 from wdsearch.storage.attributes import (
@@ -226,13 +225,7 @@ class Session:
 
     def _train_user_modules(self) -> None:
         """Train what was gathered of user-defined LightningModules, each by a Trainer of its own."""
-        config, goals = self.config, self.config.objective
-        options = config.trainer.model_dump(include={"accelerator", "devices", "precision"}) | config.trainer.options
-        if config.trainer.devices > 1:  # a launcher that starts this program again would start the search again
-            options = {"strategy": "ddp_spawn"} | options
-        needed = {*goals.goals, *goals.limits}
-        data, epochs, maximized = self.factory.data, config.budget.epochs, set(goals.maximize)
-        UserModules(data, epochs, options, config.seed, needed, maximized).fit(self._loop())
+        user_modules(self.factory).fit(self._loop())
 
     def _loop(self) -> SearchLoop:
         folder = self.home.folder(self.config.study)

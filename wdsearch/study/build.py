@@ -10,26 +10,32 @@ import lightning as L
 from wdsearch.datasets import DATASETS
 from wdsearch.errors import BuildError, DataError
 from wdsearch.messages import shown_value
+from wdsearch.population.user.data_modules import adapted
+from wdsearch.population.user.framework import is_data_module, lightning_base
 from wdsearch.study.check import check
 from wdsearch.study.import_path import import_path
+from wdsearch.study.nested import instantiated
 from wdsearch.study.schema import Source, StudyConfig, TrainerConfig
 from wdsearch.study.sources import builder_of, from_study, is_solo, parameters_of
 from wdsearch.tasks import Task
-from wdsearch.trial.loaders import epoch_length, has_length, train_eval_loader
+from wdsearch.trial.loaders import epoch_length, train_eval_loader
 from wdsearch.trial.recipe import Recipe
 
 
 def build_data(config: StudyConfig) -> L.LightningDataModule:
     """The study's data module, set up; an own object is taken as it is. Raises BuildError."""
     data = config.data
-    if isinstance(data, L.LightningDataModule):
+    if is_data_module(data):
         module = data
     else:
         builder = import_path(data.class_path, data.folder) if data.class_path else DATASETS[str(data.name)]
         seeds = {"split_seed": data.split_seed, "seed": config.seed}
-        arguments = {name: seed for name, seed in seeds.items() if name in parameters_of(builder)} | data.init_args
+        arguments = {name: seed for name, seed in seeds.items() if name in parameters_of(builder)} | instantiated(
+            builder, data.init_args, data.folder, "data"
+        )
         arguments |= {name: value for name, value in _known(config).items() if name in from_study(builder)}
         module = built("data", str(data.class_path or data.name), builder, arguments, L.LightningDataModule)
+    module = adapted(L.pytorch, module)
     try:
         module.prepare_data()
         module.setup("fit")
@@ -37,7 +43,7 @@ def build_data(config: StudyConfig) -> L.LightningDataModule:
         raise BuildError(f"data: {error}") from error
     except Exception as error:  # whatever a user's module raises
         raise BuildError(f"data: {type(module).__name__} cannot be set up: {text_of(error)}") from error
-    _check_loaders(module)
+    _check_loaders(module, own_trainer=is_solo(config.model))
     return module
 
 
@@ -54,22 +60,23 @@ def built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[s
     except Exception as error:  # whatever a user's constructor raises
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise BuildError(f"{key}: {name}({given}) cannot be built: {text_of(error)}") from error
-    if not isinstance(instance, kind):
+    if lightning_base(type(instance), kind.__name__) is None and not isinstance(instance, kind):
         raise BuildError(f"{key}: {name} gives {shown_value(instance)}; it must be a {kind.__module__}.{kind.__name__}")
     return instance
 
 
-def _check_loaders(data: L.LightningDataModule) -> None:
-    """Raise BuildError if the data lack what a population asks of them."""
+def _check_loaders(data: L.LightningDataModule, own_trainer: bool) -> None:
+    """Raise BuildError if the data lack what a population asks of them, or, less, a Trainer of one module."""
     name = type(data).__name__
     for method in ("train_dataloader", "val_dataloader"):
         try:
             loader = getattr(data, method)()
-            length = len(loader) if has_length(loader) else 0
         except Exception as error:  # whatever a user's module raises
             raise BuildError(f"data: {name}.{method}() fails: {text_of(error)}") from error
-        if isinstance(loader, Mapping | list | tuple):
-            raise BuildError(f"data: {name}.{method}() gives {length} loaders; it must give one")
+        if isinstance(loader, Mapping | list | tuple) and not own_trainer:
+            raise BuildError(f"data: {name}.{method}() gives {len(loader)} loaders; it must give one")
+    if own_trainer:  # training rows are tried where they are validated
+        return
     try:
         epoch_length(data)
         train_eval_loader(data)
@@ -82,7 +89,7 @@ def _check_loaders(data: L.LightningDataModule) -> None:
 def check_hooks(data: L.LightningDataModule) -> None:
     """Raise BuildError if data change batches in a hook that Lightning calls for one module, and nobody for a population."""
     for hook in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
-        if getattr(type(data), hook) is not getattr(L.LightningDataModule, hook):
+        if getattr(type(data), hook) is not getattr(lightning_base(type(data), "LightningDataModule"), hook):
             text = f"{type(data).__name__}.{hook}() is not called where trials share their batches"
             raise BuildError(f"data: {text}; change batches in the data set, or in the loader's collate_fn")
 

@@ -23,7 +23,7 @@ from wdsearch.tasks import LOSSES, METRICS
 TAKEN = {
     "accelerator", "barebones", "callbacks", "devices", "enable_checkpointing", "enable_model_summary",
     "enable_progress_bar", "fast_dev_run", "logger", "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps",
-    "model_registry", "num_nodes", "num_sanity_val_steps", "precision", "profiler",
+    "model_registry", "num_nodes", "precision", "profiler",
 }  # fmt: skip
 """Arguments of lightning's Trainer that are not for `trainer.options`."""
 

@@ -11,6 +11,7 @@ from torch import nn
 from wdsearch.messages import nearest, shown_path, shown_value
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.study.file import Location
+from wdsearch.study.modules import product_of
 from wdsearch.study.schema import Dimension, Entry, Group, Source
 from wdsearch.study.sources import Faults, arguments_of, builder_of, is_solo, misfit, refused
 from wdsearch.study.space import encoded, is_integer
@@ -236,15 +237,16 @@ def _can_be_stored(value: Any) -> bool:
 
 def _unfit(path: Location, dimension: Dimension, model: Any) -> Faults:
     """Faults of an argument that the network's builder does not have; of ours also of values that it refuses."""
-    name, where = str(path[1]).removeprefix("model."), shown_path(path)
+    where = shown_path(path)
+    name = str(path[1]) if is_solo(model) else str(path[1]).removeprefix("model.")
     if isinstance(model, nn.Module):
         yield path, f"{where}: the model is an object already built; give its class_path, or a function that builds it"
     builder = builder_of(model)
     if builder is None:
         return
     known = arguments_of(builder)
-    if known is not None and name not in known:
-        called = getattr(builder, "__name__", "the model")
+    if known is not None and (name.partition(".")[0] if is_solo(model) else name) not in known:
+        called = getattr(product_of(builder) or builder, "__name__", "the model")
         yield path, f"{where}: {name or repr(name)} is not an argument of {called}{nearest(name, known)}"
         return
     for location, value in _values(path, dimension) if refused(model, {}) is None else ():

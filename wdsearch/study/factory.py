@@ -19,10 +19,14 @@ from wdsearch.noise import derive_seed
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
 from wdsearch.population.memory import device_name, device_of
+from wdsearch.population.user.framework import is_lightning_module
+from wdsearch.population.user.random_state import seeded
 from wdsearch.regularizers import regularizer_of, torch_equivalents
 from wdsearch.study.build import build_recipe, build_task, built, check_hooks, describe_data, text_of
+from wdsearch.study.modules import is_regularized_module
+from wdsearch.study.nested import instantiated, with_values
 from wdsearch.study.schema import Source, StudyConfig
-from wdsearch.study.sources import SHAPE, builder_of, is_regularized_module, is_solo, parameters_of
+from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
 from wdsearch.study.space import Configuration, baseline, check_timescales
 from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
 from wdsearch.trial.copying import CopyError, copied
@@ -42,12 +46,30 @@ class TrialFactory:
     def __init__(self, config: StudyConfig, data: L.LightningDataModule) -> None:
         self.config, self.data = config, data
         self.recipe, self.task = build_recipe(config), build_task(config, data)
-        factors = self.recipe.factors(epoch_length(data) * config.budget.epochs)
+        self.batches = self._count_batches()
+        factors = self.recipe.factors(max(1, self.batches) * config.budget.epochs)
         self.rate_sum, self.largest_factor = sum(factors), max(factors)
-        self.augmented = augments_itself(data)
+        self.augmented = self._augmented()
         self._reasons: dict[str, str | None] = {}
         if not self.solo:
             check_hooks(data)
+
+    def _count_batches(self) -> int:
+        """Batches of an epoch; 0 if the data of a user-defined module do not tell."""
+        try:
+            return epoch_length(self.data)
+        except Exception:  # whatever a user's loader raises
+            if not self.solo:
+                raise
+            return 0
+
+    def _augmented(self) -> bool:
+        try:
+            return augments_itself(self.data)
+        except Exception:  # a user-defined module may take rows that nobody else can draw
+            if not self.solo:
+                raise
+            return False
 
     @cached_property
     def dataset(self) -> dict[str, str]:
@@ -99,11 +121,11 @@ class TrialFactory:
     def _own_module(self, configuration: Configuration) -> L.LightningModule:
         """A user's LightningModule, with its arguments from the space."""
         rate = {"lr": configuration.lr} if "lr" in self.config.space else {}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.config.seed, "weights"))
+        with seeded(derive_seed(self.config.seed, "weights")):
             module = self._network(configuration.model | configuration.strengths | rate, {})
-        assert isinstance(module, L.LightningModule)
-        return module
+        if not is_lightning_module(module):
+            raise BuildError(f"model: {self._name()} gives a {type(module).__name__}; it must give a LightningModule")
+        return module  # type: ignore[return-value]
 
     def module(self, configuration: Configuration) -> RegularizedModule:
         """One trial of a network, or of a subclass of ours. Raises BuildError."""
@@ -119,11 +141,28 @@ class TrialFactory:
             made = self._network(configuration.model, own)
             if any(isinstance(value, UninitializedParameter) for value in made.parameters()):
                 self._initialize(made)
+        self._refuse_lightning_module(made)
         module = made if isinstance(made, RegularizedModule) else RegularizedModule(made, **own)  # type: ignore[arg-type]
         if self.task.class_weights and type(module).loss is not RegularizedModule.loss:
             text = f"{type(module).__name__} has a loss of its own, which would not know of them"
             raise BuildError(f"data: class_weight weights the loss of wdsearch, but {text}; leave class_weight out")
         return module
+
+    def _refuse_lightning_module(self, network: nn.Module) -> None:
+        """Raise BuildError for a LightningModule that comes from a function which does not say so."""
+        name, kind = self._name(), type(getattr(network, "_orig_mod", network)).__name__
+        if isinstance(network, RegularizedModule):
+            if not is_regularized_module(builder_of(self.config.model)):
+                raise BuildError(f"model: {name} gives a {kind}, whose strengths nobody sets; give the class itself")
+        elif is_lightning_module(network):
+            text = "give the class itself, or annotate the function"
+            raise BuildError(f"model: {name} gives a LightningModule, {kind}; {text}: def {name}(...) -> {kind}")
+
+    def _name(self) -> str:
+        model = self.config.model
+        if isinstance(model, Source):
+            return str(model.class_path or model.name)
+        return getattr(getattr(model, "func", model), "__qualname__", type(model).__name__)
 
     def _initialize(self, network: nn.Module) -> None:
         """Let lazy layers see a batch, by which they choose their sizes."""
@@ -147,13 +186,11 @@ class TrialFactory:
                 raise BuildError(f"model: {text}; give its class instead, or a function that builds it") from error
         builder = builder_of(model)
         assert builder is not None
-        init_args, name = {}, getattr(model, "__qualname__", type(model).__name__)
-        if isinstance(model, Source):
-            init_args, name = model.init_args, str(model.class_path or model.name)
+        init_args, folder = (model.init_args, model.folder) if isinstance(model, Source) else ({}, None)
+        whole = with_values(init_args, arguments) if self.solo else init_args | dict(arguments)
         more = own if is_regularized_module(builder) else {}
-        return built(
-            "model", name, builder, self._shape(builder) | dict(init_args) | dict(arguments) | dict(more), nn.Module
-        )
+        known = self._shape(builder) | instantiated(builder, whole, folder) | dict(more)
+        return built("model", self._name(), builder, known, nn.Module)
 
     # -- fused or one after another ------------------------------------------------------------------------------
 

@@ -5,19 +5,20 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import lightning as L
 import torch
 from torch import nn
 
 from wdsearch.datasets import DATASETS
 from wdsearch.messages import nearest, shown_value
 from wdsearch.models import MODELS
+from wdsearch.population.user.framework import is_data_module, lightning_base
 from wdsearch.study.annotations import allowed, annotation_of, fits
 from wdsearch.study.file import Location
 from wdsearch.study.import_path import import_path, why_not
+from wdsearch.study.modules import builds_lightning_module, why_refused
+from wdsearch.study.nested import nested_faults
 from wdsearch.study.schema import DataConfig, Source
 from wdsearch.tasks import LOSSES, METRICS
-from wdsearch.trial.module import RegularizedModule
 
 Faults = Iterator[tuple[Location, str]]
 SHAPE = ("inputs", "outputs", "shape", "categories")
@@ -33,15 +34,9 @@ def builder_of(model: Any) -> Callable[..., Any] | None:
     return _made(model, MODELS) if isinstance(model, Source) else model
 
 
-def is_regularized_module(builder: Any) -> bool:
-    """True for a subclass of `RegularizedModule`, which builds whole trials; that one itself needs a network."""
-    return inspect.isclass(builder) and issubclass(builder, RegularizedModule) and builder is not RegularizedModule
-
-
 def is_solo(model: Any) -> bool:
-    """True for a user-defined LightningModule, which is trained by a Trainer of its own."""
-    builder = builder_of(model)
-    return inspect.isclass(builder) and issubclass(builder, L.LightningModule) and not is_regularized_module(builder)
+    """True for what builds user-defined LightningModules, which are trained by Trainers of their own."""
+    return builds_lightning_module(builder_of(model))
 
 
 def _made(source: Source, table: Mapping[str, Any]) -> Any:
@@ -77,7 +72,7 @@ def arguments_of(builder: Callable[..., Any]) -> set[str] | None:
 
 def given_to(builder: Callable[..., Any]) -> set[str]:
     """The arguments that are not the user's to give: of data those from the study, of a network the sizes of the data."""
-    is_data = isinstance(builder, type) and issubclass(builder, L.LightningDataModule)
+    is_data = lightning_base(builder, "LightningDataModule") is not None
     return from_study(builder) if is_data else set(SHAPE)
 
 
@@ -108,13 +103,25 @@ def default_of(model: Any, name: str) -> Any:
 
     Raises LookupError if neither says.
     """
-    if isinstance(model, Source) and name in model.init_args:
-        return model.init_args[name]
+    first, *inner = name.split(".")
+    if isinstance(model, Source) and first in model.init_args:
+        return _within(model.init_args[first], inner)
     builder = builder_of(model)
-    default = parameters_of(builder)[name].default if builder else inspect.Parameter.empty
+    parameters = parameters_of(builder) if builder else {}
+    default = parameters[first].default if first in parameters else inspect.Parameter.empty
+    default = _within(default, inner) if inner else default
     if default is inspect.Parameter.empty:
         raise LookupError(name)
     return default
+
+
+def _within(value: Any, names: list[str]) -> Any:
+    """Value within mappings. Raises LookupError if there is none."""
+    for name in names:
+        if not isinstance(value, Mapping):
+            raise LookupError(name)
+        value = value[name]
+    return value
 
 
 def refused(model: Any, arguments: Mapping[str, Any]) -> str | None:
@@ -155,7 +162,7 @@ def check_data(data: Any) -> Faults:
                 ("data", "split_seed"),
                 f"data.split_seed: {data.class_path} takes no argument split_seed; leave it out",
             )
-    elif not isinstance(data, L.LightningDataModule):
+    elif not is_data_module(data):
         yield ("data",), f"data is {shown_value(data)}; allowed is a name, a class_path or a LightningDataModule object"
     tables: dict[str, Iterable[str]] = {"task": LOSSES, "metric": METRICS}
     for name, known in tables.items():
@@ -172,11 +179,15 @@ def check_model(model: Any) -> Faults:
         yield from faults
         if refusal:
             yield ("model", "init_args"), f"model.init_args: {model.name} refuses them: {refusal}"
+        if not faults and model.class_path and (text := why_refused(model, builder_of(model))):
+            yield ("model", "class_path"), text if text.startswith("model") else f"model.class_path: {text}"
     elif not callable(model):
         yield (
             ("model",),
             f"model is {shown_value(model)}; allowed is a name, a class_path, an nn.Module or what builds one",
         )
+    elif text := why_refused(model, builder_of(model)):
+        yield ("model",), text if text.startswith("model") else f"model: {text}"
 
 
 def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
@@ -192,6 +203,9 @@ def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
         for name in sorted(source.init_args.keys() - known) if known is not None else ():
             text = f"{key}.init_args.{name} is not an argument of {called}{nearest(name, known or ())}"
             yield (key, "init_args", name), text
+        for name, value in source.init_args.items() if source.class_path else ():
+            for text in nested_faults(value, f"{key}.init_args.{name}", source.folder):
+                yield (key, "init_args", name), text
         for name, value in source.init_args.items() if source.name else ():
             if kind := misfit(builder, name, value):
                 yield (key, "init_args", name), f"{key}.init_args.{name} is {shown_value(value)}; allowed is {kind}"

@@ -7,6 +7,8 @@ from typing import Any
 Metrics = dict[str, float]
 FINISHED, STOPPED_EARLY, PRUNED, DIVERGED = "finished", "stopped early", "pruned", "diverged"
 """Reasons for the end of a trial's training."""
+SIDES = ("train", "val", "gap", "objective")
+"""Last parts of metrics' names: where a quantity is measured."""
 
 
 def flat(metrics: Mapping[str, float]) -> Metrics:
@@ -19,13 +21,15 @@ def flat(metrics: Mapping[str, float]) -> Metrics:
 
 
 def flat_name(name: str) -> str:
-    """Name of a metric in an objective; a user-defined one without a side keeps its name.
+    """Name of a metric in an objective; a user-defined one that does not end in a side keeps its name.
 
-    >>> flat_name("loss/val"), flat_name("loss/gap"), flat_name("perplexity")
-    ('val_loss', 'gap', 'perplexity')
+    >>> flat_name("loss/val"), flat_name("loss/gap"), flat_name("perplexity"), flat_name("val/loss")
+    ('val_loss', 'gap', 'perplexity', 'val/loss')
     """
-    quantity, _, side = name.partition("/")
-    return "gap" if name == "loss/gap" else f"{side}_{quantity}" if side else name
+    quantity, _, side = name.rpartition("/")
+    if not quantity or side not in SIDES:
+        return name
+    return "gap" if name == "loss/gap" else f"{side}_{quantity}"
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,17 @@ def violations(result: Mapping[str, float], constraints: Mapping[str, Mapping[st
     return excesses
 
 
+def metric_named(result: Mapping[str, float], name: str) -> float | None:
+    """Value of a metric, by its name in an objective or the one that a user's module logs; None if there is none.
+
+    >>> metric_named({"val_loss": 0.5}, "loss/val"), metric_named({"val_loss": 0.5}, "accuracy")
+    (0.5, None)
+    """
+    return result.get(name, result.get(flat_name(name)))
+
+
 def _metric(result: Mapping[str, float], name: str) -> float:
-    if name not in result:
+    value = metric_named(result, name)
+    if value is None:
         raise KeyError(f"there is no {name!r} to judge a trial by; this study has {', '.join(sorted(result))}")
-    return result[name]
+    return value

@@ -1,0 +1,46 @@
+"""States of the random generators that a training may draw from: Python's, NumPy's and torch's own."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+RandomState = tuple[Any, ...]
+
+
+def random_state() -> RandomState:
+    """States of all global generators."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def set_random_state(state: RandomState) -> None:
+    """Set all global generators to states that `random_state` returned."""
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])
+    if state[3]:
+        torch.cuda.set_rng_state_all(state[3])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Context in which all global generators begin at a seed; afterwards they go on as if nothing had been drawn.
+
+    >>> with seeded(1):
+    ...     first = random.random(), np.random.rand(), torch.rand(1).item()
+    >>> with seeded(1):
+    ...     (random.random(), np.random.rand(), torch.rand(1).item()) == first
+    True
+    """
+    before = random_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield
+    finally:
+        set_random_state(before)

@@ -1,0 +1,241 @@
+"""One user-defined LightningModule in training by its own Trainer, in a thread that waits between epochs."""
+
+import io
+import logging
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib import import_module
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wdsearch.errors import WdsearchError
+from wdsearch.population.user.data_modules import data_for
+from wdsearch.population.user.framework import framework_of
+from wdsearch.population.user.random_state import RandomState, random_state, set_random_state
+from wdsearch.population.user.silence import silent_logger
+from wdsearch.population.user.training_rows import TrainingRows, numbers
+from wdsearch.population.user.user_error import described
+from wdsearch.types import Params
+
+GO, END, STATE = "go", "end", "state"
+QUIET: dict[str, Any] = {
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+REHEARSAL: dict[str, Any] = {
+    "limit_train_batches": 2,
+    "limit_val_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "num_sanity_val_steps": 0,
+}
+"""Options of a Trainer that tries a module."""
+
+
+class TrainingError(WdsearchError):
+    """A user-defined LightningModule that cannot be trained."""
+
+    exit_code = 1
+
+
+class AbandonedError(Exception):
+    """Signal between threads that ends a training; never shown to a user."""
+
+
+@dataclass(frozen=True)
+class LoggedEpoch:
+    """Values that a module has logged by the end of an epoch, and those of the last validation on training rows.
+
+    `larger` says of torchmetrics' objects whether larger is better, `validated` is true once a validation has run, `steps`
+    counts the optimizers' steps, `stops` is true if its Trainer ends after this epoch, `unmeasured` tells why there are no
+    values on training rows.
+    """
+
+    values: dict[str, float]
+    train: dict[str, float]
+    larger: dict[str, bool] = field(default_factory=dict)
+    validated: bool = True
+    steps: int = 1
+    stops: bool = False
+    unmeasured: str = ""
+
+
+class _Reporter:
+    """Sends the logged values after each epoch, and waits for a command.
+
+    With several processes the first one sends, and the command is broadcast.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection, self.rows = connection, TrainingRows()
+        self.abandoned = self.validated = False
+        self.train: dict[str, float] = {}
+        self.larger: dict[str, bool] = {}
+        self.unmeasured = ""
+
+    def __reduce__(self) -> Any:
+        """In a child process, where Lightning's messages are silenced as well."""
+        return reporter, (type(self).__module__, self.connection, True)
+
+    def on_fit_start(self, trainer: Any, module: Any) -> None:
+        loop = trainer.fit_loop  # callbacks' own last hook comes before those of early stopping and of schedulers
+        loop.on_advance_end = partial(self._end_epoch, trainer, module, loop.on_advance_end)
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        if self.abandoned:
+            raise AbandonedError
+
+    on_validation_batch_end = on_train_batch_end
+
+    def on_validation_start(self, trainer: Any, module: Any) -> None:
+        """Validate the training rows, before the validation changes anything."""
+        if trainer.sanity_checking:
+            return
+        self.validated, self.train, self.unmeasured = True, {}, ""
+        try:
+            self.train, self.larger = self.rows.logged(trainer, self)
+        except AbandonedError:
+            raise
+        except Exception as error:  # whatever a user's module raises; the validation itself goes on
+            self.unmeasured = described(error)
+
+    def _end_epoch(self, trainer: Any, module: Any, end: Callable[[], None]) -> None:
+        end()
+        steps = trainer.global_step if module.automatic_optimization else 1
+        values = numbers(trainer.callback_metrics)
+        word = ""
+        if trainer.is_global_zero:
+            own = (self.larger, self.validated, steps, trainer.should_stop, self.unmeasured)
+            self.connection.send(LoggedEpoch(values, self.train, *own))
+            while (word := self.connection.recv()) == STATE:
+                self.connection.send_bytes(_packed(module.state_dict()))
+        trainer.should_stop |= trainer.strategy.broadcast(word) == END
+
+
+def reporter(framework: str, connection: Connection, quiet: bool = False) -> Any:
+    """Callback of `lightning.pytorch` or `pytorch_lightning` that reports through a connection.
+
+    >>> import lightning as L
+    >>> isinstance(reporter("lightning.pytorch", Pipe()[0]), L.Callback)
+    True
+    """
+    if quiet:
+        for name in (framework, "lightning.fabric", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=r"(lightning|pytorch_lightning|lightning_fabric)\..*")
+    return _reporter_kind(framework)(connection)
+
+
+@cache
+def _reporter_kind(framework: str) -> Any:
+    return type("Reporter", (_Reporter, import_module(framework).Callback), {"__module__": framework})
+
+
+class UserTrial:
+    """Training of one module, in a thread that waits between epochs; with several devices in processes of their own.
+
+    Files that the module writes without saying where lie in a temporary folder, which goes with the training.
+    """
+
+    def __init__(self, module: Any, data: Any, epochs: int, options: Mapping[str, Any], seed: int) -> None:
+        self.module, self.epochs, self.options, self.seed = module, epochs, options, seed
+        self.framework = framework_of(module)
+        self.data = data_for(self.framework, data)
+        self.age = 0
+        self._error: BaseException | None = None
+        self._random: RandomState | None = None
+        self._connection, reporters_end = Pipe()
+        self._reporter = reporter(self.framework.__name__, reporters_end)
+        self._folder = tempfile.TemporaryDirectory(prefix="wdsearch-", ignore_cleanup_errors=True)
+        self._thread = threading.Thread(target=self._train, daemon=True)
+
+    @property
+    def name(self) -> str:
+        """Name of the module's class."""
+        return type(self.module).__name__
+
+    def _train(self) -> None:
+        folder = Path(self._folder.name)
+        try:
+            self.framework.seed_everything(self.seed, verbose=False)
+            options = {"default_root_dir": folder} | QUIET | dict(self.options)
+            logger = silent_logger(self.framework.__name__, folder)
+            trainer = self.framework.Trainer(
+                max_epochs=self.epochs, callbacks=[self._reporter], logger=logger, **options
+            )
+            trainer.fit(self.module, datamodule=self.data)
+        except AbandonedError:
+            pass
+        except BaseException as error:  # told by the waiting thread
+            self._error = error
+
+    def epoch(self, check: Callable[[], None]) -> LoggedEpoch:
+        """Train one epoch; those before the first validation at once.
+
+        `check` is called at the start and while waiting; an error that it raises ends the epoch. Raises TrainingError.
+        """
+        logged = self._one_epoch(check)
+        while not logged.validated and self.age < self.epochs and not logged.stops:
+            logged = self._one_epoch(check)
+        if not logged.steps:
+            text = "no optimizer made a step in an epoch"
+            raise TrainingError(
+                f"model: {self.name} does not learn: {text}; training_step must return a loss, and "
+                "configure_optimizers an optimizer"
+            )
+        return logged
+
+    def _one_epoch(self, check: Callable[[], None]) -> LoggedEpoch:
+        check()
+        if self._random is None:
+            os.environ.pop("MASTER_PORT", None)  # Lightning's choice for another trial's processes
+            self._thread.start()
+        else:
+            set_random_state(self._random)
+            self._connection.send(GO)
+        while not self._connection.poll(0.05):
+            check()
+            if not self._thread.is_alive() and not self._connection.poll():
+                raise self._failure() from self._error
+        logged: LoggedEpoch = self._connection.recv()
+        self._random, self.age = random_state(), self.age + 1
+        return logged
+
+    def _failure(self) -> TrainingError:
+        if self._error is None:
+            return TrainingError(
+                f"model: the training of {self.name} ended without an epoch; has the data any batches?"
+            )
+        return TrainingError(f"model: {self.name} fails in training: {described(self._error)}")
+
+    def state(self) -> Params:
+        """State dict of the module between two epochs."""
+        self._connection.send(STATE)
+        content: Params = torch.load(io.BytesIO(self._connection.recv_bytes()), map_location="cpu", weights_only=False)
+        return content
+
+    def end(self) -> None:
+        """Stop the training, at the latest after the current batch."""
+        self._reporter.abandoned = True
+        if self._thread.is_alive():
+            self._connection.send(END)
+            self._thread.join(timeout=60.0)
+        self._connection.close()
+        self._folder.cleanup()
+
+
+def _packed(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    plain = {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
+    torch.save(plain, buffer)
+    return buffer.getvalue()

@@ -246,7 +246,7 @@ def _unfit(path: Location, dimension: Dimension, model: Any) -> Faults:
         return
     known = arguments_of(builder)
     if known is not None and (name.partition(".")[0] if is_solo(model) else name) not in known:
-        called = getattr(product_of(builder) or builder, "__name__", "the model")
+        called = getattr(builder, "__name__", None) or getattr(product_of(builder), "__name__", "the model")
         yield path, f"{where}: {name or repr(name)} is not an argument of {called}{nearest(name, known)}"
         return
     for location, value in _values(path, dimension) if refused(model, {}) is None else ():

@@ -1,12 +1,20 @@
-"""Single values of a study file, as pydantic checks them."""
+"""Values and small sections of a study file, as pydantic checks them."""
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, GetCoreSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    model_serializer,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
@@ -70,3 +78,28 @@ def _dumped(value: Any, info: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_unset=info.exclude_unset)
     return None if value is None else type(value).__name__
+
+
+Rule = Literal["weights", "all"]
+
+
+class DecayConfig(BaseModel):
+    """The parameters that decay: those of a rule, with some, without others, by regular expressions over their names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    rule: Rule = "weights"
+    """`weights` (no biases, norm scales, embeddings), or `all`."""
+    include: list[Regex] = []
+    """Parameters that decay as well: regular expressions, found anywhere in a name."""
+    exclude: list[Regex] = []
+    """Parameters that do not decay, whatever else says so: regular expressions, found anywhere in a name."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: Callable[[Any], Any]) -> Any:
+        """A rule without exceptions is a word."""
+        return handler(self) if self.include or self.exclude else self.rule
+
+
+def ruled(value: Any) -> Any:
+    """A word as a rule without exceptions."""
+    return {"rule": value} if isinstance(value, str) else value

@@ -121,8 +121,8 @@ def why_refused(model: Any, builder: Any) -> str | None:
     """Reason why a model cannot be searched though it can be built, with the remedy; None if it can.
 
     >>> import lightning as L
-    >>> why_refused(L.LightningModule(), None)  # doctest: +ELLIPSIS
-    'model is a LightningModule object; give its class, LightningModule: its constructor's arguments are the search space...
+    >>> why_refused(L.LightningModule(), None)
+    "model is a LightningModule object; give its class, LightningModule: its constructor's arguments are the search space, ..."
     """
     made = next((one for one in (model, builder) if isinstance(one, nn.Module)), None)
     if isinstance(made, RegularizedModule):

@@ -67,7 +67,7 @@ def nested_faults(value: Any, where: str, folder: Path | None) -> Iterator[str]:
     """Faults of the classes that an argument names.
 
     >>> next(nested_faults({"class_path": "torch.nn.Linea"}, "model.init_args.net", None))
-    "model.init_args.net.class_path is torch.nn.Linea; the module torch.nn has no Linea; did you mean Linear?"
+    'model.init_args.net.class_path is torch.nn.Linea; the module torch.nn has no Linea; did you mean Linear? ...'
     """
     if is_nested(value):
         try:

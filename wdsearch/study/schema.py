@@ -19,8 +19,21 @@ from pydantic_core import PydanticCustomError
 
 from wdsearch.groups import group_key, group_name
 from wdsearch.study.cron import ScheduleConfig
-from wdsearch.study.decay import DecayConfig, Rule, ruled
-from wdsearch.study.fields import Bound, Count, Fraction, Names, Number, OwnOr, Positive, Regex, Seed, Switch
+from wdsearch.study.fields import (
+    Bound,
+    Count,
+    DecayConfig,
+    Fraction,
+    Names,
+    Number,
+    OwnOr,
+    Positive,
+    Regex,
+    Rule,
+    Seed,
+    Switch,
+    ruled,
+)
 
 
 def scalar(value: Any) -> Any:

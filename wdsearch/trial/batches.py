@@ -208,7 +208,7 @@ def remedy_of(error: Exception, batch: Batch) -> str:
 
     >>> import torch
     >>> remedy_of(RuntimeError("must have the same dtype"), (torch.zeros(1, dtype=torch.float64), torch.zeros(1)))
-    '; the rows are float64, ...
+    "; the rows are float64, as NumPy's are, and the network is not: give them as float32 (.float()), or ..."
     """
     tensors: list[Tensor] = []
     apply_to_collection(batch, Tensor, tensors.append)

@@ -71,7 +71,7 @@ def _reachable(layer: nn.Module) -> Iterator[Generator]:
     private = (value for name, value in vars(layer).items() if name.startswith("_"))
     yield from (value for value in private if isinstance(value, Generator))
     for kind in type(layer).__mro__:
-        if kind.__module__.partition(".")[0] not in _LIBRARIES:
+        if str(kind.__module__).partition(".")[0] not in _LIBRARIES:
             yield from _within(vars(kind).values(), 1)
             source = vars(sys.modules[kind.__module__]) if kind.__module__ in sys.modules else {}
             yield from (value for value in list(source.values()) if isinstance(value, Generator))
@@ -88,7 +88,7 @@ def _within(values: Iterable[Any], levels: int) -> Iterator[Generator]:
             yield from _within(list(value.values()), levels - 1)
         elif isinstance(value, list | tuple | set | frozenset):
             yield from _within(value, levels - 1)
-        elif type(value).__module__.partition(".")[0] not in _LIBRARIES:
+        elif str(type(value).__module__).partition(".")[0] not in _LIBRARIES:
             yield from _within(list(getattr(value, "__dict__", {}).values()), levels - 1)
 
 

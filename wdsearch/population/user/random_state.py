@@ -12,13 +12,23 @@ RandomState = tuple[Any, ...]
 
 
 def random_state() -> RandomState:
-    """States of all global generators."""
+    """States of all global generators.
+
+    >>> before = random_state()
+    >>> first = random.random(), float(torch.rand(()))
+    >>> set_random_state(before)
+    >>> first == (random.random(), float(torch.rand(())))
+    True
+    """
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
 
 
 def set_random_state(state: RandomState) -> None:
-    """Set all global generators to states that `random_state` returned."""
+    """Set all global generators to states that `random_state` returned.
+
+    >>> set_random_state(random_state())
+    """
     random.setstate(state[0])
     np.random.set_state(state[1])
     torch.set_rng_state(state[2])

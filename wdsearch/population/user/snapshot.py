@@ -73,7 +73,7 @@ class Snapshot:
 
     def _record(self, value: Any) -> list[Any]:
         """Objects that a value refers to, after its own state has been recorded."""
-        if isinstance(value, LEFT_ALONE) or type(value).__module__.startswith(_TOOLS):
+        if isinstance(value, LEFT_ALONE) or str(type(value).__module__).startswith(_TOOLS):
             return []
         if isinstance(value, type):
             return self._of_class(value)

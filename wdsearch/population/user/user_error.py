@@ -42,7 +42,7 @@ def described(error: BaseException) -> str:
 
 
 def _is_users(file: str) -> bool:
-    if file.startswith("<") or Path(file).is_relative_to(Path(__file__).parent.parent):
+    if file.startswith("<") or Path(file).is_relative_to(Path(__file__).parents[2]):
         return False
     installed = "/site-packages/" in file or "/dist-packages/" in file
     if installed:

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Inexact, Shaped
 from torch import Tensor, nn
 
 from wdsearch.groups import assigned, split_key
@@ -169,8 +169,8 @@ class RegularizedModule(L.LightningModule):
         return sum(decays, torch.zeros((), dtype=torch.float64))
 
     def after_prox(
-        self, name: str, weight: Float[Tensor, "*shape"], step_size: Float[Tensor, "..."], strengths: Strengths
-    ) -> Float[Tensor, "*shape"]:
+        self, name: str, weight: Inexact[Tensor, "*shape"], step_size: Inexact[Tensor, "..."], strengths: Strengths
+    ) -> Inexact[Tensor, "*shape"]:
         """Decayed weight of a name after the proximal steps that follow the optimizer's step."""
         for key, prox in self.acting("prox"):
             if name in self.members[key]:

@@ -14,7 +14,6 @@ from wdsearch.trial.batches import Batch
 from wdsearch.trial.diagnostics import Span, Steps, diagnose
 from wdsearch.trial.module import VALIDATION, RegularizedModule
 from wdsearch.trial.result import DIVERGED, FINISHED, STOPPED_EARLY, Diagnosis
-from wdsearch.types import Params
 
 Saved = dict[str, Any]
 """State of a cohort between two epochs, complete for resuming, in types that `torch.save` accepts."""
@@ -66,7 +65,7 @@ class Cohort(ABC):
         """Sums over the rows of a phase's `index`-th batch per trial, in eval mode: (K, ...)."""
 
     @abstractmethod
-    def state(self, number: int) -> Params:
+    def state(self, number: int) -> dict[str, Any]:
         """State dict by which a trial is judged, for a single `RegularizedModule`."""
 
     @abstractmethod

@@ -27,6 +27,8 @@ def why_alone(modules: Sequence[RegularizedModule], batch: Batch, *others: Batch
     """
     if hooked := hooked_parameter(modules[0].network):
         return f"the parameter {hooked} has a hook after its gradient is accumulated, which is called for a trial alone only"
+    if complex_one := next((name for name, value in modules[0].network.named_parameters() if value.is_complex()), None):
+        return f"the parameter {complex_one} is complex, and the optimizers of fused trials take real ones"
     try:
         return _why_alone(modules, [batch, *others])
     except CopyError as error:

@@ -76,7 +76,7 @@ class LoopedCohort(Cohort):
     def _keep_best(self, row: int) -> None:
         self.best_states[row] = copy.deepcopy(self.modules[row].judged_state())
 
-    def state(self, number: int) -> Params:
+    def state(self, number: int) -> dict[str, Any]:
         row = self.numbers.index(number)
         source = self.best_states[row] if self.patience[row] < math.inf else self.modules[row].judged_state()
         return {name: _on_cpu(value) for name, value in source.items()}

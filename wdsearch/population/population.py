@@ -16,7 +16,6 @@ from wdsearch.trial.batches import Batch
 from wdsearch.trial.loaders import batches_of, epoch_length, train_eval_loader
 from wdsearch.trial.module import TRAINING_ROWS, VALIDATION, RegularizedModule
 from wdsearch.trial.result import Diagnosis
-from wdsearch.types import Params
 
 
 class CohortBatches:
@@ -98,7 +97,7 @@ class Population(L.LightningModule):
         """Stack the admitted trials, now that device and precision are known."""
         self._stack_waiting()
 
-    def state(self, number: int) -> Params:
+    def state(self, number: int) -> dict[str, Any]:
         """State dict of a live trial's judged weights."""
         return next(cohort.state(number) for cohort in self.cohorts if number in cohort.numbers)
 

@@ -2,7 +2,7 @@
 
 import math
 
-from jaxtyping import Float
+from jaxtyping import Inexact
 from torch import Tensor
 
 from wdsearch.regularizers._base import Recommendation, Regularizer
@@ -10,8 +10,8 @@ from wdsearch.types import Interval, Range, Scalar
 
 
 def _soft_threshold(
-    weight: Float[Tensor, "*shape"], step_size: Float[Tensor, "..."], strength: Scalar
-) -> Float[Tensor, "*shape"]:
+    weight: Inexact[Tensor, "*shape"], step_size: Inexact[Tensor, "..."], strength: Scalar
+) -> Inexact[Tensor, "*shape"]:
     """sign(w)·max(|w| − t, 0) with t = λ·step size, the optimizer's: ηλ/(√v̂+ε) for Adam (ProxGEN, Yun et al. 2021).
 
     Of a complex weight |w| is the modulus. Written as w − clip(w, −t, t), which is exact at t = 0.

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Inexact, Shaped
 from torch import Tensor, nn
 
 from wdsearch.groups import assigned, split_key
@@ -26,7 +26,7 @@ from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.recipe import Recipe, decayed_parameters
 from wdsearch.trial.resume import Progress, in_checkpoint, of_checkpoint
 from wdsearch.trial.scalars import Scalars
-from wdsearch.trial.weights import EMBEDDINGS
+from wdsearch.trial.weights import with_dense_gradients
 from wdsearch.types import Params, Scalar, Strengths
 
 VALIDATION, TRAINING_ROWS = "validation", "training rows"
@@ -61,7 +61,7 @@ class RegularizedModule(L.LightningModule):
         self.recipe, self.task, self.seed = recipe or Recipe(), task or Task(), seed
         self.regularizers = {key: checked(key, value, self.task) for key, value in (strengths or {}).items()}
         self.noise = {key: NoiseStream(seed, key) for key in (*(strengths or {}), "dropout")}
-        self.network = _with_dense_gradients(replace_dropout(network, self.noise["dropout"]))
+        self.network = with_dense_gradients(replace_dropout(network, self.noise["dropout"]))
         self.decayed = [f"network.{name}" for name in decayed_parameters(self.network, self.recipe)]
         self.members = {key: self._members(key) for key, one in self.regularizers.items() if one.acts_on}
         self.strengths = Scalars(strengths or {})
@@ -169,8 +169,8 @@ class RegularizedModule(L.LightningModule):
         return sum(decays, torch.zeros((), dtype=torch.float64))
 
     def after_prox(
-        self, name: str, weight: Float[Tensor, "*shape"], step_size: Float[Tensor, "..."], strengths: Strengths
-    ) -> Float[Tensor, "*shape"]:
+        self, name: str, weight: Inexact[Tensor, "*shape"], step_size: Inexact[Tensor, "..."], strengths: Strengths
+    ) -> Inexact[Tensor, "*shape"]:
         """Decayed weight of a name after the proximal steps that follow the optimizer's step."""
         for key, prox in self.acting("prox"):
             if name in self.members[key]:
@@ -345,11 +345,3 @@ class RegularizedModule(L.LightningModule):
         training = of_checkpoint(checkpoint)
         if training is not None and self._trainer is not None and self.trainer.state.fn == "fit":
             checkpoint["state_dict"], self._resumed = training
-
-
-def _with_dense_gradients(network: nn.Module) -> nn.Module:
-    """The network with dense gradients of its embeddings: AdamW takes no sparse ones, and penalties reach all rows."""
-    for layer in network.modules():
-        if isinstance(layer, EMBEDDINGS) and layer.sparse:
-            layer.sparse = False
-    return network

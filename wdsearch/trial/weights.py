@@ -237,3 +237,15 @@ def _declared_by(module: nn.Module, method: str) -> set[str]:
     except Exception as error:  # whatever a user's method raises
         text = f"{type(module).__name__}.{method}() fails: {type(error).__name__}: {error}"
         raise BuildError(f"model: {text}; it is to give names of parameters that do not decay") from error
+
+
+def with_dense_gradients(network: nn.Module) -> nn.Module:
+    """The network with dense gradients of its embeddings: AdamW takes no sparse ones, and penalties reach all rows.
+
+    >>> with_dense_gradients(nn.Embedding(3, 2, sparse=True)).sparse
+    False
+    """
+    for layer in network.modules():
+        if isinstance(layer, EMBEDDINGS) and layer.sparse:
+            layer.sparse = False
+    return network

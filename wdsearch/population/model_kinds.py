@@ -134,9 +134,9 @@ def why_refused(model: Any, builder: Any) -> str | None:
         )
         return f"model is a {kind.__name__} object, whose strengths are set already; give {remedy}"
     if made is not None and is_lightning_module(made):
-        kind = type(getattr(made, "_orig_mod", made))
+        name = type(getattr(made, "_orig_mod", made)).__name__
         return (
-            f"model is a {kind.__name__} object; give its class, {kind.__name__}: its constructor's arguments are the "
+            f"model is a {name} object; give its class, {name}: its constructor's arguments are the "
             f"search space, and each trial is a new one"
         )
     if made is not None and made is builder:

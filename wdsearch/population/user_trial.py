@@ -56,9 +56,9 @@ class AbandonedError(Exception):
 class LoggedEpoch:
     """Values that a module has logged by the end of an epoch, and those of the last validation on training rows.
 
-    `larger` says of torchmetrics' objects whether larger is better, `validated` is true once a validation has run, `learns`
-    once a training step has returned a loss (or optimizes by hand), `stops` is true if its Trainer ends after this epoch, `unmeasured` tells why there are no
-    values on training rows.
+    `larger` says of torchmetrics' objects whether larger is better; `validated` is true once a validation has run, `learns`
+    once a training step has returned a loss (or optimizes by hand), `stops` if its Trainer ends after this epoch;
+    `unmeasured` tells why there are no values on training rows.
     """
 
     values: dict[str, float]

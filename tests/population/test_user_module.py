@@ -143,5 +143,5 @@ def test_one_that_makes_no_step_is_told(tmp_path: Path) -> None:
         def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
             """Returns nothing."""
 
-    with pytest.raises(TrainingError, match="Idle does not learn: no optimizer made a step"):
+    with pytest.raises(TrainingError, match="Idle does not learn: training_step has returned no loss"):
         preview_of(tmp_path, model=Idle)

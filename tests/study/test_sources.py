@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from torch import nn
 
 import wdsearch
-from wdsearch.study.modules import is_regularized_module
+from wdsearch.population.user.model_kinds import is_regularized_module
 from wdsearch.study.sources import check_model, is_solo
 
 

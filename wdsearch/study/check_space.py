@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from wdsearch.messages import nearest, shown_path, shown_value
+from wdsearch.population.user.model_kinds import product_of
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.study.file import Location
-from wdsearch.study.modules import product_of
 from wdsearch.study.schema import Dimension, Entry, Group, Source
 from wdsearch.study.sources import Faults, arguments_of, builder_of, is_solo, misfit, refused
 from wdsearch.study.space import encoded, is_integer

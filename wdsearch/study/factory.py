@@ -20,10 +20,10 @@ from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
 from wdsearch.population.memory import device_name, device_of
 from wdsearch.population.user.framework import is_lightning_module
+from wdsearch.population.user.model_kinds import is_regularized_module
 from wdsearch.population.user.random_state import seeded
 from wdsearch.regularizers import regularizer_of, torch_equivalents
 from wdsearch.study.build import build_recipe, build_task, built, check_hooks, describe_data, text_of
-from wdsearch.study.modules import is_regularized_module
 from wdsearch.study.nested import instantiated, with_values
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of

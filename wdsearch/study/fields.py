@@ -1,5 +1,6 @@
 """Values and small sections of a study file, as pydantic checks them."""
 
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -103,3 +104,18 @@ class DecayConfig(BaseModel):
 def ruled(value: Any) -> Any:
     """A word as a rule without exceptions."""
     return {"rule": value} if isinstance(value, str) else value
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it; objects by the names of their types.
+
+    >>> plain({"high": float("inf"), "model": object()})
+    {'high': 'inf', 'model': 'object'}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, str | int | float) else type(value).__name__

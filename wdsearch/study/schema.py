@@ -1,6 +1,5 @@
 """A study as frozen data: the words that a study file may use."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +31,7 @@ from wdsearch.study.fields import (
     Rule,
     Seed,
     Switch,
+    plain,
     ruled,
 )
 
@@ -332,7 +332,7 @@ class StudyConfig(_Section):
 
     def dump(self, defaults: bool = False) -> dict[str, Any]:
         """The study as JSON can hold it, as written or with all defaults; own objects by the names of their types."""
-        return _plain(self.model_dump(exclude_unset=not defaults))
+        return plain(self.model_dump(exclude_unset=not defaults))
 
 
 SECTIONS: dict[tuple[str | int, ...], type[BaseModel]] = {
@@ -346,13 +346,3 @@ SECTIONS: dict[tuple[str | int, ...], type[BaseModel]] = {
     ("trainer",): TrainerConfig,
     ("schedule",): ScheduleConfig,
 }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, str | int | float) else type(value).__name__

@@ -12,10 +12,10 @@ from wdsearch.datasets import DATASETS
 from wdsearch.messages import nearest, shown_value
 from wdsearch.models import MODELS
 from wdsearch.population.user.framework import is_data_module, lightning_base
+from wdsearch.population.user.model_kinds import builds_lightning_module, why_refused
 from wdsearch.study.annotations import allowed, annotation_of, fits
 from wdsearch.study.file import Location
 from wdsearch.study.import_path import import_path, why_not
-from wdsearch.study.modules import builds_lightning_module, why_refused
 from wdsearch.study.nested import nested_faults
 from wdsearch.study.schema import DataConfig, Source
 from wdsearch.tasks import LOSSES, METRICS

@@ -57,4 +57,4 @@ def _uncompiled(value: Any) -> Any:
 
 
 def _package(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
+    return str(kind.__module__).partition(".")[0]

@@ -110,7 +110,7 @@ class Snapshot:
 
     def _of_class(self, kind: type) -> list[Any]:
         """Data of a user's class, which its instances share."""
-        if kind.__module__.partition(".")[0] in LIBRARIES:
+        if str(kind.__module__).partition(".")[0] in LIBRARIES:
             return []
         own = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
         data = {name: value for name, value in own.items() if not hasattr(type(value), "__get__")}

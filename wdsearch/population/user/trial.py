@@ -56,16 +56,16 @@ class AbandonedError(Exception):
 class LoggedEpoch:
     """Values that a module has logged by the end of an epoch, and those of the last validation on training rows.
 
-    `larger` says of torchmetrics' objects whether larger is better, `validated` is true once a validation has run, `steps`
-    counts the optimizers' steps, `stops` is true if its Trainer ends after this epoch, `unmeasured` tells why there are no
-    values on training rows.
+    `larger` says of torchmetrics' objects whether larger is better; `validated` is true once a validation has run, `learns`
+    once a training step has returned a loss (or optimizes by hand), `stops` if its Trainer ends after this epoch;
+    `unmeasured` tells why there are no values on training rows.
     """
 
     values: dict[str, float]
     train: dict[str, float]
     larger: dict[str, bool] = field(default_factory=dict)
     validated: bool = True
-    steps: int = 1
+    learns: bool = True
     stops: bool = False
     unmeasured: str = ""
 
@@ -78,7 +78,7 @@ class _Reporter:
 
     def __init__(self, connection: Connection) -> None:
         self.connection, self.rows = connection, TrainingRows()
-        self.abandoned = self.validated = False
+        self.abandoned = self.validated = self.learns = False
         self.train: dict[str, float] = {}
         self.larger: dict[str, bool] = {}
         self.unmeasured = ""
@@ -91,11 +91,13 @@ class _Reporter:
         loop = trainer.fit_loop  # callbacks' own last hook comes before those of early stopping and of schedulers
         loop.on_advance_end = partial(self._end_epoch, trainer, module, loop.on_advance_end)
 
-    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+        self.learns |= bool(outputs) or not module.automatic_optimization
+        self.on_validation_batch_end()
+
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         if self.abandoned:
             raise AbandonedError
-
-    on_validation_batch_end = on_train_batch_end
 
     def on_validation_start(self, trainer: Any, module: Any) -> None:
         """Validate the training rows, before the validation changes anything."""
@@ -111,11 +113,10 @@ class _Reporter:
 
     def _end_epoch(self, trainer: Any, module: Any, end: Callable[[], None]) -> None:
         end()
-        steps = trainer.global_step if module.automatic_optimization else 1
         values = numbers(trainer.callback_metrics)
         word = ""
         if trainer.is_global_zero:
-            own = (self.larger, self.validated, steps, trainer.should_stop, self.unmeasured)
+            own = (self.larger, self.validated, self.learns, trainer.should_stop, self.unmeasured)
             self.connection.send(LoggedEpoch(values, self.train, *own))
             while (word := self.connection.recv()) == STATE:
                 self.connection.send_bytes(_packed(module.state_dict()))
@@ -187,11 +188,11 @@ class UserTrial:
         logged = self._one_epoch(check)
         while not logged.validated and self.age < self.epochs and not logged.stops:
             logged = self._one_epoch(check)
-        if not logged.steps:
-            text = "no optimizer made a step in an epoch"
+        if not logged.learns:
+            text = "training_step has returned no loss in an epoch"
             raise TrainingError(
-                f"model: {self.name} does not learn: {text}; training_step must return a loss, and "
-                "configure_optimizers an optimizer"
+                f"model: {self.name} does not learn: {text}; return one, or set "
+                "self.automatic_optimization = False and step the optimizers in it"
             )
         return logged
 

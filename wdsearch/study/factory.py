@@ -207,18 +207,17 @@ class TrialFactory:
         return self._reasons[key]
 
     def _try(self, arguments: Mapping[str, Any]) -> str | None:
-        few, whole = first_rows(self._batch(), PROBED_ROWS), self._batch()
+        tried, whole = self.module(self._unequal(arguments)[0]), self._batch()
+        batch, most = first_rows(whole, PROBED_ROWS), PROBED_ROWS
         try:
-            step_alone(self.module(self._unequal(arguments)[0]), few)
-            batch, most = few, PROBED_ROWS
+            step_alone(tried, batch)
         except Exception:  # whatever a user's network raises: its rows may belong together, as those of a graph
             batch, most = whole, rows_of(whole)
             try:
-                step_alone(self.module(self._unequal(arguments)[0]), whole)
+                step_alone(tried, whole)
             except Exception as error:
                 raise BuildError(_failure(error, whole)) from error
-        device = device_of(self.config.trainer.accelerator)
-        slow = slow_when_fused(self.module(self._unequal(arguments)[0]), batch, rows_of(whole), device)
+        slow = slow_when_fused(tried, batch, rows_of(whole), device_of(self.config.trainer.accelerator))
         modules = [self.module(unequal) for unequal in self._unequal(arguments)]
         return slow or why_alone(modules, *self._probed_batches(most))
 

@@ -14,6 +14,7 @@ from support.fuzzed_networks import (
     Closure,
     CreatedLate,
     Frozen,
+    FrozenNorm,
     FrozenRows,
     FuzzData,
     HookedDropout,
@@ -29,6 +30,8 @@ from torch.nn import functional as F
 import wdsearch
 from wdsearch.errors import BuildError
 from wdsearch.population.fusibility import why_alone
+from wdsearch.regularizers import REGULARIZERS
+from wdsearch.tasks import Task
 from wdsearch.trial.copying import copied
 from wdsearch.trial.module import RegularizedModule
 
@@ -74,6 +77,28 @@ def test_checkpointed_dropout_has_the_gradients_of_the_same_network_without(buil
     assert loss == expected_loss
     torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=0.0)
     assert gradients.abs().max() > 0
+
+
+@pytest.mark.parametrize("key", REGULARIZERS)
+def test_trials_with_any_regularizer_are_fused(key: str) -> None:
+    def module(share: float) -> RegularizedModule:
+        torch.manual_seed(0)
+        one = REGULARIZERS[key]
+        value = round(one.usual.at(share)) if one.integer else one.usual.at(share)
+        return RegularizedModule(Net(lambda: nn.Dropout(0.1)), {key: value}, task=Task(one.tasks[0]))
+
+    batches = [*FuzzData().train_dataloader()]
+    if "classification" not in REGULARIZERS[key].tasks:
+        batches = [(x, y.float().unsqueeze(1).expand(-1, 3)) for x, y in batches]
+    assert why_alone([module(share) for share in (0.0, 0.5, 1.0)], *batches) is None
+
+
+class KeepsMore(nn.Linear):
+    def get_extra_state(self) -> int:
+        return 1
+
+    def set_extra_state(self, state: int) -> None:
+        assert state == 1
 
 
 class RateRead(nn.Module):
@@ -137,7 +162,7 @@ def test_layers_are_the_same_objects_with_their_hooks_and_attributes() -> None:
     assert not module(torch.randn(4, 5)).any()
 
 
-@pytest.mark.parametrize("build", [HookedDropout, FrozenRows, LayerDrop, UnitNorm, Frozen, Checkpointed])
+@pytest.mark.parametrize("build", [HookedDropout, FrozenRows, FrozenNorm, LayerDrop, UnitNorm, Frozen, Checkpointed])
 def test_what_people_write_is_fused_where_it_can_be(build: Callable[[], nn.Module]) -> None:
     if build is Checkpointed:
         assert reason(build) is not None, "its segments are computed again outside of vmap"
@@ -153,9 +178,12 @@ def test_what_people_write_is_fused_where_it_can_be(build: Callable[[], nn.Modul
         (CreatedLate, r"block \(CreatedLate\) keeps rng from one batch to the next"),
         (Closure, r"block \(Closure\) keeps scale from one batch to the next"),
         (AfterAccumulation, r"block.linear.weight has a hook after its gradient is accumulated"),
+        (lambda: KeepsMore(6, 6), r"block \(KeepsMore\) keeps extra state, which fused trials cannot hold"),
+        (lambda: torch.jit.script(nn.Linear(6, 6)), r"block \(RecursiveScriptModule\) is compiled by torch.jit"),
         (Branching, r"it branches on a tensor's value"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
 def test_what_cannot_be_fused_is_said_in_words(build: Callable[[], nn.Module], words: str) -> None:
     assert re.search(words, str(reason(build)))
 

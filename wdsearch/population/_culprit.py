@@ -152,5 +152,5 @@ def in_words(error: Exception) -> str:
     for pattern, words in _VMAP_ERRORS.items():
         if re.search(pattern, text):
             return words
-    line = (text.strip() or type(error).__name__).splitlines()[0]
+    line = type(error).__name__ if isinstance(error, KeyError) or not text.strip() else text.strip().splitlines()[0]
     return f"vmap cannot run it: {line if len(line) <= 120 else line[:117] + '...'}"

@@ -82,6 +82,7 @@ def _fused_step(cohort: FusedCohort, batch: Batch, index: int) -> StepValues:
     for name, *gradients in zip(cohort.params, *(gradients for _, _, gradients in parts), strict=True):
         if gradients[0] is not None:
             columns[f"gradient {name}"] = torch.cat(gradients)
+    cohort.begin()  # an average is then the present weights
     columns |= {f"evaluation of {name}": value for name, value in cohort.evaluate(batch, index).items()}
     stacks = cohort.buffers | {name: value.detach() for name, value in cohort.params.items()}
     columns |= {f"buffer {name}": stacks[name] for name, _ in cohort.template.named_buffers()}

@@ -60,7 +60,7 @@ class FusedCohort(Cohort):
         rates = torch.stack([module.rates.as_dict()["lr"] for module in modules])
         self.optimizer = OPTIMIZERS[recipe.optimizer].stacked(groups, rates, **recipe.options)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.factor(step, steps))
-        self.states = self._init_states()
+        self.begin()
         self.best_state: Params = {}
         self.watch = Watch(self.template.decayed)
         self._names = names_of_state(self.template)
@@ -71,7 +71,7 @@ class FusedCohort(Cohort):
             "objective": lift(self.template, self.template.objective),
             "evaluation": lift(self.template, self.template.evaluation),
         }
-        self._train(True)
+        self.template.train()  # in any case: a network with a `train` of its own may freeze a part
 
     def _groups(self, modules: Sequence[RegularizedModule]) -> Iterator[dict[str, Any]]:
         """Parameter groups of the optimizer: one for each set of decay keys, and one without decay."""
@@ -187,10 +187,10 @@ class FusedCohort(Cohort):
             weight.copy_(after_prox(weight, step_size, self._strengths()))
 
     @torch.no_grad()
-    def _init_states(self) -> States:
-        """Stacked states of the regularizers before the first step."""
+    def begin(self) -> None:
+        """Initialise the states of the regularizers from the present weights."""
         following = self.template.following
-        return vmap(following.init_states)(self.params) if following.acts else {}
+        self.states: States = vmap(following.init_states)(self.params) if following.acts else {}
 
     @torch.no_grad()
     def _after_step(self, step: int) -> None:

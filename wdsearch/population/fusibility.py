@@ -29,6 +29,8 @@ def why_alone(modules: Sequence[RegularizedModule], batch: Batch, *others: Batch
         return f"the parameter {hooked} has a hook after its gradient is accumulated, which is called for a trial alone only"
     if complex_one := next((name for name, value in modules[0].network.named_parameters() if value.is_complex()), None):
         return f"the parameter {complex_one} is complex, and the optimizers of fused trials take real ones"
+    if unliftable := _unliftable(modules[0]):
+        return unliftable
     try:
         return _why_alone(modules, [batch, *others])
     except CopyError as error:
@@ -57,6 +59,16 @@ def _why_alone(modules: Sequence[RegularizedModule], batches: Sequence[Batch]) -
     if difference <= tolerance:
         return None
     return culprit(modules, batches[0]) or f"the network: {other_numbers(difference, kind)}"
+
+
+def _unliftable(module: RegularizedModule) -> str | None:
+    """Reason, with the layer, for which a network is not tried."""
+    for path, layer in module.named_modules():
+        if isinstance(layer, torch.jit.ScriptModule):
+            return f"{named(module, path)} is compiled by torch.jit, and vmap cannot look into it"
+        if type(layer).get_extra_state is not nn.Module.get_extra_state:
+            return f"{named(module, path)} keeps extra state, which fused trials cannot hold"
+    return None
 
 
 def _kept_attribute(module: RegularizedModule, batches: Sequence[Batch]) -> str | None:

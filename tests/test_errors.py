@@ -29,6 +29,7 @@ FAILED_JOBS = {
     "NotLoggedError",
     "PortError",
     "StorageError",
+    "TrainingError",
     "TrialsFailedError",
     "UndeliveredError",
 }

@@ -79,7 +79,7 @@ def test_checkpointed_dropout_has_the_gradients_of_the_same_network_without(buil
     assert gradients.abs().max() > 0
 
 
-@pytest.mark.parametrize("key", REGULARIZERS)
+@pytest.mark.parametrize("key", ["early_stopping", "ema", "gradient_clip", "input_noise"])  # of each kind one
 def test_trials_with_any_regularizer_are_fused(key: str) -> None:
     def module(share: float) -> RegularizedModule:
         torch.manual_seed(0)

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from wdsearch.errors import WdsearchError
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class CopyError(ValueError):
+class CopyError(WdsearchError):
     """A network of which a copy would not be independent."""
 
 

@@ -41,7 +41,11 @@ def product_of(builder: Any) -> Any:
 
 
 def is_regularized_module(builder: Any) -> bool:
-    """True for a subclass of `RegularizedModule`, or a partial of one, which builds whole trials; itself it needs a network."""
+    """True for a subclass of `RegularizedModule`, or a partial of one, which builds whole trials; itself it needs a network.
+
+    >>> is_regularized_module(type("Own", (RegularizedModule,), {})), is_regularized_module(RegularizedModule)
+    (True, False)
+    """
     while isinstance(builder, functools.partial):
         builder = builder.func
     return inspect.isclass(builder) and issubclass(builder, RegularizedModule) and builder is not RegularizedModule
@@ -51,6 +55,10 @@ def builds_lightning_module(builder: Any) -> bool:
     """True for what builds user-defined LightningModules: by its class or annotation, else by a try.
 
     A function without an annotation is tried, once, if it names a LightningModule class.
+
+    >>> import lightning as L
+    >>> builds_lightning_module(L.LightningModule), builds_lightning_module(nn.Linear)
+    (True, False)
     """
     if builder is None or isinstance(builder, nn.Module):
         return False

@@ -410,7 +410,8 @@ def test_what_decays_can_be_changed_in_the_study() -> None:
     assert load_study(yaml_free() | {"optimizer": {"decay": "all"}}).dump()["optimizer"] == {"decay": "all"}
 
 
-def test_validate_shows_each_parameter_with_its_strengths(tmp_path: Path) -> None:
+def test_validate_shows_each_parameter_with_its_strengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # in a narrower terminal cells are broken
     (tmp_path / "s.yaml").write_text(STUDY)
     done = called("validate", str(tmp_path / "s.yaml"), "--params")
     assert done.exit_code == 0, done.output

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from wdsearch.noise import NoiseStream
 from wdsearch.tasks import Task
-from wdsearch.types import Interval, Params, Range, TorchWords
+from wdsearch.types import Interval, Params, Range, Scalar, TorchWords
 
 
 class Recommendation(NamedTuple):
@@ -84,3 +85,8 @@ class Regularizer:
             return "layers"
         on_decayed = self.penalty or self.decay or self.prox or (self.after_step and not self.all_parameters)
         return "parameters" if on_decayed else None
+
+
+def squared_norm(values: Tensor) -> Scalar:
+    """‖v‖² of a tensor, of complex entries by their modulus."""
+    return (torch.view_as_real(values) if values.is_complex() else values).square().sum()

@@ -3,22 +3,16 @@
 import math
 
 import torch
-from torch import Tensor
 
-from wdsearch.regularizers._base import Regularizer
+from wdsearch.regularizers._base import Regularizer, squared_norm
 from wdsearch.types import Interval, Params, Range, Scalar
 
 
 def _clip(gradients: Params, strength: Scalar) -> Params:
     """g·min(1, c/(‖g‖ + 1e-6)) over all parameters of the trial, as `torch.nn.utils.clip_grad_norm_`."""
-    norm = torch.stack([_squares(gradient) for gradient in gradients.values()]).sum().sqrt()
+    norm = torch.stack([squared_norm(gradient) for gradient in gradients.values()]).sum().sqrt()
     factor = (strength / (norm + 1e-6)).clamp(max=1.0)
     return {name: gradient * factor for name, gradient in gradients.items()}
-
-
-def _squares(gradient: Tensor) -> Scalar:
-    """‖g‖², of a complex gradient by its modulus."""
-    return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).square().sum()
 
 
 gradient_clip = Regularizer(

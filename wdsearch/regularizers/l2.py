@@ -3,19 +3,13 @@
 import math
 
 import torch
-from torch import Tensor
 
-from wdsearch.regularizers._base import Recommendation, Regularizer
+from wdsearch.regularizers._base import Recommendation, Regularizer, squared_norm
 from wdsearch.types import Interval, Params, Range, Scalar
 
 
 def _penalty(weights: Params, strength: Scalar) -> Scalar:
-    return strength * torch.stack([_squares(weight) for weight in weights.values()]).sum()
-
-
-def _squares(weight: Tensor) -> Scalar:
-    """‖w‖², of a complex weight by its modulus."""
-    return (torch.view_as_real(weight) if weight.is_complex() else weight).square().sum()
+    return strength * torch.stack([squared_norm(weight) for weight in weights.values()]).sum()
 
 
 def _torch(strength: float, setting: Recommendation) -> str:

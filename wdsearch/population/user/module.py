@@ -26,8 +26,7 @@ class NotLoggedError(WdsearchError):
 class UserModules:
     """User-defined LightningModules in training; implements `Training`, and `fit` trains all admitted trials.
 
-    `goals` names the logged values that the objective needs, `maximized` and `minimized` those of which it says whether
-    larger is better.
+    `goals` names the logged values that the objective needs; `directions` says of some whether larger is better.
     """
 
     def __init__(

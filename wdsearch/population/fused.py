@@ -33,7 +33,8 @@ def _widen(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 class FusedCohort(Cohort):
     """Trials of age 0, on `device`, that will train for `steps` steps, stacked.
 
-    The modules belong to the cohort from then on. `max_fused` limits the number of trials per call; a larger cohort is called in slices, with the same numbers.
+    The modules belong to the cohort from then on. `max_fused` limits the number of trials per call; a larger cohort is called
+    in slices, with the same numbers.
     """
 
     kind = "fused"

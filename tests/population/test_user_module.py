@@ -1,5 +1,8 @@
 """A user's own LightningModule: searched by its constructor's arguments, trained by a Trainer of its own, gap included."""
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from torch.nn import functional as F
 
 import wdsearch
 from wdsearch.noise import derive_seed
-from wdsearch.population.user.module import NotLoggedError
+from wdsearch.population.training import Training, TrainingCallback
+from wdsearch.population.user.module import NotLoggedError, UserModules
 from wdsearch.population.user.trial import TrainingError
 from wdsearch.search.preview import preview
 from wdsearch.study.load import StudyFileError, load_study
@@ -145,3 +149,28 @@ def test_one_that_makes_no_step_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingError, match="Idle does not learn: training_step has returned no loss"):
         preview_of(tmp_path, model=Idle)
+
+
+def test_what_the_program_does_meanwhile_is_not_undone() -> None:
+    """A signal that comes while training rows are validated, or a stop request would be forgotten."""
+    received: list[int] = []
+
+    class Signalling(Own):
+        def validation_step(self, batch: Any, index: int) -> None:
+            super().validation_step(batch, index)
+            os.kill(os.getpid(), signal.SIGUSR2)
+            time.sleep(0.1)
+
+    class Nothing(TrainingCallback):
+        def begin(self, training: Training) -> None:
+            training.admit({0: Signalling()})
+
+        def end_epoch(self, training: Training) -> None:
+            pass
+
+    before = signal.signal(signal.SIGUSR2, lambda number, _: received.append(number))
+    try:
+        UserModules(ZooData(), 1, {"accelerator": "cpu", "num_sanity_val_steps": 0}).fit(Nothing())
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert len(received) == 2, "one on training rows, one in validation"

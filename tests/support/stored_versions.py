@@ -54,7 +54,10 @@ class StoredVersion:
     def unpack(self, storage: str, project: Path) -> None:
         """Lay a project out in an empty folder, as if it had always been there."""
         with tarfile.open(self.archive(storage)) as archive:
-            archive.extractall(project, filter="data")
+            archive.extraction_filter = getattr(
+                tarfile, "data_filter", lambda member, _: member
+            )  # Python 3.11.4 has it
+            archive.extractall(project)
         for path in home_of(project).rglob("*.db"):
             replace_text(path, PROJECT, str(project))
             path.rename(path.with_name(path.name.replace(f"@{NODE}.", f"@{platform.node()}.")))

@@ -30,7 +30,8 @@ class TrainingRows:
         try:
             if self._loader is None:
                 self._loader = train_eval_loader(adapted(import_module("lightning.pytorch"), trainer.datamodule))
-            apart = [trainer.datamodule, own, *trainer.loggers, *_loaders(trainer)]
+            # through the handlers of signals the whole program can be reached, which goes on meanwhile
+            apart = [trainer.datamodule, own, trainer._signal_connector, *trainer.loggers, *_loaders(trainer)]
             snapshot = Snapshot([trainer], apart)
             try:
                 return self._validate(trainer, own)

@@ -196,6 +196,13 @@ def test_a_frozen_row_of_an_embedding_stays_frozen_in_a_population() -> None:
     assert (shares[3:] - shares[0, 0]).abs().max() > 1e-3
 
 
+def test_a_lone_trial_keeps_the_weights_that_its_network_changes_in_place() -> None:
+    (lone,) = train_fused({0: trial(UnitNorm)}, FuzzData(), 2).states.values()
+    alone = trial(UnitNorm)
+    train_alone(alone, FuzzData(), 2)
+    assert largest_difference(alone.state_dict(), lone) <= 1e-12
+
+
 def test_a_network_that_changes_its_inputs_gets_each_batch_once() -> None:
     class Normalises(nn.Module):
         def __init__(self) -> None:

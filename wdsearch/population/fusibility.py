@@ -52,7 +52,7 @@ def _why_alone(modules: Sequence[RegularizedModule], batches: Sequence[Batch]) -
     alone += [steps_alone(module, batches) for module in rest]
     try:
         with no_fallbacks():
-            traces = [fused_steps(modules, batches, max_fused) for max_fused in (len(modules), 2)]
+            traces = [fused_steps(modules, batches, max_fused) for max_fused in (len(modules), len(modules) - 1)]
     except Exception as error:  # any operation that vmap does not support
         return culprit(modules, batches[0]) or f"the network: {in_words(error)}"
     difference, kind = max(distance(alone, trace) for trace in traces)

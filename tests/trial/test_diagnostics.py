@@ -17,7 +17,7 @@ from wdsearch.models import MODELS
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.population import Population
 from wdsearch.population.step_statistics import EVERY
-from wdsearch.trial.diagnostics import scale_invariant_share
+from wdsearch.trial.function_measures import scale_invariant_share
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 from wdsearch.trial.result import Diagnosis

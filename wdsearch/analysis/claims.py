@@ -1,242 +1,219 @@
 """The textbook's claims about λ, tested on the outcomes of one network and its data; no answer is assumed.
 
 An effect is a change from λ = 0 to λ* (the best trial's λ, or a substitute that acts), paired by seed; each has a smallest
-size that matters in practice. A claim is *supported* if an effect as claimed is seen and none against it,
-*contradicted* if one against it is seen, or if all are surely smaller than what matters though λ acts, else *undetermined*.
+size that matters in practice. A claim about what falls with λ is tested at λ* and as a trend over all λ that were trained, and
+both must show it. What has to be chosen (a best λ) is chosen by one half of the seeds and judged by the other.
+
+A claim is *supported*, *contradicted* (the opposite is seen), of *no_effect* (one of a size that matters is excluded, though λ
+acts) or *undetermined*. In a world without any effect at most one explanation in twenty has a false direction anywhere in it
+(`wdsearch.analysis.verdicts`; simulated by `tests/benchmarks/null_worlds.py`).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
-from wdsearch.analysis.bootstrap import AGAINST, FEWEST, FOR, NONE, Effect, effect
+from wdsearch.analysis._findings import (
+    LOSS_SHARE,
+    SHARE,
+    Finding,
+    Quantity,
+    as_share,
+    claim_with,
+    falling,
+    loss_that_matters,
+    off_and_on,
+    why_open,
+)
 from wdsearch.analysis.design import DECAY, DROPOUT, L1
-from wdsearch.analysis.evidence import Evidence, Table, chosen_without, curve, finite_mean, logarithm
-from wdsearch.analysis.outcomes import CONTRADICTED, UNDETERMINED, Claim, Curve
-from wdsearch.analysis.verdicts import SHARE, Verdict, all_of, varying, verdict_of
+from wdsearch.analysis.effects import FEWEST, Effect, effect
+from wdsearch.analysis.evidence import FAILED, Evidence, Table, chosen_by, curve, differences, finite_mean, logarithm
+from wdsearch.analysis.outcomes import Claim
+from wdsearch.analysis.verdicts import RISES, UNTESTED, agreeing, all_of, any_of, p_values, verdicts
 
-LOSS_SHARE = 0.01
-"""Smallest change of a loss or a gap, as a share of the validation loss without decay."""
-CORRELATION = 0.01
+COLLINEARITY = (
+    Quantity("activation_correlation", "correlation", 0.01),
+    Quantity("weight_correlation", "correlation", 0.01),
+    Quantity("condition", "share", SHARE, relative=True),
+)
 ZEROS = 0.01
 """Smallest change of the share of weights that are exactly zero."""
 SPREAD = 0.1
 """Smallest change of the standard deviation over layers of ln(‖Δw‖/‖w‖)."""
-DIVERGENCES = 0.1
-"""Smallest change of the share of trainings that diverge."""
 FAST = 10.0
 """Multiple of the winner's rate from which on a rate is called high."""
+EQUILIBRIUM = 1 / 3
+"""Longest timescale, in training lengths, at which the second half of training is at equilibrium.
+
+Norms approach it as exp(−2ηλt) (2305.17212, section 3): after half a training e⁻³ of the way is left.
+"""
 
 
 def claims_of(evidence: Evidence) -> tuple[Claim, ...]:
-    """Every claim, tested."""
-    return tuple(replace(test(evidence), key=key) for key, test in TESTS.items())
+    """Every claim, judged beside the others."""
+    findings = {key: find(evidence) for key, find in CLAIMS.items()}
+    judged = verdicts({key: finding.test for key, finding in findings.items()})
+    return tuple(finding.judged(key, judged[key]) for key, finding in findings.items())
 
 
-# -- the claims ----------------------------------------------------------------------------------------------------
+def complexity(evidence: Evidence) -> Finding:
+    """Lower complexity: the margin-normalised norm falls, which no mere scaling of the weights moves."""
+    quantity = Quantity("log_complexity", "share", SHARE)
+    return falling(evidence, quantity, ("norm", "spectral_norm", "stable_rank"))
 
 
-def complexity(evidence: Evidence) -> Claim:
-    """Lower complexity: the weights' norm falls and, where matrices have several rows, their stable rank does not rise."""
-    norm, rank = (evidence.at_reference(name, relative=True) for name in ("norm", "stable_rank"))
-    states = [norm.stands(SHARE)] + ([AGAINST] if AGAINST in varying(rank, SHARE) else [])
-    return _along_decay(
-        evidence,
-        verdict_of(states, evidence, norm, rank),
-        _share(norm),
-        "share",
-        ("norm", "stable_rank", "spectral_norm"),
-    )
+def bell(evidence: Evidence) -> Finding:
+    """L2 makes a bell: the weights' distribution comes nearer to a normal one in shape, and no more become exactly zero."""
+    more_zeros = p_values(evidence.at_reference("zeros"), ZEROS).opposite
+    quantity = Quantity("nonnormality", "share", SHARE, relative=True)
+    return falling(evidence, quantity, ("kurtosis", "std", "zeros", "tiny"), against=more_zeros)
 
 
-def bell(evidence: Evidence) -> Claim:
-    """L2 makes a narrow bell: the weights' spread falls, and no more of them become exactly zero."""
-    std, zeros = evidence.at_reference("std", relative=True), evidence.at_reference("zeros")
-    states = [std.stands(SHARE)] + ([AGAINST] if zeros.stands(ZEROS, falls=False) == FOR else [])
-    return _along_decay(
-        evidence, verdict_of(states, evidence, std), _share(std), "share", ("std", "kurtosis", "zeros", "tiny")
-    )
-
-
-def zeros(evidence: Evidence) -> Claim:
+def zeros(evidence: Evidence) -> Finding:
     """L1 makes exact zeros: their share rises along its path, and by more than decay at λ* makes it rise."""
-    l1_shares, decay_shares = evidence.along(L1, "zeros"), evidence.along(DECAY, "zeros")
-    rises = [along - off for along, off in zip(_path_means(l1_shares), l1_shares[0.0], strict=True)]
-    decay_rises = [
-        after - before for before, after in zip(decay_shares[0.0], decay_shares[evidence.axes.reference], strict=True)
-    ]
+    along_l1, along_decay = evidence.along(L1, "zeros"), evidence.along(DECAY, "zeros")
+    at_reference = along_decay[evidence.axes.reference]
+    rises = [mean - off for mean, off in zip(_path_means(along_l1), along_l1[0.0], strict=True)]
+    decay_rises = [after - before for before, after in zip(along_decay[0.0], at_reference, strict=True)]
     change = effect([rise - other for rise, other in zip(rises, decay_rises, strict=True)])
-    verdict = verdict_of([change.stands(ZEROS, falls=False)], evidence, change, acts=True)
     numbers = {
-        "zeros_l1": finite_mean(l1_shares[max(l1_shares)]),
-        "largest_l1": max(l1_shares),
-        "zeros_off": finite_mean(l1_shares[0.0]),
-        "zeros_decay": finite_mean(decay_shares[evidence.axes.reference]),
+        "zeros_l1": finite_mean(along_l1[max(along_l1)]),
+        "largest_l1": max(along_l1),
+        "zeros_off": finite_mean(along_l1[0.0]),
+        "zeros_decay": finite_mean(at_reference),
         "diverged": evidence.diverged(L1),
+        "smallest": ZEROS,
     }
     curves = {
-        "zeros_l1": curve(l1_shares),
-        "zeros_decay": curve(decay_shares),
+        "zeros_l1": curve(along_l1),
+        "zeros_decay": curve(along_decay),
         "val_loss_l1": curve(evidence.along(L1, "val_loss")),
     }
-    return _claim(evidence, verdict, change, "weights", numbers, curves)
+    test = agreeing(p_values(change, ZEROS, RISES), p_values(evidence.trend(L1, "zeros"), 0.0, RISES))
+    return Finding(test, claim_with(evidence, change, "weights", numbers, curves), why_open(evidence, change))
 
 
-def collinearity(evidence: Evidence) -> Claim:
+def collinearity(evidence: Evidence) -> Finding:
     """Less collinearity: units' weights or activations correlate less, or the weights' condition number falls.
 
-    The effect is that of the first of the three that decides.
+    The effect is that of the one of the three that says most.
     """
-    activations, weights = (evidence.at_reference(f"{of}_correlation") for of in ("activation", "weight"))
-    condition = evidence.at_reference("condition", relative=True)
-    sizes = ((activations, CORRELATION), (weights, CORRELATION), (condition, SHARE))
-    judged = [(change, varying(change, smallest)) for change, smallest in sizes]
-    verdict = verdict_of([state for _, states in judged for state in states], evidence, activations, weights, condition)
-    deciding = AGAINST if verdict[0] == CONTRADICTED else FOR
-    measured = [change for change, _ in judged if change.count] or [condition]
-    change = next((change for change, states in judged if deciding in states), measured[0])
-    effect_shown, unit = (_share(change), "share") if change is condition else (change, "correlation")
-    names = ("activation_correlation", "weight_correlation", "condition")
-    return _along_decay(evidence, verdict, effect_shown, unit, names)
+    names = [quantity.name for quantity in COLLINEARITY]
+    varying = [quantity for quantity in COLLINEARITY if _varies(quantity.change(evidence))]
+    findings = [falling(evidence, quantity, names) for quantity in varying]
+    if not findings:
+        return Finding(UNTESTED, claim_with(evidence, effect([]), "correlation", {}, {}), why_open(evidence))
+    clearest = min(findings, key=lambda finding: (finding.test.directed, finding.test.none))
+    return replace(clearest, test=any_of(*(finding.test for finding in findings)))
 
 
-def gap(evidence: Evidence) -> Claim:
-    """A smaller gap: validation minus training loss falls.
+def gap(evidence: Evidence) -> Finding:
+    """A smaller gap: validation minus training loss falls, and the gap in the metric does not rise.
 
     >>> from wdsearch.analysis.design import Axes
     >>> from wdsearch.analysis.outcomes import Outcome
-    >>> metrics = {0.0: {"gap": 0.5, "val_loss": 1.0}, 0.1: {"gap": 0.3, "val_loss": 0.9}}
-    >>> trained = [(x, s, metrics[x]) for x in metrics for s in range(5)]
-    >>> outcomes = [Outcome(DECAY, s, 0.01, {DECAY: x}, {}, "finished", values, {}) for x, s, values in trained]
-    >>> claim = gap(Evidence(tuple(outcomes), Axes(DECAY, reference=0.1, l1=L1, dropout="", rate=0.01)))
-    >>> claim.verdict, round(claim.effect, 2)
-    ('supported', -0.2)
+    >>> gaps, noise = {0.0: 0.5, 0.05: 0.4, 0.1: 0.3}, [0.01, -0.02, 0.0, 0.01, -0.01]
+    >>> metrics = {(x, s): {"gap": gaps[x] * (1 + noise[s]), "val_loss": 1.0} for x in gaps for s in range(5)}
+    >>> outcomes = [Outcome(DECAY, s, 0.01, {DECAY: x}, {}, "finished", of, {}) for (x, s), of in metrics.items()]
+    >>> finding = gap(Evidence(tuple(outcomes), Axes(DECAY, reference=0.1, l1=L1, dropout="", rate=0.01)))
+    >>> round(finding.claim.effect, 2), finding.test.supported < 0.001
+    (-0.2, True)
     """
-    change = evidence.at_reference("gap")
-    verdict = verdict_of([change.stands(_loss_that_matters(evidence))], evidence, change)
-    return _along_decay(evidence, verdict, change, "loss", ("gap", "train_loss", "val_loss"))
+    in_metric = [name for name in evidence.metrics if name.startswith("gap_")][:1]
+    wider = min((p_values(evidence.at_reference(name), 0.0).opposite for name in in_metric), default=1.0)
+    quantity = Quantity("gap", "loss", loss_that_matters(evidence))
+    return falling(evidence, quantity, (*in_metric, "train_loss", "val_loss"), against=wider)
 
 
-def optimum(evidence: Evidence) -> Claim:
+def optimum(evidence: Evidence) -> Finding:
     """Validation loss gets better up to a point, and worse beyond: the best λ beats 0, and the largest λ loses to it.
 
-    The best λ > 0 is chosen for each seed by the others.
+    The best λ > 0 is chosen by one half of the seeds, and judged by the other.
     """
-    losses, smallest = evidence.along(DECAY, "val_loss"), _loss_that_matters(evidence)
-    best, largest = chosen_without(losses, [strength for strength in losses if strength > 0]), max(losses)
-    better = effect([losses[strength][seed] - losses[0.0][seed] for seed, strength in enumerate(best)])
-    at_largest = losses[largest]
-    worse = effect([at_largest[seed] - losses[x][seed] if x < largest else math.nan for seed, x in enumerate(best)])
-    states = [better.stands(smallest), worse.stands(smallest, falls=False)]
-    verdict = all_of(states, evidence, better)
-    if largest in best and verdict[0] == UNDETERMINED:
-        verdict = (UNDETERMINED, "edge")
-    if states == [FOR, NONE]:
-        verdict = (CONTRADICTED, "plateau")
-    numbers = {"best": _geometric_mean(best), "beyond": worse.mean, "beyond_low": worse.low, "beyond_high": worse.high}
-    return _along_decay(evidence, verdict, better, "loss", ("val_loss", "train_loss"), numbers)
+    losses, smallest = evidence.along(DECAY, "val_loss"), loss_that_matters(evidence)
+    best = chosen_by(losses, [strength for strength in losses if strength > 0], evidence.selecting) or math.nan
+    largest, seeds = max(losses), evidence.reporting
+    better = differences(losses, 0.0, best, seeds) if best > 0 else effect([])
+    worse = differences(losses, best, largest, seeds) if best < largest else effect([])
+    tests = (p_values(better, smallest), p_values(worse, smallest, RISES))
+    tables = {name: evidence.along(DECAY, name) for name in ("val_loss", "train_loss")}
+    numbers = {"best": best, "beyond": worse.mean, "beyond_low": worse.low, "beyond_high": worse.high}
+    numbers |= {"smallest": smallest, "diverged": evidence.diverged(DECAY)} | off_and_on(evidence, tables)
+    claim = claim_with(evidence, better, "loss", numbers, {name: curve(table) for name, table in tables.items()})
+    reason = why_open(evidence, better, worse, seeds=2 * FEWEST)
+    if math.isnan(best) or best == largest:
+        reason = "edge" if best == largest else "diverged"
+    return Finding(all_of(*tests), claim, reason, "plateau" if tests[0].supported < tests[0].none else "none")
 
 
-def updates(evidence: Evidence) -> Claim:
-    """Controlled update sizes: layers' relative updates ‖Δw‖/‖w‖ become more alike (balanced rotation, 2305.17212)."""
-    change = evidence.at_reference("update_spread")
-    verdict = verdict_of(varying(change, SPREAD), evidence, change)
-    names = ("update_spread", "relative_update", "rotation", "predicted_rotation")
-    return _along_decay(evidence, verdict, change, "log", names)
+def updates(evidence: Evidence) -> Finding:
+    """Controlled update sizes: relative updates ‖Δw‖/‖w‖ of normalised layers are more alike (balanced rotation, 2305.17212).
+
+    Only where λ* brings them to equilibrium within the first half of training, of which alone the theory speaks.
+    """
+    quantity = Quantity("update_spread", "log", SPREAD)
+    finding = falling(evidence, quantity, ("relative_update", "rotation", "predicted_rotation"), trend=False)
+    timescale = finite_mean(evidence.along(DECAY, "timescale")[evidence.axes.reference])
+    if quantity.change(evidence).count and not timescale <= EQUILIBRIUM:
+        return replace(finding, test=UNTESTED, open_reason="equilibrium")
+    return finding
 
 
-def gradients(evidence: Evidence) -> Claim:
-    """No exploding gradients at ten and more times the rate: the largest norm is smaller, and fewer trainings diverge."""
-    norms, reference = evidence.by_rate("gradient_norm_max"), evidence.axes.reference
+def gradients(evidence: Evidence) -> Finding:
+    """No exploding gradients at ten and more times the rate: the largest norm after the first epoch is smaller, or fewer
+    trainings fail (diverge, or end with a dead network), which are counted apart.
+    """
+    failed, reference = evidence.by_rate(FAILED), evidence.axes.reference
+    norms = _of_the_living(evidence.by_rate("gradient_norm_late"), failed)
     rates = [lr for decay, lr in norms if decay > 0 and lr >= 0.999 * FAST * evidence.axes.rate]
     pairs = [(norms[0.0, lr], norms[reference, lr]) for lr in rates]
     sizes = effect([_mean_log_ratio(pairs, seed) for seed in range(evidence.seeds)])
-    failed = {point: list(map(_failed, losses)) for point, losses in evidence.by_rate("val_loss").items()}
-    counts = [_added_failures(failed, reference, rates, seed) for seed in range(evidence.seeds)]
-    failures = effect(counts)
-    measured = sizes.count + sizes.worse + sizes.better
-    states = ([sizes.stands(SHARE)] if measured else []) + ([failures.stands(DIVERGENCES)] if rates else [])
-    verdict = verdict_of(states, evidence, sizes, failures, acts=True)
-    effect_shown, unit = (failures, "runs") if sizes.count < FEWEST and any(counts) else (_share(sizes), "share")
-    sides = {"off": 0.0, "on": reference}
+    failures = effect([_added_failures(failed, reference, rates, seed) for seed in range(evidence.seeds)])
+    runs = {side: _failures(failed, decay, rates) for side, decay in (("off", 0.0), ("on", reference))}
+    counted = (
+        [replace(failures, error=0.0)] if any(runs.values()) else []
+    )  # shares of few: the sign test knows no sizes
+    tests = [p_values(sizes, SHARE)] * (sizes.count > 0) + [replace(p_values(one, 0.0), none=1.0) for one in counted]
+    shown, unit = (failures, "runs") if counted and sizes.count < FEWEST else (as_share(sizes), "share")
     curves = {
         f"{name}_{side}": curve(_row(table, 0, decay))
-        for name, table in (("gradient_norm_max", norms), ("diverged", failed))
-        for side, decay in sides.items()
+        for name, table in (("gradient_norm_late", norms), ("failed", failed))
+        for side, decay in (("off", 0.0), ("on", reference))
     }
-    numbers = {f"diverged_{side}": _failures(failed, decay, rates) for side, decay in sides.items() if rates}
-    return _claim(evidence, verdict, effect_shown, unit, numbers | {"runs": float(len(rates) * evidence.seeds)}, curves)
+    numbers = {f"failed_{side}": count for side, count in runs.items()} if rates else {}
+    numbers |= {"runs": float(len(rates) * evidence.seeds), "smallest": SHARE}
+    claim = claim_with(evidence, shown, unit, numbers, curves)
+    return Finding(any_of(*tests), claim, "diverged" if any(runs.values()) else why_open(evidence, sizes))
 
 
-def dropout(evidence: Evidence) -> Claim:
-    """Better with dropout than either alone; the best of both and the best of one are chosen for each seed by the others."""
+def dropout(evidence: Evidence) -> Finding:
+    """Better with dropout than either alone; the best of both and the best of one are chosen by one half of the seeds, and
+    judged by the other.
+    """
     losses = evidence.beside_dropout("val_loss")
     if not losses:
-        return _claim(evidence, (UNDETERMINED, "no_dropout"), effect([]), "loss", {}, {})
-    both = chosen_without(losses, [point for point in losses if min(point) > 0])
-    alone = chosen_without(losses, [point for point in losses if min(point) == 0])
-    losses_of_both = [losses[point][seed] for seed, point in enumerate(both)]
-    losses_alone = [losses[point][seed] for seed, point in enumerate(alone)]
-    change = effect([together - alone for together, alone in zip(losses_of_both, losses_alone, strict=True)])
-    smallest = LOSS_SHARE * abs(finite_mean(value for point in alone for value in losses[point]))
-    verdict = verdict_of([change.stands(smallest)], evidence, change, acts=True)
-    rates = sorted({rate for _, rate in losses})
-    curves = {f"val_loss_{rate:g}": curve(_row(losses, 1, rate)) for rate in rates}
-    numbers = {
-        "best_decay": _geometric_mean(strength for strength, _ in both),
-        "best_dropout": finite_mean(rate for _, rate in both),
-        "both": finite_mean(losses_of_both),
-        "alone": finite_mean(losses_alone),
-        "diverged": evidence.diverged(DROPOUT),
-    }
-    return _claim(evidence, verdict, change, "loss", numbers, curves)
+        return Finding(UNTESTED, claim_with(evidence, effect([]), "loss", {}, {}), "no_dropout")
+    both = chosen_by(losses, [point for point in losses if min(point) > 0], evidence.selecting)
+    alone = chosen_by(losses, [point for point in losses if min(point) == 0], evidence.selecting)
+    curves = {f"val_loss_{rate:g}": curve(_row(losses, 1, rate)) for rate in sorted({rate for _, rate in losses})}
+    numbers = {"diverged": evidence.diverged(DROPOUT)}
+    if both is None or alone is None:
+        return Finding(UNTESTED, claim_with(evidence, effect([]), "loss", numbers, curves), "diverged")
+    change = differences(losses, alone, both, evidence.reporting)
+    numbers |= {f"best_{name}": value for name, value in zip(("decay", "dropout"), both, strict=True)}
+    numbers |= {"smallest": LOSS_SHARE * abs(finite_mean(losses[alone]))}
+    for name, point in (("both", both), ("alone", alone)):
+        numbers[name] = finite_mean(losses[point][seed] for seed in evidence.reporting)
+    claim = claim_with(evidence, change, "loss", numbers, curves)
+    return Finding(p_values(change, numbers["smallest"]), claim, why_open(evidence, change, seeds=2 * FEWEST))
 
 
 # -- shared parts ---------------------------------------------------------------------------------------------------
 
 
-def _along_decay(
-    evidence: Evidence,
-    verdict: Verdict,
-    change: Effect,
-    unit: str,
-    names: Sequence[str],
-    more: Mapping[str, float] = MappingProxyType({}),
-) -> Claim:
-    """A claim with each of these quantities along λ, and at 0 and λ*."""
-    tables = {name: evidence.along(DECAY, name) for name in names}
-    numbers = {"diverged": evidence.diverged(DECAY)} | dict(more)
-    for name, table in tables.items():
-        numbers |= {f"{name}_off": finite_mean(table[0.0]), f"{name}_on": finite_mean(table[evidence.axes.reference])}
-    return _claim(evidence, verdict, change, unit, numbers, {name: curve(table) for name, table in tables.items()})
-
-
-def _claim(
-    evidence: Evidence,
-    verdict: Verdict,
-    change: Effect,
-    unit: str,
-    numbers: Mapping[str, float],
-    curves: Mapping[str, Curve],
-) -> Claim:
-    all_numbers = {"reference": evidence.axes.reference, "seeds": float(evidence.seeds)} | dict(numbers)
-    finite = {name: value for name, value in all_numbers.items() if math.isfinite(value)}
-    drawn = {name: points for name, points in curves.items() if points.x}
-    word, reason = verdict
-    return Claim("", word, change.mean, change.low, change.high, unit, finite, drawn, reason)
-
-
-def _share(change: Effect) -> Effect:
-    """A change of logarithms as a share of the first value: −0.43 is 43 % less."""
-    return replace(change, mean=math.expm1(change.mean), low=math.expm1(change.low), high=math.expm1(change.high))
-
-
-def _loss_that_matters(evidence: Evidence) -> float:
-    """Smallest change of a loss that matters: a share of that without decay or, where all of those diverged, with λ*."""
-    losses = evidence.along(DECAY, "val_loss")
-    without = finite_mean(losses[0.0])
-    return LOSS_SHARE * abs(without if math.isfinite(without) else finite_mean(losses[evidence.axes.reference]))
+def _varies(change: Effect) -> bool:
+    """True if a quantity was measured and can vary: the condition number of a single row cannot."""
+    return change.count > 0 and not change.low == change.high == 0.0
 
 
 def _path_means(path: Mapping[float, Sequence[float]]) -> list[float]:
@@ -245,28 +222,26 @@ def _path_means(path: Mapping[float, Sequence[float]]) -> list[float]:
     return [finite_mean(row[seed] for row in rows) for seed in range(len(path[0.0]))]
 
 
-def _geometric_mean(values: Iterable[float]) -> float:
-    return math.exp(finite_mean(map(math.log, values)))
+def _of_the_living(norms: Table[tuple[float, ...]], failed: Table[tuple[float, ...]]) -> Table[tuple[float, ...]]:
+    """The norms of trainings that did not fail; NaN for others."""
+    return {
+        point: [math.nan if of_seed else norm for norm, of_seed in zip(values, failed[point], strict=True)]
+        for point, values in norms.items()
+    }
 
 
 def _mean_log_ratio(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int) -> float:
-    """Mean log ratio of a seed's values with decay to those without; ±∞ if one side diverged, NaN if both did everywhere."""
-    logs = [logarithm(after[seed]) - logarithm(before[seed]) for before, after in pairs]
-    known = [value for value in logs if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
-
-
-def _failed(loss: float) -> float:
-    return float(not math.isfinite(loss))
+    """Mean log ratio of a seed's values with decay to those without, where neither training failed; NaN if one did everywhere."""
+    return finite_mean(logarithm(after[seed]) - logarithm(before[seed]) for before, after in pairs)
 
 
 def _failures(failed: Table[tuple[float, ...]], decay: float, rates: Sequence[float]) -> float:
-    """Number of trainings that diverged with a decay, over some rates and all seeds."""
+    """Number of trainings that failed with a decay, over some rates and all seeds."""
     return sum(sum(failed[decay, lr]) for lr in rates)
 
 
 def _added_failures(failed: Table[tuple[float, ...]], reference: float, rates: Sequence[float], seed: int) -> float:
-    """Share of a seed's trainings that diverge with λ*, minus that without decay; NaN without rates."""
+    """Share of a seed's trainings that fail with λ*, minus that without decay; NaN without rates."""
     return finite_mean(failed[reference, lr][seed] - failed[0.0, lr][seed] for lr in rates)
 
 
@@ -275,7 +250,7 @@ def _row(table: Table[tuple[float, ...]], coordinate: int, value: float) -> dict
     return {point[1 - coordinate]: values for point, values in table.items() if point[coordinate] == value}
 
 
-TESTS: dict[str, Callable[[Evidence], Claim]] = {
+CLAIMS: dict[str, Callable[[Evidence], Finding]] = {
     "complexity": complexity,
     "bell": bell,
     "zeros": zeros,

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from wdsearch.analysis.bootstrap import Effect, effect, interval
+import numpy as np
+from scipy.stats import rankdata
+
 from wdsearch.analysis.design import DECAY, DROPOUT, L1, RATE, Axes
+from wdsearch.analysis.effects import Effect, effect, interval
 from wdsearch.analysis.outcomes import Curve, Outcome
 from wdsearch.trial.result import DIVERGED
 
@@ -14,8 +17,10 @@ Point = TypeVar("Point", bound=Hashable)
 Table = Mapping[Point, Sequence[float]]
 """Value of each seed at each point."""
 
-UNBOUNDED = ("val_loss", "train_loss", "gradient_norm_max")
+UNBOUNDED = ("val_loss", "train_loss")
 """Quantities that are infinite for a training that diverged; others of it are NaN."""
+FAILED = "failed"
+"""1 for a training that diverged, or whose network is dead: it gives all rows the same output; 0 for others."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,32 @@ class Evidence:
         """A quantity by λ and learning rate."""
         return self._table(RATE, quantity, (self.axes.decay, RATE))
 
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that outcomes have."""
+        return sorted({name for outcome in self.outcomes for name in outcome.metrics})
+
+    @property
+    def selecting(self) -> range:
+        """Seeds that choose a best point: the even ones."""
+        return range(0, self.seeds, 2)
+
+    @property
+    def reporting(self) -> range:
+        """Seeds that judge what the selecting ones chose, and had no say in it: the odd ones."""
+        return range(1, self.seeds, 2)
+
+    def trend(self, arm: str, quantity: str) -> Effect:
+        """Spearman's rank correlation of a quantity with λ, over all λ of an arm at which the seed did not fail; by seed.
+
+        Its standard error is that over the seeds, but no smaller than chance alone gives (1/√(n − 1) a seed, as in Page's
+        trend test, 1963): of ten seeds that all rise at every step it would be 0.
+        """
+        table = self.along(arm, quantity)
+        correlations = effect([_rank_correlation([table[x][seed] for x in table]) for seed in range(self.seeds)])
+        by_chance = 1.0 / math.sqrt(max(1, len(table) - 1) * max(1, correlations.count))
+        return replace(correlations, error=max(correlations.error, by_chance))
+
     def at_reference(self, quantity: str, relative: bool = False) -> Effect:
         """Change of a quantity from λ = 0 to λ*."""
         return change(self.along(DECAY, quantity), 0.0, self.axes.reference, relative)
@@ -67,6 +98,8 @@ def value_of(outcome: Outcome, quantity: str) -> float:
     >>> value_of(outcome, "val_loss"), value_of(outcome, "zeros"), value_of(outcome, "norm")
     (0.9, 0.5, nan)
     """
+    if quantity == FAILED:
+        return float(outcome.end == DIVERGED or outcome.measures.get("dead", 0.0) > 0.0)
     if outcome.end == DIVERGED:
         return math.inf if quantity in UNBOUNDED else math.nan
     return outcome.metrics.get(quantity, outcome.measures.get(quantity, math.nan))
@@ -82,6 +115,15 @@ def change(table: Table, start: Point, end: Point, relative: bool = False) -> Ef
     return effect([logarithm(after) - logarithm(before) if relative else after - before for before, after in pairs])
 
 
+def _rank_correlation(values: Sequence[float]) -> float:
+    """Spearman's correlation of values with their position; 0 of equal ones, NaN of fewer than three finite ones."""
+    finite = [(position, value) for position, value in enumerate(values) if math.isfinite(value)]
+    if len(finite) < 3:
+        return math.nan
+    positions, heights = zip(*finite, strict=True)
+    return float(np.corrcoef(positions, rankdata(heights))[0, 1]) if len(set(heights)) > 1 else 0.0
+
+
 def logarithm(value: float) -> float:
     """The natural logarithm; NaN of 0 and of negative numbers.
 
@@ -91,22 +133,27 @@ def logarithm(value: float) -> float:
     return math.log(value) if value > 0 else math.nan
 
 
-def chosen_without(table: Table, candidates: Iterable[Point]) -> list[Point]:
-    """Candidates with the least mean over the *other* seeds, one for each seed.
+def chosen_by(table: Table, candidates: Iterable[Point], seeds: Iterable[int]) -> Point | None:
+    """The candidate with the least mean over some seeds, none of which failed; None if every candidate has one that did.
 
-    A candidate that was chosen on a seed looks too good on it; here it is judged by a seed that had no say.
+    What is chosen looks too good on the seeds that chose it: it is judged by others (`selecting`, `reporting`).
 
-    >>> chosen_without({0.0: [1.0, 9.0, 9.0], 0.1: [5.0, 5.0, 5.0]}, candidates=[0.0, 0.1])
-    [0.1, 0.0, 0.0]
+    >>> chosen_by({0.0: [1.0, 9.0, 9.0], 0.1: [5.0, 5.0, 5.0]}, candidates=[0.0, 0.1], seeds=[0])
+    0.0
     """
-    points = list(candidates)
-    seeds = range(len(table[points[0]]))
-    return [min(points, key=lambda point: _mean_without(table[point], seed)) for seed in seeds]
+    seeds = list(seeds)
+    means = {point: mean(table[point][seed] for seed in seeds) for point in candidates}
+    whole = {point: value for point, value in means.items() if math.isfinite(value)}
+    return min(whole, key=lambda point: whole[point]) if whole else None
 
 
-def _mean_without(values: Sequence[float], seed: int) -> float:
-    others = [value for number, value in enumerate(values) if number != seed]
-    return mean(others) if others else 0.0
+def differences(table: Table, start: Point, end: Point, seeds: Iterable[int]) -> Effect:
+    """Change between two points over some seeds.
+
+    >>> differences({0.0: [4.0, 5.0], 0.1: [3.0, 4.5]}, start=0.0, end=0.1, seeds=[1]).mean
+    -0.5
+    """
+    return effect([table[end][seed] - table[start][seed] for seed in seeds])
 
 
 def mean(values: Iterable[float]) -> float:

@@ -1,4 +1,4 @@
-"""λ.1se: the strongest regularization that is as good as the best, by paired differences on the same seeds."""
+"""λ.1se: the strongest regularization that is as good as the best, as far as the best one's seeds can tell."""
 
 import math
 import statistics
@@ -20,9 +20,9 @@ class OneStandardError:
 def one_standard_error(losses: Losses) -> OneStandardError | None:
     """λ.1se of losses by strength and seed; smaller is better, None if no strength has a finite loss of every seed.
 
-    The largest strength of which the mean paired difference to the best, over the same seeds, is at most one standard error
-    of that difference (Breiman et al. 1984, §3.4.3; `lambda.1se` of glmnet, which does not pair). A strength that lacks a
-    seed, for it diverged there, is not compared. With a single seed there is no error, and the best is chosen.
+    The last of the strengths that follow on the best and have a mean loss of at most the best's plus one standard error of the
+    best's (Breiman et al. 1984, §3.4.3; `lambda.1se` of glmnet). It ends at the first that is worse or failed on any seed: what
+    lies beyond is no safer choice. With a single seed there is no error, and the best is chosen.
 
     >>> one_standard_error({0.0: {0: 1.30, 1: 1.22}, 0.1: {0: 0.80, 1: 0.90}, 1.0: {0: 0.90, 1: 0.81}})
     OneStandardError(best=0.1, chosen=1.0)
@@ -30,8 +30,7 @@ def one_standard_error(losses: Losses) -> OneStandardError | None:
     whole = whole_rows(losses)
     if not whole:
         return None
-    best = best_strength(whole)
-    return OneStandardError(best, max([best, *within_one_error(whole)]))
+    return OneStandardError(best_strength(whole), max(within_one_error(losses)))
 
 
 def whole_rows(losses: Losses) -> Losses:
@@ -66,20 +65,27 @@ def differences(losses: Mapping[int, float], best: Mapping[int, float]) -> list[
     return [losses[seed] - best[seed] for seed in sorted(best)]
 
 
-def within_one_error(whole: Losses) -> list[float]:
-    """The strengths whose mean paired difference to the best is within one standard error; none with a single seed.
+def within_one_error(losses: Losses) -> list[float]:
+    """The best strength and its neighbours on both sides, without a gap, that are within one standard error of it.
 
     >>> within_one_error({0.0: {0: 1.30, 1: 1.22}, 0.1: {0: 0.80, 1: 0.90}, 1.0: {0: 0.90, 1: 0.81}})
     [0.1, 1.0]
     """
-    best = whole[best_strength(whole)]
-    paired = {strength: differences(losses, best) for strength, losses in whole.items()}
-    return [
-        strength
-        for strength, values in paired.items()
-        if len(values) > 1 and statistics.fmean(values) <= _standard_error(values)
-    ]
+    whole, strengths = whole_rows(losses), sorted(losses)
+    best = best_strength(whole)
+    limit = statistics.fmean(whole[best].values()) + _standard_error(list(whole[best].values()))
+    first = last = strengths.index(best)
+    while first > 0 and _is_within(whole, strengths[first - 1], limit):
+        first -= 1
+    while last + 1 < len(strengths) and _is_within(whole, strengths[last + 1], limit):
+        last += 1
+    return strengths[first : last + 1]
+
+
+def _is_within(whole: Losses, strength: float, limit: float) -> bool:
+    return strength in whole and statistics.fmean(whole[strength].values()) <= limit
 
 
 def _standard_error(values: list[float]) -> float:
-    return statistics.stdev(values) / math.sqrt(len(values))
+    """Standard error of a mean; less than nothing for a single value, so that no other strength is as good."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else -math.inf

@@ -11,7 +11,7 @@ from wdsearch.trial.result import DIVERGED, Metrics
 
 ARM = "weight_decay"
 """The part of the design in which decay alone is varied."""
-SUPPORTED, CONTRADICTED, UNDETERMINED = "supported", "contradicted", "undetermined"
+SUPPORTED, CONTRADICTED, NO_EFFECT, UNDETERMINED = "supported", "contradicted", "no_effect", "undetermined"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Curve:
-    """Means over the seeds along one strength, with a 95 % bootstrap interval of each."""
+    """Means over the seeds along one strength, with a 95 % t-interval of each."""
 
     x: tuple[float, ...]
     mean: tuple[float, ...]
@@ -49,7 +49,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Claim:
-    """One textbook claim about λ, tested: an effect with its 95 % bootstrap interval, and the verdict that follows from it.
+    """One textbook claim about λ, tested: an effect with its 95 % t-interval, and its verdict, which holds beside all others.
 
     `key` names the claim, `unit` the unit of the effect.
 
@@ -57,9 +57,10 @@ class Claim:
     `unit` is `share` (of the value without decay), `weights` or `runs` (a share of them), `correlation`, `loss`, or `log`. An
     effect that could not be measured is NaN.
 
-    `reason` is why it is not supported: `opposite`, `none` (no effect of a size that matters), `plateau`; or why it is
-    undetermined: `mixed`, `unclear` (too wide an interval), `inert` (λ changes the weights too little), `diverged`, `edge` (no
-    λ of the grid is too large), `seeds` (too few), `not_measured`, `no_dropout`.
+    `reason` is why it is not supported: `opposite`; for no effect `none` (none of a size that matters, `evidence["smallest"]`) or
+    `plateau`; for undetermined `mixed`, `unclear` (too wide an interval), `inert` (λ changes the weights too little), `diverged`,
+    `edge` (no λ of the grid is too large), `seeds` (too few), `halves` (too few to choose and to judge), `equilibrium` (λ* brings
+    no equilibrium), `not_measured`, `no_dropout`.
     """
 
     key: str
@@ -120,6 +121,8 @@ def _outcome(stored: Mapping[str, Any]) -> Outcome:
 
 
 def _claim(stored: Mapping[str, Any]) -> Claim:
+    if stored["verdict"] == CONTRADICTED and stored["reason"] in ("none", "plateau"):  # as version 0.1 called it
+        stored = dict(stored) | {"verdict": NO_EFFECT}
     curves = {name: _curve(points) for name, points in stored["curves"].items()}
     numbers = _numbers({name: stored[name] for name in ("effect", "low", "high")})
     return Claim(**dict(stored) | numbers | {"curves": curves})

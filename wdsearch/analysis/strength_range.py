@@ -79,7 +79,7 @@ def plausible(trials: Sequence[Trial], path: Losses | None = None) -> Range | No
     near = [trial for trial in ranked if trial.loss <= ranked[0].loss + DEVIATIONS * noise]
     good = {trial.strength for trial in (near if len(near) > NEAR else ranked[:NEAR])}
     if measured is not None and path:
-        good |= set(within_one_error(whole_rows(path)))
+        good |= set(within_one_error(path))
     return Range(*_up_to_the_next(good, {trial.strength for trial in trials} | set(path or ())), noise, source)
 
 

@@ -1,74 +1,123 @@
-"""Verdicts on claims, from the states of their effects."""
+"""Verdicts on claims, from the p-values of their effects, held together over all claims."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from wdsearch.analysis.bootstrap import AGAINST, FEWEST, FOR, NONE, Effect
-from wdsearch.analysis.design import DECAY, L1
-from wdsearch.analysis.evidence import Evidence
-from wdsearch.analysis.outcomes import CONTRADICTED, SUPPORTED, UNDETERMINED
+from wdsearch.analysis.effects import Effect
+from wdsearch.analysis.outcomes import CONTRADICTED, NO_EFFECT, SUPPORTED, UNDETERMINED
 
-SHARE = 0.05
-"""Smallest relative change of a norm, a spread or a condition number that matters."""
-Verdict = tuple[str, str]
-"""The verdict, and the reason why it is not `supported`."""
+LEVEL = 0.05
+"""Probability that any of the claims gets a false direction, and that any is falsely said to have no effect; each by itself."""
+
+FALLS, RISES = -1, 1
 
 
-def verdict_of(states: Sequence[str], evidence: Evidence, *effects: Effect, acts: bool | None = None) -> Verdict:
-    """Supported by any effect as claimed, contradicted by any against, or by none of any size that matters if λ `acts`.
+@dataclass(frozen=True)
+class PValues:
+    """One-sided p-values of a claim: for an effect as claimed, for the opposite one, and for none of a size that matters."""
 
-    >>> from wdsearch.analysis.design import Axes
-    >>> evidence = Evidence((), Axes(DECAY, reference=0.1, l1=L1, dropout="", rate=0.01))
-    >>> verdict_of(["for", "unclear"], evidence), verdict_of(["against", "none"], evidence)
-    (('supported', ''), ('contradicted', 'opposite'))
+    supported: float
+    opposite: float
+    none: float = 1.0
+
+    @property
+    def directed(self) -> float:
+        """Two-sided p-value for an effect in either direction."""
+        return min(1.0, 2.0 * min(self.supported, self.opposite))
+
+
+UNTESTED = PValues(1.0, 1.0)
+
+
+def p_values(effect: Effect, smallest: float, claimed: int = FALLS) -> PValues:
+    """The test of a claim that a quantity falls (`claimed` −1) or rises (1), by `smallest` or more, the least that matters.
+
+    An effect that is surely not 0, but smaller than that, has no direction here.
+
+    >>> from wdsearch.analysis.effects import effect
+    >>> test = p_values(effect([-0.3, -0.35, -0.25, -0.3, -0.31]), smallest=0.1)
+    >>> test.supported < 0.001, test.opposite > 0.9, test.none > 0.9
+    (True, True, True)
     """
-    if FOR in states:
-        return (UNDETERMINED, "mixed") if AGAINST in states else (SUPPORTED, "")
-    if AGAINST in states:
-        return CONTRADICTED, "opposite"
-    acts = acts_at_all(evidence) if acts is None else acts
-    if states and set(states) == {NONE} and acts:
-        return CONTRADICTED, "none"
-    return UNDETERMINED, _why_open(states, evidence, effects, acts)
+    too_small = effect.count > 0 and abs(effect.mean) < smallest
+    directed = (1.0, 1.0) if too_small else (effect.p_value(claimed), effect.p_value(-claimed))
+    return PValues(*directed, effect.p_smaller(smallest))
 
 
-def all_of(states: Sequence[str], evidence: Evidence, effect: Effect) -> Verdict:
-    """Supported if every effect is as claimed, contradicted if one is surely not.
+def agreeing(change: PValues, trend: PValues) -> PValues:
+    """The test of one effect seen in two ways, both of which must show it; its size is that of the first.
 
-    >>> from wdsearch.analysis.design import Axes
-    >>> evidence = Evidence((), Axes(DECAY, reference=0.1, l1=L1, dropout="", rate=0.01))
-    >>> all_of(["for", "none"], evidence, Effect(-0.3, -0.4, -0.2, count=5))
-    ('contradicted', 'none')
+    >>> agreeing(PValues(0.01, 0.99, none=0.6), PValues(0.03, 0.97))
+    PValues(supported=0.03, opposite=0.99, none=0.6)
     """
-    if set(states) == {FOR}:
-        return SUPPORTED, ""
-    if AGAINST in states:
-        return CONTRADICTED, "opposite"
-    return (CONTRADICTED, "none") if NONE in states else (UNDETERMINED, _why_open(states, evidence, [effect], True))
+    return PValues(max(change.supported, trend.supported), max(change.opposite, trend.opposite), change.none)
 
 
-def _why_open(states: Sequence[str], evidence: Evidence, effects: Iterable[Effect], acts: bool) -> str:
-    """The reason why a claim stays undetermined."""
-    if evidence.seeds < FEWEST:
-        return "seeds"
-    unmeasured = evidence.diverged(DECAY, L1) > 0  # a metric is then infinite, a measure is lost
-    if any(effect.worse or effect.better or (effect.lost and unmeasured) for effect in effects):
-        return "diverged"
-    if not states or all(effect.count == 0 for effect in effects):
-        return "not_measured"
-    return "unclear" if acts else "inert"
+def all_of(*tests: PValues) -> PValues:
+    """The test of a claim of several effects: all must be as claimed (an intersection–union test), one against it is enough.
 
-
-def acts_at_all(evidence: Evidence) -> bool:
-    """True if λ* changes the weights' norm by a size that matters, or if that was not measured."""
-    change = evidence.at_reference("norm", relative=True)
-    return not change.count or abs(change.mean) >= SHARE
-
-
-def varying(effect: Effect, smallest: float) -> list[str]:
-    """The state of a falling effect; none if it was not measured or cannot vary, as the stable rank of a single row.
-
-    >>> varying(Effect(-0.3, -0.4, -0.2, count=5), smallest=0.1), varying(Effect(0.0, 0.0, 0.0, count=5), smallest=0.1)
-    (['for'], [])
+    >>> all_of(PValues(0.01, 0.99), PValues(0.03, 0.97, none=0.2))
+    PValues(supported=0.03, opposite=1.0, none=0.4)
     """
-    cannot_vary = effect.low == effect.high == 0.0
-    return [] if not effect.count or cannot_vary else [effect.stands(smallest)]
+    if not tests:
+        return UNTESTED
+    opposite, none = (min(getattr(test, name) for test in tests) for name in ("opposite", "none"))
+    return PValues(max(test.supported for test in tests), min(1.0, len(tests) * opposite), min(1.0, len(tests) * none))
+
+
+def any_of(*tests: PValues) -> PValues:
+    """The test of a claim that one of several effects supports or contradicts (Bonferroni's correction); none, if all are none.
+
+    >>> any_of(PValues(0.01, 0.99, none=0.9), PValues(0.5, 0.5, none=0.01))
+    PValues(supported=0.02, opposite=1.0, none=0.9)
+    """
+    if not tests:
+        return UNTESTED
+    supported, opposite = (min(getattr(test, name) for test in tests) for name in ("supported", "opposite"))
+    return PValues(min(1.0, len(tests) * supported), min(1.0, len(tests) * opposite), max(test.none for test in tests))
+
+
+def unless(test: PValues, against: float) -> PValues:
+    """The test of a claim that another effect contradicts, of which this is the p-value (Bonferroni's correction).
+
+    >>> unless(PValues(0.5, 0.5, none=0.01), against=0.001)
+    PValues(supported=0.5, opposite=0.002, none=1.0)
+    """
+    if against >= 1.0:
+        return test
+    opposite = min(1.0, 2.0 * min(test.opposite, against))
+    return PValues(test.supported, opposite, 1.0 if 2.0 * against <= LEVEL else test.none)
+
+
+def verdicts(tests: Mapping[str, PValues]) -> dict[str, str]:
+    """The verdict on each claim, so that in a world without any effect a false direction is found in 5 % of explanations at most.
+
+    Holm's procedure (1979) over the two-sided p-values of all claims. For "no effect" each claim is tested at 5 % over their
+    number. A claim of which one quantity goes up and another down is `mixed`, which is a reason to leave it open.
+
+    >>> verdicts({"gap": PValues(0.001, 0.999), "bell": PValues(0.4, 0.6, none=0.002), "zeros": PValues(0.01, 0.99)})
+    {'gap': 'supported', 'bell': 'no_effect', 'zeros': 'supported'}
+    """
+    found = {key: NO_EFFECT if test.none <= LEVEL / len(tests) else UNDETERMINED for key, test in tests.items()}
+    ranked = sorted(tests, key=lambda key: tests[key].directed)
+    for rank, key in enumerate(ranked):
+        level = LEVEL / (len(tests) - rank)
+        if tests[key].directed > level:
+            break
+        found[key] = _direction(tests[key], level)
+    return found
+
+
+def _direction(test: PValues, level: float) -> str:
+    if 2.0 * max(test.supported, test.opposite) <= level:
+        return UNDETERMINED
+    return SUPPORTED if test.supported < test.opposite else CONTRADICTED
+
+
+def is_mixed(test: PValues) -> bool:
+    """True if of a claim's quantities one surely goes with it and another against it.
+
+    >>> is_mixed(PValues(0.001, 0.002)), is_mixed(PValues(0.001, 0.999))
+    (True, False)
+    """
+    return 2.0 * max(test.supported, test.opposite) <= LEVEL

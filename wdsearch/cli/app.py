@@ -113,10 +113,10 @@ def plot(
         typer.echo(path)
 
 
-@app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch explain mnist1d --seeds 8")
+@app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch explain mnist1d --seeds 14")
 def explain(
     study: Study,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh seeds; fewer than 5 decide nothing.")] = 5,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fresh seeds: 5 decide, 10 choose a best λ too.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     home: HomeOption = None,
     storage: StorageOption = None,

@@ -11,13 +11,13 @@ from rich.table import Table
 from wdsearch.analysis.outcomes import Claim, Explanation
 from wdsearch.analysis.trend import Trend
 from wdsearch.messages import shown_number
-from wdsearch.report.sentences import effect_and_interval
+from wdsearch.report.sentences import effect_and_interval, reason
 from wdsearch.report.study_charts import strength_text
 from wdsearch.report.sweep_charts import date, range_text, verdict_sentences
 from wdsearch.report.texts import Texts
 from wdsearch.trial.result import DIVERGED
 
-STYLES = {"supported": "green", "contradicted": "red", "undetermined": "yellow"}
+STYLES = {"supported": "green", "contradicted": "red", "no_effect": "cyan", "undetermined": "yellow"}
 WORDS = Texts("en")
 
 
@@ -34,9 +34,9 @@ def explanation_table(explanation: Explanation) -> Table:
     table.add_column("effect of λ, 95 % interval", justify="right", no_wrap=True)
     table.add_column("here", min_width=18)
     for claim in explanation.claims:
-        verdict = f"[bold {STYLES[claim.verdict]}]{claim.verdict}[/]"
-        reason = f": {WORDS(f'reason.{claim.reason}')}" if claim.reason else ""
-        table.add_row(escape(WORDS(f"claim.{claim.key}")), _numbers(claim), verdict + reason)
+        verdict = f"[bold {STYLES[claim.verdict]}]{claim.verdict.replace('_', ' ')}[/]"
+        why = f": {escape(reason(claim, WORDS))}" if claim.reason else ""
+        table.add_row(escape(WORDS(f"claim.{claim.key}")), _numbers(claim), verdict + why)
     return table
 
 

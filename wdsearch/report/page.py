@@ -11,7 +11,7 @@ from wdsearch.analysis.importance import best_share
 from wdsearch.analysis.outcomes import Claim, Explanation
 from wdsearch.analysis.trend import Trend
 from wdsearch.report.figures import Figure
-from wdsearch.report.sentences import answer, comparison, effect, finding, flag_text, value_text
+from wdsearch.report.sentences import answer, comparison, effect, finding, flag_text, reason, value_text
 from wdsearch.report.sweep_charts import verdict_sentences
 from wdsearch.report.texts import Texts
 from wdsearch.report.to_html import as_html
@@ -157,7 +157,7 @@ def _claims(content: Content, words: Texts) -> str:
 def _card(claim: Claim, figure: Figure | None, words: Texts) -> str:
     texts = [finding(claim, words)]
     if claim.reason:
-        texts.append(words(f"reason.{claim.reason}"))
+        texts.append(reason(claim, words))
     badge = f'<span class="verdict {claim.verdict}">{escape(words(f"verdict.{claim.verdict}"))}</span>'
     head = f"<h3>{inline(words(f'claim.{claim.key}'))}</h3>{badge}"
     sentences = _paragraphs(texts) + _paragraphs([effect(claim, words)], "note")

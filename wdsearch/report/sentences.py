@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wdsearch.analysis.advice import Flag
-from wdsearch.analysis.outcomes import CONTRADICTED, SUPPORTED, UNDETERMINED, Claim, Explanation, explained_trial
+from wdsearch.analysis.outcomes import (
+    CONTRADICTED,
+    NO_EFFECT,
+    SUPPORTED,
+    UNDETERMINED,
+    Claim,
+    Explanation,
+    explained_trial,
+)
 from wdsearch.messages import shown_number
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.report.study_charts import chosen_strength, strength_text
@@ -84,7 +92,7 @@ def _trust(result: StudyResult, explanation: Explanation | None, words: Texts) -
         name = "answer.not_explained" if other is None else "answer.other_explained"
         return words(name, study=result.study, number=other)
     verdicts = [claim.verdict for claim in explanation.claims]
-    tally = {verdict: verdicts.count(verdict) for verdict in (SUPPORTED, CONTRADICTED, UNDETERMINED)}
+    tally = {verdict: verdicts.count(verdict) for verdict in (SUPPORTED, CONTRADICTED, NO_EFFECT, UNDETERMINED)}
     chosen = chosen_strength(explanation, result)
     one_se = words("answer.no_one_se")
     if chosen is not None:
@@ -158,6 +166,18 @@ def finding(claim: Claim, words: Texts) -> str:
     'The gap between validation and training loss shrinks.'
     """
     return words(f"claim.{claim.key}.{claim.verdict}")
+
+
+def reason(claim: Claim, words: Texts) -> str:
+    """The reason why a claim is not supported, with the least effect that is excluded.
+
+    >>> reason(Claim("gap", NO_EFFECT, 0.0, -0.01, 0.01, "loss", {"smallest": 0.02}, {}, "none"), Texts("en"))
+    'λ acts, but an effect of 0.02 in loss or more is excluded.'
+    """
+    if claim.reason not in ("none", "plateau"):
+        return words(f"reason.{claim.reason}")
+    smallest = claim.evidence.get("smallest", math.nan) * (100.0 if claim.unit in PERCENT else 1.0)
+    return words(f"reason.{claim.reason}", smallest=words(f"unit.{claim.unit}", value=value_text(smallest)))
 
 
 def effect(claim: Claim, words: Texts) -> str:

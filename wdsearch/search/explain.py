@@ -32,7 +32,7 @@ from wdsearch.tracking import reopen_tracker
 from wdsearch.tracking.tracker import Tracker
 
 FILE = "explain.json"
-SEEDS = 5
+SEEDS = 10
 
 
 class ExplainError(WdsearchError):
@@ -52,8 +52,8 @@ def explain(
 
     All is trained fused, on training rows, and judged on validation rows, by the plan of `wdsearch.analysis.design`. The outcomes
     of a seed are stored when it is done. Called again, only what is missing is trained: after an interruption, for more `seeds`
-    (fewer than five decide nothing), or after the search went on and found another winner, whose outcomes then replace the
-    former's. `source` is the study as `run` took it, needed if it has own objects.
+    (fewer than five decide nothing; ten choose a best λ and judge it), or after the search went on and found another winner,
+    whose outcomes then replace the former's. `source` is the study as `run` took it, needed if it has own objects.
 
     Raises StudyNotFoundError if there is no such study or no complete trial in it, ExplainError if its model is a LightningModule
     with a Trainer of its own, NotStoredError for own objects that are missing, StudyChangedError if `source` or the data
@@ -65,7 +65,9 @@ def explain(
     best = winner(result)
     config = restored(result, source, f"wdsearch.explain({study!r}, source=...)")
     if seeds < 1:
-        raise ExplainError(f"seeds is {seeds}; it takes at least 1, and at least 5 for a verdict")
+        raise ExplainError(
+            f"seeds is {seeds}; it takes at least 1; 5 for a verdict, 10 where a best λ is chosen and judged"
+        )
     with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(study_home, storage):
         factory = _prepared(config, result, bar)
         own = configuration_of(best.result)

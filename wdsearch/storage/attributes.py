@@ -17,7 +17,7 @@ TRAINING = "training"
 INVARIANT = "scale invariant"
 INERT = "inert"  # keys of strengths that act on nothing
 EXPLANATION = "explanation"
-OUTCOMES = "outcomes:{seed}"  # of an explanation, as far as they are trained
+OUTCOMES = "outcomes.2:{seed}"  # of an explanation, as far as they are trained
 CONCLUDED = "concluded"
 RECOMMENDATION = "recommendation"
 

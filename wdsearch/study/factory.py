@@ -30,8 +30,8 @@ from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
 from wdsearch.study.space import Configuration, baseline, check_timescales
 from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
 from wdsearch.trial.copying import CopyError, copied
-from wdsearch.trial.diagnostics import scale_invariant_share
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
+from wdsearch.trial.function_measures import scale_invariant_share
 from wdsearch.trial.loaders import augments_itself, epoch_length
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import check_names

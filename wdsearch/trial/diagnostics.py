@@ -4,24 +4,22 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.trial.batches import Batch
+from wdsearch.trial.function_measures import FunctionMeasures, function_measures, scale_invariant_weights
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe, decayed_parameters
 from wdsearch.trial.result import Diagnosis
-from wdsearch.trial.weight_measures import Measures, mean_correlation, standardised, weight_measures
+from wdsearch.trial.weight_measures import Measures, nonnormality, standardised, weight_measures
 from wdsearch.types import Params
 
 BINS = 60
-MOST_ROWS = 4096
-"""Most rows (or positions in rows) over which units' activations are correlated."""
 DIGITS = 7
 
 
@@ -58,12 +56,14 @@ def diagnose(module: RegularizedModule, batch: Batch | None, steps: Steps, span:
     weights = {name: torch.view_as_real(one).flatten(-2) if one.is_complex() else one for name, one in named.items()}
     with _one_thread(), torch.no_grad():
         layers = {name: weight_measures(weight) for name, weight in weights.items()}
-        activations = activation_correlations(module, batch) if batch is not None else {}
-        for name, value in activations.items():
-            layers[name]["activation_correlation"] = value
+        of_function = function_measures(module, batch) if batch is not None else FunctionMeasures({}, {})
+        for name, measures in of_function.layers.items():
+            layers[name] |= measures
     for name, measures in _decay_measures(module, steps, span).items():
         layers[name] |= measures
-    return _diagnosis(weights, layers, _of_training(module, layers.values(), steps))
+    invariant = scale_invariant_weights(module, batch) if batch is not None and len(layers) > 1 else set()
+    whole = of_function.whole | _complexity(layers, invariant, of_function.scale) | _balance(layers, invariant)
+    return _diagnosis(weights, layers, whole | _of_training(module, layers.values(), steps, span))
 
 
 def diagnose_weights(network: nn.Module, state: Params) -> Diagnosis:
@@ -102,13 +102,15 @@ def _one_thread() -> Iterator[None]:
 
 
 def _pooled(weights: Sequence[Tensor]) -> Measures:
-    """Measures of all weights together; for the kurtosis each weight is standardised first, as layers differ in scale."""
+    """Measures of all weights together; for their shape each weight is standardised first, as layers differ in scale."""
     if not weights:
         return {}
     entries = torch.cat([weight.double().flatten() for weight in weights])
     shape = torch.cat([standardised(weight.double().flatten()) for weight in weights])
     measures = weight_measures(entries)
-    return measures | {"kurtosis": float(shape.pow(4).mean()) - 3.0} if measures else {}
+    if not measures:
+        return {}
+    return measures | {"kurtosis": float(shape.pow(4).mean()) - 3.0, "nonnormality": nonnormality(shape)}
 
 
 def _histogram(weights: Sequence[Tensor]) -> tuple[list[int], list[float]]:
@@ -140,58 +142,6 @@ def _each(layers: Iterable[Measures], name: str) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
-
-
-# -- activations ---------------------------------------------------------------------------------------------------
-
-
-def activation_correlations(module: RegularizedModule, batch: Batch) -> Measures:
-    """Mean absolute Pearson correlation between the units of a layer over a batch, by name of the layer's decayed weight.
-
-    >>> module = RegularizedModule(nn.Linear(3, 2))
-    >>> with torch.no_grad():
-    ...     list(activation_correlations(module, (torch.randn(8, 3), torch.zeros(8))))
-    ['network.weight']
-    """
-    owners = _owners(module)
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str, output: Any) -> None:
-        first = output[0] if isinstance(output, tuple) else output
-        if isinstance(first, Tensor) and first.is_floating_point() and first.ndim > 1:
-            outputs[name] = first
-
-    handles = [
-        owner.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
-        for name, owner in owners.items()
-    ]
-    was_training = module.training
-    try:
-        inputs, _ = module.eval().split(batch)
-        module(*inputs.args, **inputs.kwargs)
-    finally:
-        module.train(was_training)
-        for handle in handles:
-            handle.remove()
-    units = {name: _by_unit(owners[name], output) for name, output in outputs.items()}
-    return {name: mean_correlation(one - one.mean(1, keepdim=True)) for name, one in units.items()}
-
-
-def _owners(module: RegularizedModule) -> dict[str, nn.Module]:
-    """Layers by name of their decayed weight with two or more axes; for a parametrized weight the layer that has it."""
-    layers = {}
-    for name, parameter in module.parameters_named(module.decayed).items():
-        if parameter.ndim > 1:
-            path = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
-            layers[name] = module.get_submodule(path)
-    return layers
-
-
-def _by_unit(owner: nn.Module, output: Float[Tensor, "batch ..."]) -> Float[Tensor, "units rows"]:
-    """Activations of each unit over the rows and the positions in each; the units of a convolution are on axis 1."""
-    convolution = isinstance(owner, nn.modules.conv._ConvNd)
-    units = output.movedim(1, 0) if convolution else output.movedim(-1, 0)
-    return units.double().flatten(1)[:, :MOST_ROWS]
 
 
 # -- training ------------------------------------------------------------------------------------------------------
@@ -238,57 +188,40 @@ def _predicted(
     return math.nan
 
 
-def _of_training(module: RegularizedModule, layers: Collection[Measures], steps: Steps) -> Measures:
-    """Measures of the whole network: updates over its layers, gradients over its steps."""
+def _complexity(layers: Mapping[str, Measures], invariant: Collection[str], scale: float) -> Measures:
+    """The logarithm of the margin-normalised norm: the product of the spectral norms over the scale of the outputs.
+
+    The leading factor of the complexity of Bartlett, Foster & Telgarsky (1706.08498, equation 1.2). A factor on the last layer
+    moves it by nothing; layers before norm layers, whose scale does nothing, are left out.
+    """
+    norms = [measures.get("spectral_norm", 0.0) for name, measures in layers.items() if name not in invariant]
+    factors = [norm for norm in norms if norm > 0.0]
+    return {"log_complexity": math.fsum(map(math.log, factors)) - math.log(scale)} if factors and scale > 0.0 else {}
+
+
+def _balance(layers: Mapping[str, Measures], invariant: Collection[str]) -> Measures:
+    """The spread of ln(‖Δw‖/‖w‖) over the layers before norm layers, in which alone decay balances updates (2305.17212)."""
+    sizes = [math.log(size) for name in sorted(invariant) if (size := layers[name].get("relative_update", 0.0)) > 0.0]
+    return (
+        {"update_spread": float(torch.tensor(sizes, dtype=torch.float64).std(correction=0))} if len(sizes) > 1 else {}
+    )
+
+
+def _of_training(module: RegularizedModule, layers: Collection[Measures], steps: Steps, span: Span) -> Measures:
+    """Measures of the whole network: updates over its layers, gradients over its steps and over those after the first epoch."""
     names = ("relative_update", "rotation", "predicted_rotation", "shrinkage", "timescale", "timescale_epochs")
     means = {name: _mean(_each(layers, name)) for name in names}
-    sizes = [math.log(size) for size in _each(layers, "relative_update") if size > 0]
-    if len(sizes) > 1:
-        means["update_spread"] = float(torch.tensor(sizes, dtype=torch.float64).std(correction=0))
     squares = sum((measures.get("norm", math.nan) ** 2 for measures in layers), 0.0)
     if squares:
         means["effective_rate"] = float(module.rates.as_dict()["lr"]) / squares
     if len(steps.gradient_norms):
         means["gradient_norm_max"] = float(steps.gradient_norms.max())
         means["gradient_norm_999"] = float(steps.gradient_norms.quantile(0.999))
+    late = steps.gradient_norms[span.planned // max(span.epochs, 1) :]
+    if len(late):
+        means["gradient_norm_late"] = float(late.max())
     return means
 
 
 def _rounded(measures: Measures) -> Measures:
     return {name: float(f"{value:.{DIGITS}g}") for name, value in measures.items() if math.isfinite(value)}
-
-
-# -- norm layers ---------------------------------------------------------------------------------------------------
-
-
-def scale_invariant_share(module: RegularizedModule, batch: Batch) -> float:
-    """Share of decayed entries in layers that are scale-invariant: doubling weight and bias leaves training outputs unchanged.
-
-    There λ acts on the effective learning rate η/‖w‖² only (van Laarhoven 1706.05350).
-
-    >>> module = RegularizedModule(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)))
-    >>> scale_invariant_share(module, (torch.randn(8, 3), torch.zeros(8)))  # 12 of 20 entries
-    0.6
-    """
-    inputs, _ = module.split(batch)
-    state = {name: value.detach() for name, value in module.named_parameters()}
-    buffers = {name: value.clone() for name, value in module.named_buffers()}
-
-    def outputs(parameters: Mapping[str, Tensor]) -> Any:
-        module.rewind_noise(0, 0)
-        return functional_call(module, (dict(parameters), buffers), inputs.args, dict(inputs.kwargs))
-
-    with torch.no_grad():
-        expected, free, entries = outputs(state), 0, 0
-        for name, owner in _owners(module).items():
-            own = {f"{name.rpartition('.')[0]}.{part}" for part, _ in owner.named_parameters(recurse=False)} | {name}
-            changed = {key: value * 2.0 if key in own else value for key, value in state.items()}
-            entries += state[name].numel()
-            free += state[name].numel() if _alike(outputs(changed), expected) else 0
-    return free / entries if entries else 0.0
-
-
-def _alike(first: Any, second: Any) -> bool:
-    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
-        return False
-    return float((first - second).norm()) <= 1e-2 * float(second.norm())

@@ -10,6 +10,7 @@ Measures = dict[str, float]
 
 TINY = 1e-3
 """Absolute value below which an entry of a weight counts as tiny."""
+MOST_SORTED = 1 << 16
 LARGEST_SPECTRUM = 2048
 """Shorter side of the largest matrix whose singular values are all computed, which takes seconds."""
 
@@ -80,3 +81,20 @@ def standardised(entries: Float[Tensor, " entries"]) -> Float[Tensor, " entries"
     tensor([-1.,  1.])
     """
     return (entries - entries.mean()) / entries.std(correction=0)
+
+
+def nonnormality(entries: Float[Tensor, " entries"]) -> float:
+    """Distance of a distribution from the normal one, whatever its mean and spread: 1 − W′ of Shapiro & Francia (1972).
+
+    W′ is the squared correlation of the sorted entries with the normal quantiles (Blom's positions); 0 is a perfect bell, the
+    uniform distribution of torch's initial weights has 0.044. Of many entries, evenly spaced ones of the sorted.
+
+    >>> nonnormality(torch.linspace(-1.0, 1.0, 1001))
+    0.0436...
+    """
+    ordered = entries.double().sort().values
+    ordered = ordered[:: max(1, len(ordered) // MOST_SORTED)]
+    positions = (torch.arange(1, len(ordered) + 1, dtype=torch.float64) - 0.375) / (len(ordered) + 0.25)
+    quantiles = torch.special.ndtri(positions)
+    centred = ordered - ordered.mean()
+    return 1.0 - float((centred @ quantiles).square() / (centred.square().sum() * quantiles.square().sum()))

@@ -194,7 +194,7 @@ def test_validate_shows_a_study_and_the_command_that_runs_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("budget.epochs=1", "space.weight_decay.timescale begins at 0.01, where lr·λ reaches 1"),
+        ("space.weight_decay=2000", "space.weight_decay goes up to 2000; at a learning rate of 0.03"),
         ("space.dropout.high=2", "space.dropout.high is 2; a dropout rate lies in [0, 1)"),
         (
             "data.init_args.batch_size=0",

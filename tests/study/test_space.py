@@ -8,7 +8,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.study.file import StudyFileError
 from wdsearch.study.load import StudyConfig, load_study
-from wdsearch.study.space import baseline, check_timescales, configuration, distributions
+from wdsearch.study.possible import possible
+from wdsearch.study.space import baseline, configuration, distributions
 from wdsearch.trial.recipe import Recipe
 
 
@@ -93,11 +94,57 @@ def test_the_baseline_is_unregularized_at_the_studys_rate() -> None:
     assert (found.lr, found.strengths, found.model) == (1e-3, {"dropout": 0.0}, {"hidden": (256, 256)})
 
 
-def test_a_decay_that_erases_weights_in_one_step_is_refused() -> None:
-    config = study(weight_decay={"timescale": [0.01, 10]})
-    check_timescales(config, rate_sum=640, largest_factor=1.0)
-    with pytest.raises(StudyFileError, match=r"it must be above 0\.02"):
-        check_timescales(config, rate_sum=50, largest_factor=1.0)
+def test_timescales_at_which_a_step_erases_the_weights_are_cut_and_said() -> None:
+    config = study(weight_decay={"timescale": [0.01, 10], "off": True})
+    assert possible(config, rate_sum=640, largest_factor=1.0) == (config, [])
+    cut, (note,) = possible(config, rate_sum=50, largest_factor=1.0)
+    assert cut.dimensions["weight_decay"].timescale == pytest.approx((0.0202, 10))
+    assert cut.dimensions["weight_decay"].off
+    assert "begins at 0.01" in note
+    assert "from 0.0202 to 10" in note
+    shortest = configuration(cut, {"weight_decay.timescale": 0.0202}, rate_sum=50).strengths["weight_decay"]
+    assert shortest * cut.optimizer.lr == pytest.approx(1 / 1.01)
+    with pytest.raises(StudyFileError, match=r"it must reach beyond 0\.505"):
+        possible(study(weight_decay={"timescale": [0.1, 0.5]}), rate_sum=2, largest_factor=1.0)
+
+
+def test_of_groups_each_is_cut_by_itself() -> None:
+    groups = [
+        {"match": "out", "name": "head", "timescale": [0.01, 10]},
+        {"match": ".*", "name": "rest", "timescale": [1, 9]},
+    ]
+    cut, notes = possible(study(weight_decay={"groups": groups}), rate_sum=50, largest_factor=1.0)
+    assert [part.timescale for part in cut.dimensions.values()] == [pytest.approx((0.0202, 10)), (1, 9)]
+    assert len(notes) == 1
+    assert "weight_decay:head" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("decay", "lr", "refused"),
+    [
+        ({"low": 0.1, "high": 30.0}, {"low": 1e-3, "high": 0.1}, "goes up to 30; at a learning rate of 0.1"),
+        ({"low": 0.1, "high": 9.0}, {"low": 1e-3, "high": 0.1}, ""),
+        ({"choices": [0.1, 2000]}, None, "goes up to 2000"),
+        (1000.0, None, "goes up to 1000"),
+        (0.3, {"choices": [0.1, 4.0]}, "at a learning rate of 4"),
+        (0.3, 5.0, "at a learning rate of 5"),
+        ({"timescale": [0.1, 1]}, {"low": 1e-3, "high": 100.0}, ""),  # holds ηλ whatever η is
+    ],
+)
+def test_a_decay_that_erases_weights_in_one_step_at_the_highest_rate_is_refused(
+    decay: object, lr: object, refused: str
+) -> None:
+    config = study(weight_decay=decay, dropout={"low": 0, "high": 0.5}, **({"lr": lr} if lr is not None else {}))
+    if not refused:
+        assert possible(config, rate_sum=640, largest_factor=1.0) == (config, [])
+        return
+    with pytest.raises(StudyFileError, match=refused):
+        possible(config, rate_sum=640, largest_factor=1.0)
+
+
+def test_half_of_the_highest_rate_counts_where_the_schedule_never_reaches_it() -> None:
+    config = study(weight_decay=0.9, lr=2.0, dropout={"low": 0, "high": 0.5})
+    assert possible(config, rate_sum=10, largest_factor=0.5)[1] == []
 
 
 def test_a_range_of_an_argument_is_whole_only_if_it_was_written_so() -> None:

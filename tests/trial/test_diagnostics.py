@@ -17,11 +17,12 @@ from wdsearch.models import MODELS
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.population import Population
 from wdsearch.population.step_statistics import EVERY
-from wdsearch.trial.function_measures import scale_invariant_share
+from wdsearch.trial.diagnostics import Span, Steps, diagnose
+from wdsearch.trial.function_measures import output_scale, scale_invariant_share
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 from wdsearch.trial.result import Diagnosis
-from wdsearch.trial.weight_measures import weight_measures
+from wdsearch.trial.weight_measures import nonnormality, weight_measures
 
 EPOCHS = 4
 RECIPES = {key: Recipe(key, schedule="cosine") for key in OPTIMIZERS}
@@ -236,3 +237,85 @@ def test_the_share_of_weights_before_norm_layers(network: nn.Module, share: floa
     before = {name: value.clone() for name, value in module.state_dict().items()}
     assert scale_invariant_share(module, batch) == pytest.approx(share)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def diagnosed(network: nn.Module, batch: Any, steps: Steps | None = None) -> Mapping[str, float]:
+    lonely = Steps(torch.empty(0), torch.empty(0, 0), torch.empty(0, 0), torch.empty(0))
+    return diagnose(RegularizedModule(network, {}), batch, steps or lonely, Span(6, 6, 3)).whole
+
+
+def test_complexity_is_that_of_the_function_not_of_its_scale() -> None:
+    """Ten times the last layer, or a layer before a norm layer, changes no decision: neither moves it."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3, bias=False)
+    )
+    batch = (torch.randn(64, 6), torch.randint(3, (64,)))
+    network(batch[0])  # running statistics
+    before = diagnosed(network.eval(), batch)
+    outputs = network(batch[0])
+    own = outputs.gather(1, batch[1][:, None])[:, 0]
+    others = outputs.masked_fill(nn.functional.one_hot(batch[1], 3).bool(), -INF).amax(1)
+    margin = float((own - others)[own > others].median())
+    norms = [float(np.linalg.norm(network[layer].weight.detach().numpy(), 2)) for layer in (3, 5)]
+    right = (own - others)[own > others].double()
+    assert before["log_complexity"] == pytest.approx(
+        math.log(norms[0] * norms[1] / float(right.quantile(0.5))), rel=1e-4
+    )
+    assert margin > 0
+    with torch.no_grad():
+        network[5].weight *= 10.0
+        network[0].weight *= 10.0
+        network[0].bias *= 10.0
+        network[1].running_mean *= 10.0
+        network[1].running_var *= 100.0
+    after = diagnosed(network, batch)
+    assert after["norm"] > 5 * before["norm"]
+    assert after["log_complexity"] == pytest.approx(before["log_complexity"], rel=1e-3)
+
+
+def test_the_scale_of_other_outputs_is_their_deviation() -> None:
+    outputs, targets = torch.randn(50, 1).double(), torch.randn(50, 1)
+    assert output_scale(outputs, targets) == pytest.approx(float(outputs.std(correction=0)))
+    assert math.isnan(output_scale(torch.tensor([[1.0, 0.0]]), torch.tensor([1])))
+
+
+def test_a_dead_network_is_known() -> None:
+    torch.manual_seed(0)
+    batch = (torch.randn(32, 4), torch.randint(2, (32,)))
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert diagnosed(network, batch)["dead"] == 0.0
+    with torch.no_grad():
+        network[0].bias.fill_(-100.0)
+    assert diagnosed(network, batch)["dead"] == 1.0
+
+
+def test_the_shape_of_weights_is_scipys_whatever_their_scale() -> None:
+    random = np.random.default_rng(0)
+    for draw in (random.standard_normal, random.random, lambda size: random.standard_t(3, size)):
+        entries = draw(2000)
+        (quantiles, ordered), _ = scipy.stats.probplot(
+            entries
+        )  # Filliben's positions; Blom's are as near as the third digit
+        expected = 1 - np.corrcoef(quantiles, ordered)[0, 1] ** 2
+        found = nonnormality(torch.from_numpy(7.0 * entries + 3.0))
+        assert found == pytest.approx(expected, rel=0.05, abs=3e-4)
+
+
+def test_gradients_are_judged_after_the_first_epoch() -> None:
+    """Two steps an epoch: the largest norm of all is in the first."""
+    norms = torch.tensor([9.0, 8.0, 3.0, 5.0, 4.0, 2.0])
+    steps = Steps(norms, torch.empty(0, 0), torch.empty(0, 0), torch.empty(0))
+    whole = diagnosed(nn.Linear(4, 2), (torch.randn(8, 4), torch.randint(2, (8,))), steps)
+    assert (whole["gradient_norm_max"], whole["gradient_norm_late"]) == (9.0, 5.0)
+
+
+def test_balance_is_that_of_normalised_layers_alone() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+    sizes, angles = torch.tensor([[0.1, 0.2, 9.0]] * 4), torch.zeros(4, 3)
+    batch = (torch.randn(16, 4), torch.randint(2, (16,)))
+    steps = Steps(torch.ones(6), sizes, angles, torch.ones(4))
+    assert diagnosed(network, batch, steps)["update_spread"] == pytest.approx(math.log(2) / 2, rel=1e-5)
+    plain = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    assert "update_spread" not in diagnosed(plain, batch, steps)

@@ -32,7 +32,7 @@ def study_overview(preview: Preview, command: str) -> list[RenderableType]:
         _aligned(_parts(preview)),
         _space(preview),
     ]
-    lines += [Text.assemble(("warning", "yellow"), f" data: {text}") for text in preview.warnings]
+    lines += [Text.assemble(("warning", "yellow"), f" {text}") for text in preview.warnings]
     return [*lines, Text.assemble("next  ", (command, "bold"))]
 
 

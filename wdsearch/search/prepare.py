@@ -32,7 +32,7 @@ def prepare(config: StudyConfig, progress: SearchProgress) -> TrialFactory:
         progress.warn(f"data: {text}")
     factory.checked_baseline()
     for text in factory.notes:
-        progress.warn(f"model: {text}")
+        progress.warn(text)
     return factory
 
 

@@ -65,10 +65,11 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
     with quiet_libraries():
         check_trainer(config)
         factory = TrialFactory(config, build_data(config))
+        config = factory.config
         notes = [] if factory.solo else examine(factory.data, factory.task.name)
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
-        notes += factory.notes
+        warnings = [f"data: {text}" for text in notes] + factory.notes
         if factory.solo:
             user_modules(factory).rehearse(module)
             module = factory.checked_baseline()
@@ -93,7 +94,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         rungs=tuple(rungs(build_pruner(config), config.budget.epochs, 0)),
         training=training,
         alone=alone,
-        warnings=tuple(notes),
+        warnings=tuple(warnings),
     )
 
 

@@ -81,6 +81,7 @@ class Session:
         """Begin a study or take it up again; nothing is trained yet. `attributes` are stored with the study if it is new."""
         chosen_tracker(config.tracking)
         factory = prepare(config, progress)
+        config = factory.config
         digest = factory.dataset["digest"]
         study, engine = open_study(config, home, storage, build_pruner(config), factory.metric, digest, attributes)
         leases = Leases(engine, study_id(study), home.folder(config.study) / "workers")

@@ -25,9 +25,10 @@ from wdsearch.population.user.random_state import seeded
 from wdsearch.regularizers import regularizer_of, torch_equivalents
 from wdsearch.study.build import build_recipe, build_task, built, check_hooks, describe_data, text_of
 from wdsearch.study.nested import instantiated, with_values
+from wdsearch.study.possible import possible
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
-from wdsearch.study.space import Configuration, baseline, check_timescales
+from wdsearch.study.space import Configuration, baseline
 from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
@@ -49,6 +50,7 @@ class TrialFactory:
         self.batches = self._count_batches()
         factors = self.recipe.factors(max(1, self.batches) * config.budget.epochs)
         self.rate_sum, self.largest_factor = sum(factors), max(factors)
+        self.config, self._cut = possible(config, self.rate_sum, self.largest_factor)
         self.augmented = self._augmented()
         self._reasons: dict[str, str | None] = {}
         if not self.solo:
@@ -111,8 +113,7 @@ class TrialFactory:
         return f"on {where}, in {bits}; {way}"
 
     def checked_baseline(self) -> L.LightningModule:
-        """The baseline's trial; raises StudyFileError and BuildError if the space does not fit the schedule or the network."""
-        check_timescales(self.config, self.rate_sum, self.largest_factor)
+        """The baseline's trial; raises StudyFileError and BuildError if the space does not fit the network."""
         trial = self.trial(baseline(self.config))
         if isinstance(trial, RegularizedModule):
             check_names(trial)
@@ -243,8 +244,8 @@ class TrialFactory:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on strengths that act nowhere or in part."""
-        return self._dropout[0]
+        """Sentences on ranges that were cut, and on strengths that act nowhere or in part."""
+        return [*self._cut, *(f"model: {text}" for text in self._dropout[0])]
 
     @property
     def inert(self) -> list[str]:

@@ -10,7 +10,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from wdsearch.groups import TIMESCALE
 from wdsearch.regularizers import neutral, regularizer_of
-from wdsearch.study.file import Fault, StudyFileError
 from wdsearch.study.schema import Dimension, StudyConfig
 from wdsearch.study.sources import default_of
 
@@ -152,21 +151,6 @@ def _middle(dimension: Dimension) -> Any:
     low, high = _bounds(dimension)
     middle = math.sqrt(low * high) if dimension.log else (low + high) / 2
     return round(middle) if dimension.integer else middle
-
-
-def check_timescales(config: StudyConfig, rate_sum: float, largest_factor: float) -> None:
-    """Raise StudyFileError if the shortest timescale would decay weights by all of themselves in one step (ηλ ≥ 1)."""
-    least = largest_factor / rate_sum
-    faults = []
-    for key, dimension in config.dimensions.items():
-        if dimension.timescale is not None and dimension.timescale[0] <= least:
-            text = (
-                f"space.{key}.timescale begins at {dimension.timescale[0]:g}, where lr·λ reaches 1 and a single "
-                f"step erases the weights; with this budget and schedule it must be above {least:.3g}"
-            )
-            faults.append(Fault(config.study, None, text))
-    if faults:
-        raise StudyFileError(faults)
 
 
 def encoded(choice: Any) -> Any:

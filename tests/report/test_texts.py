@@ -31,13 +31,13 @@ def test_every_claim_has_a_sentence_for_each_verdict_and_reason(language: str) -
     keys = ["complexity", "bell", "zeros", "collinearity", "gap", "optimum", "updates", "gradients", "dropout"]
     for key in keys:
         assert words(f"claim.{key}")
-        for verdict in ("supported", "contradicted", "undetermined"):
+        for verdict in ("supported", "contradicted", "no_effect", "undetermined"):
             assert words(f"claim.{key}.{verdict}") != words(f"claim.{key}")
             assert words(f"verdict.{verdict}")
     for unit in ("share", "weights", "runs", "correlation", "loss", "log"):
         assert "1" in words(f"unit.{unit}", value=1)
-    reasons = "opposite none mixed unclear inert diverged edge seeds not_measured no_dropout"
-    assert all(words(f"reason.{reason}") for reason in reasons.split())
+    reasons = "opposite none plateau mixed unclear inert diverged edge seeds halves equilibrium not_measured no_dropout"
+    assert all(words(f"reason.{reason}", smallest="1 %") for reason in reasons.split())
 
 
 def test_chinese_is_chinese() -> None:

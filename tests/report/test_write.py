@@ -48,7 +48,7 @@ def words_of(page: Path) -> str:
 
 
 def test_a_report_is_one_small_file_that_asks_the_network_for_nothing(home: Home) -> None:
-    written = write_report(fabricate(home), Texts())
+    written = write_report(fabricate(home, trials=150), Texts())
     page = written.page.read_text(encoding="utf-8")
     assert len(page.encode()) < LARGEST
     assert page.count("plotly.js v") == 1, "the library once"
@@ -70,7 +70,7 @@ def test_the_answer_is_three_sentences_that_name_winner_baseline_and_trust(home:
     assert "`wdsearch explain fabricated`" in third
     told = answer(result, fabricated.explanation(), Texts())[2]
     assert "the largest λ as good as the best (weight_decay = 0.1) is **λ.1se = 1**" in told
-    assert "of 3 textbook claims 2 are supported here, 0 contradicted, 1 undetermined" in told
+    assert "of 3 textbook claims 2 are supported here, 0 contradicted, 0 without effect, 1 undetermined" in told
 
 
 def test_the_comparison_has_settings_metrics_and_their_difference(home: Home) -> None:
@@ -148,7 +148,7 @@ def test_without_a_chinese_font_the_pictures_are_english_and_that_is_said(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pictures, "CHINESE", ("no such font",))
-    written = write_report(fabricate(home), Texts("zh"))
+    written = write_report(fabricate(home, trials=150), Texts("zh"))
     assert written.notes == ("未安装含汉字的字体，因此 PNG 文件为英文，网页不受影响",)
     assert {path.name for path in written.pictures} == {"gap.png", "path.png", "importance.png", "interaction.png"}
 
@@ -273,6 +273,7 @@ def test_importances_find_the_key_that_decides(home: Home) -> None:
     found = importances(fabricate(home, trials=100, **every))  # type: ignore[arg-type]
     assert max(found, key=lambda key: found[key]) == "dropout"
     assert sum(found.values()) == pytest.approx(1.0)
+    assert importances(fabricate(home, trials=49, **every)) == {}, "mostly noise"  # type: ignore[arg-type]
 
 
 def test_optunas_plots_are_on_one_page_that_stays_small(home: Home) -> None:

@@ -8,8 +8,8 @@ from optuna.trial import TrialState
 
 from wdsearch.storage.results import StudyResult
 
-FEWEST = 3
-"""Complete trials that an importance is computed from at least."""
+FEWEST = 50
+"""Complete trials that an importance is computed from at least: of fewer it is mostly noise."""
 
 
 def importances(result: StudyResult) -> dict[str, float]:

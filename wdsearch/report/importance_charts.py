@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from wdsearch.analysis.importance import FEWEST, importances
+from wdsearch.analysis.importance import importances
 from wdsearch.analysis.outcomes import Explanation, Outcome
 from wdsearch.groups import split_key
 from wdsearch.messages import shown_number
@@ -14,6 +14,9 @@ from wdsearch.report.texts import Texts
 from wdsearch.storage.results import StudyResult, main_key, searched_keys
 
 JOINT_ARM = "dropout"
+
+FEWEST_POINTS = 3
+"""Complete trials that a chart of two strengths takes at least."""
 
 
 def importance_chart(result: StudyResult, words: Texts) -> Figure | None:
@@ -39,7 +42,7 @@ def interaction_chart(result: StudyResult, explanation: Explanation | None, word
     loss = loss_of(result)
     complete = [trial for trial in result.trials if trial.state == "COMPLETE" and loss in trial.result.metrics]
     complete = [trial for trial in complete if {key, other} <= trial.result.strengths.keys()]
-    if key is None or other is None or len(complete) < FEWEST:
+    if key is None or other is None or len(complete) < FEWEST_POINTS:
         return None
     x = tuple(trial.result.strengths[key] for trial in complete)
     y = tuple(trial.result.strengths[other] for trial in complete)

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from wdsearch.analysis.importance import FEWEST, importances
+from wdsearch.analysis.importance import importances
 from wdsearch.report.page import inline
 from wdsearch.report.texts import Texts
 from wdsearch.report.to_html import html_of, library
@@ -54,10 +54,13 @@ def _drawn(result: StudyResult) -> dict[str, Any]:
     if not complete:
         return {}
     first: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": goals[0]} if several else {}
-    keys = list(importances(result))[:MOST_KEYS] if complete >= FEWEST else []
+    shares = importances(result)
+    searched = dict.fromkeys(name for trial in study.get_trials(deepcopy=False) for name in trial.distributions)
+    keys = list(shares or searched)[:MOST_KEYS] if complete > 1 else []
     plots: dict[str, Callable[[], Any]] = {"history": lambda: optunas.plot_optimization_history(study, **first)}
-    if keys:
+    if shares:
         plots["importances"] = lambda: optunas.plot_param_importances(study, **first)
+    if keys:
         plots["slice"] = lambda: optunas.plot_slice(study, keys, **first)
     if len(keys) > 1:
         plots["contour"] = lambda: optunas.plot_contour(_thinned(study), keys, **first)

@@ -95,14 +95,14 @@ TEXTS = {
     "caption.path_of_trials": "The complete trials of the search, which differ in their other keys too. The path on which only λ "
     "varies comes from `wdsearch explain {study}`.",
     "caption.importance": "How much each key decides whether a complete trial is among the best {share} % (PED-ANOVA, {count} "
-    "complete trials). It says nothing about keys that the search hardly varied, and little below some fifty trials.",
+    "complete trials). It says nothing about keys that the search hardly varied.",
     "caption.interaction": "Each point is a complete trial; colour is the loss. `wdsearch explain {study}` trains a grid of both on "
     "fresh seeds.",
     "caption.grid": "Mean validation loss on {seeds} fresh seeds. A best cell inside hints that both together are better than "
     "either alone; the claim about dropout tests it.",
     "missing.gap": "No trial has a gap or a loss to draw yet.",
     "missing.path": "No complete trial has a regularizer to draw a path along.",
-    "missing.importance": "At least three complete trials that differ are needed.",
+    "missing.importance": "At least fifty complete trials that differ are needed: of fewer the importance is mostly noise.",
     "missing.interaction": "At least two searched regularizers and three complete trials are needed.",
     "missing.claims": "The claims are tested on trainings from fresh seeds. This command makes them: "
     "`wdsearch explain {study}`; then `wdsearch report {study}` again.",

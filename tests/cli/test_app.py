@@ -200,3 +200,19 @@ def test_a_finished_study_is_shown_without_torch(folder: Path, words: tuple[str,
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "tiny" in done.stdout
+
+
+def test_a_study_of_which_every_trial_diverges_ends_with_1_and_the_remedy(tmp_path: Path) -> None:
+    study = yaml.safe_load(FILE)
+    study |= {"study": "wild", "optimizer": {"name": "sgd"}, "space": {"l2": {"choices": [1e18, 1e19]}}}
+    study["budget"] = {"trials": 2, "epochs": 2}
+    (tmp_path / "wild.yaml").write_text(yaml.safe_dump(study))
+    ended = wdsearch("run", "wild.yaml", folder=tmp_path)
+    assert ended.returncode == 1, ended.stdout
+    assert "2 trials diverged" in ended.stdout
+    assert "lower space.lr.high" in ended.stdout
+    assert "wdsearch best" not in ended.stdout
+    named = [
+        Path(line[16:].strip()) for line in ended.stdout.splitlines() if line.startswith(("gap", "best w", "report"))
+    ]
+    assert all((tmp_path / path).exists() for path in named)

@@ -9,7 +9,7 @@ from wdsearch.regularizers import REGULARIZERS
 from wdsearch.study.file import StudyFileError
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.possible import possible
-from wdsearch.study.space import baseline, configuration, distributions
+from wdsearch.study.space import baseline, configuration, distributions, points
 from wdsearch.trial.recipe import Recipe
 
 
@@ -173,3 +173,11 @@ def test_choices_that_are_lists_come_back_as_lists() -> None:
     config = study(**{"model.hidden": {"choices": [[8], [16, 8]]}})
     for text, choice in (("[8]", [8]), ("[16, 8]", [16, 8])):
         assert configuration(config, {"model.hidden": text}, 1.0).model == {"hidden": choice}
+
+
+def test_the_points_of_a_space_are_counted() -> None:
+    config = study(dropout={"low": 0, "high": 0.5, "step": 0.1}, **{"model.hidden": {"choices": [[8], [16]]}})
+    assert points(distributions(config)) == 12
+    assert points(distributions(study(weight_decay={"choices": [0.1]}, dropout=0.2))) == 1
+    assert points(distributions(study(early_stopping={"low": 2, "high": 5}))) == 4
+    assert points(distributions(study(weight_decay={"timescale": [0.1, 1]}))) == math.inf

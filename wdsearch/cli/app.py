@@ -70,6 +70,8 @@ def run(
         progress: Any = "lines" if log else True
         result = search(file, overrides or [], home=home, storage=storage, tracker=tracker, progress=progress)
         console.print(*conclusion(result), sep="\n", soft_wrap=True)
+        if result.best is None:
+            raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch best mnist1d --format yaml")

@@ -35,19 +35,37 @@ def conclusion(result: StudyResult) -> list[Any]:
     lines: list[Any] = [summary_table(result), f"{counts}"]
     if len(result.pareto) > 1:
         lines.append(f"Pareto front of {' and '.join(result.goals)}: trials {', '.join(map(str, result.pareto))}")
+    files = {
+        "gap against λ": result.folder / "gap.png",
+        "best weights": result.weights,
+        "report": result.folder / "report" / "report.html",
+    }
     lines += [
         "",
-        f"gap against λ   {result.folder / 'gap.png'}",
-        f"best weights    {result.weights}",
+        *([f"[yellow]{escape(nothing_complete(result))}[/yellow]"] if result.best is None else []),
+        *(f"{name:15} {path}" for name, path in files.items() if path.exists()),
         *([f"trained         {escape(result.training)}"] if result.training else []),
         *_memory(result),
         f"all trials      {_page(result)}",
-        *([f"report          {page}"] if (page := result.folder / "report" / "report.html").exists() else []),
-        f"next            [bold]wdsearch best {result.study}[/bold]  (what to put into your own training)",
     ]
-    if result.metric:
+    if result.best is not None:
+        lines.append(f"next            [bold]wdsearch best {result.study}[/bold]  (what to put into your own training)")
+    if result.metric and result.best is not None:
         lines.append(f"                [bold]wdsearch explain {result.study}[/bold]  (what λ did, on fresh seeds)")
     return lines
+
+
+def nothing_complete(result: StudyResult) -> str:
+    """Sentences for a study of which no trial is complete: the likely reason, and the remedy."""
+    counts, rates = result.counts, [trial.result.lr for trial in result.trials]
+    text = "no trial is complete, so there is no best one"
+    if not counts["diverged"]:
+        return f"{text}; the log of the study tells how its trials ended: wdsearch status {result.study}"
+    span = f"rates from {shown_setting(min(rates))} to {shown_setting(max(rates))} were tried" if rates else ""
+    remedy = "lower space.lr.high, or search gradient_clip, and give the study another name"
+    return "; ".join(
+        filter(None, (f"{text}: {counts['diverged']} trials diverged (a loss that is not finite)", span, remedy))
+    )
 
 
 def _page(result: StudyResult) -> str:

@@ -28,7 +28,7 @@ from wdsearch.study.nested import instantiated, with_values
 from wdsearch.study.possible import possible
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
-from wdsearch.study.space import Configuration, baseline
+from wdsearch.study.space import Configuration, baseline, distributions, points
 from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
@@ -245,7 +245,15 @@ class TrialFactory:
     @property
     def notes(self) -> list[str]:
         """Sentences on ranges that were cut, and on strengths that act nowhere or in part."""
-        return [*self._cut, *(f"model: {text}" for text in self._dropout[0])]
+        return [*self._cut, *self._repeated(), *(f"model: {text}" for text in self._dropout[0])]
+
+    def _repeated(self) -> list[str]:
+        """A sentence on a space that has fewer configurations than the budget has trials."""
+        count, budget = points(distributions(self.config)), self.config.budget.trials
+        if count >= budget:
+            return []
+        each = "the same configuration gives the same result; search a range, or give"
+        return [f"space: it has {count} configurations for {budget} trials, and {each} budget.trials: {count} or fewer"]
 
     @property
     def inert(self) -> list[str]:

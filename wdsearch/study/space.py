@@ -35,6 +35,28 @@ def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
     return {_name(key, dimension): _distribution(key, dimension) for key, dimension in searched.items()}
 
 
+def points(searched: Mapping[str, BaseDistribution]) -> float:
+    """Number of different configurations in a space; ∞ if a key is continuous.
+
+    >>> points({"dropout": CategoricalDistribution([0.0, 0.5]), "model.depth": IntDistribution(1, 4)})
+    8
+    >>> points({"lr": FloatDistribution(1e-3, 1e-1)})
+    inf
+    """
+    return math.prod(_values_of(distribution) for distribution in searched.values())
+
+
+def _values_of(distribution: BaseDistribution) -> float:
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.single():
+        return 1
+    return (
+        math.inf if distribution.step is None else round((distribution.high - distribution.low) / distribution.step) + 1
+    )
+
+
 def _name(key: str, dimension: Dimension) -> str:
     """Name by which Optuna knows the searched value of a key."""
     return key + TIMESCALE if dimension.form == "timescale" else key

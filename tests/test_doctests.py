@@ -16,6 +16,7 @@ SHOWN: tuple[str, ...] = (
     *("tasks", "noise", "groups", "models", "datasets", "strategies.samplers", "strategies.pruners"),
     *("trial", "regularizers", "optimizers", "population", "plugins"),
     *("analysis", "report", "launch", "cli"),
+    *("tracking", "study", "storage", "files"),
 )
 """Packages, or modules, of which every public function has an example, but for those of `NEED_MORE`."""
 _OUTCOMES = "the outcomes of a whole design; `gap` shows how a claim is tested"

@@ -202,7 +202,7 @@ def test_validate_shows_a_study_and_the_command_that_runs_it(tmp_path: Path) -> 
         ),
         (
             "schedule={cron: '0 2 * * 1', on: slurm, options: {partitoin: gpu}}",
-            "slurm has no option 'partitoin'; did you mean partition?",
+            "schedule.options.partitoin is not an option of slurm; did you mean partition?",
         ),
     ],
 )

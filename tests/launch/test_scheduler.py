@@ -237,7 +237,8 @@ def test_the_next_and_the_latest_are_those_of_the_list(cron: str, zone: str) -> 
         ("cron: '@daily', overlap: wait", "'skip' or 'queue'"),
         ("cron: '@daily', catch_up: 1", "'none', 'last' or 'all'"),
         ("cron: '@daily', workers: 0", "at least 1"),
-        ("cron: '@daily', on: slrm", "'local', 'slurm', 'ray' or 'kubernetes'"),
+        ("cron: '@daily', on: slrm", "schedule.on is 'slrm'; did you mean slurm?"),
+        ("cron: '@daily', on: slurm, options: {tim: 1}", "schedule.options.tim is not an option of slurm; did you mean time?"),
         ("cron: '@daily', catchup: all", "schedule.catchup is not a known key; did you mean catch_up?"),
         ("timezone: UTC", "schedule.cron is missing; add `cron: ...`"),
     ],
@@ -257,9 +258,14 @@ def test_a_name_leaves_room_for_the_date(tmp_path: Path) -> None:
     assert len(dated("a" * 85, time.time())) == 100
 
 
-def test_every_engine_can_be_scheduled() -> None:
+def test_every_engine_can_be_scheduled(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
     for name in LAUNCHERS:
-        assert ScheduleConfig(cron="@daily", on=name).on == name  # type: ignore[arg-type]
+        options = "{image: 'x/y:1'}" if name == "kubernetes" else "{}"
+        path.write_text(STUDY.format(study="tiny", schedule=f"cron: '@daily', on: {name}, options: {options}"))
+        plan = load_study(path).schedule
+        assert plan is not None
+        assert plan.on == name
 
 
 # -- one scheduler -------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from wdsearch.study.build import population_trainer
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import baseline
-from wdsearch.tracking import chosen_tracker, open_tracker
+from wdsearch.tracking import open_tracker
 from wdsearch.tracking.tracker import Delivery, Tracker
 
 STORAGE_PATIENCE_S = 600.0
@@ -79,7 +79,6 @@ class Session:
         attributes: Mapping[str, Any] | None = None,
     ) -> "Session":
         """Begin a study or take it up again; nothing is trained yet. `attributes` are stored with the study if it is new."""
-        chosen_tracker(config.tracking)
         factory = prepare(config, progress)
         digest = factory.dataset["digest"]
         study, engine = open_study(config, home, storage, build_pruner(config), factory.metric, digest, attributes)

@@ -13,7 +13,7 @@ from wdsearch.optimizers import OPTIMIZERS, Optimizer
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.strategies.pruners import PRUNERS
 from wdsearch.strategies.samplers import SAMPLERS, options_of
-from wdsearch.study.annotations import allowed, annotation_of
+from wdsearch.study.annotations import allowed, annotation_of, keyword_only
 from wdsearch.study.sources import given_to, parameters_of
 
 NEEDED = inspect.Parameter.empty
@@ -50,6 +50,12 @@ def arguments(builder: Callable[..., Any]) -> list[Argument]:
     """The arguments of a model or data set that a study file may give."""
     parameters, reserved = parameters_of(builder).items(), given_to(builder)
     return [Argument(name, annotation_of(p), p.default) for name, p in parameters if name not in reserved]
+
+
+def keyword_arguments(kind: Callable[..., Any]) -> list[Argument]:
+    """The options of a tracker that a study file may give: its constructor's keyword-only arguments."""
+    parameters = parameters_of(kind)
+    return [Argument(name, text, parameters[name].default) for name, text in keyword_only(kind).items()]
 
 
 def options(name: str, kind: type) -> list[Argument]:

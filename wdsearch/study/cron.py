@@ -1,6 +1,5 @@
 """Due times of sweeps: cron's five fields in a time zone as instants, and the `schedule` of a study file. Knows no clock."""
 
-import difflib
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from wdsearch.messages import did_you_mean
 from wdsearch.study.fields import Count
 
 ALIASES = {
@@ -60,8 +60,7 @@ def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except Exception:  # KeyError, ValueError, OSError: by what the name makes of a path
-        near = difflib.get_close_matches(name, sorted(available_timezones()), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, available_timezones())
         raise PydanticCustomError(
             "allowed", "a name of the time zone database, as Europe/Berlin{hint}", {"hint": hint}
         ) from None
@@ -82,8 +81,8 @@ class ScheduleConfig(BaseModel):
     """The time zone that `cron` is read in, as Europe/Berlin."""
     workers: Count = 1
     """Workers of each sweep."""
-    on: Literal["local", "slurm", "ray", "kubernetes"] = "local"
-    """The engine that starts them."""
+    on: str = "local"
+    """The engine that starts them: one of those that `wdsearch list` shows."""
     overlap: Literal["skip", "queue"] = "skip"
     """What becomes of a sweep while the one before is at work: left out, or begun when that has ended."""
     catch_up: Literal["none", "last", "all"] = "last"

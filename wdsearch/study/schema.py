@@ -297,7 +297,7 @@ class StudyConfig(_Section):
     seed: Seed = 0
     """Seed of initial weights, batches, noise and the sampler."""
     tracking: Annotated[Choice, BeforeValidator(_named, json_schema_input_type=str | Choice)] | None = None
-    """What records the study for people, mlflow by default; a name, or a name with its options beside it."""
+    """Tracker that records the study for people, mlflow by default; a name, or a name with its options beside it."""
     schedule: ScheduleConfig | None = None
     """When `wdsearch schedule` starts sweeps of this study, and with which workers; it changes no result."""
 

@@ -1,6 +1,5 @@
 """The table of trackers: one file and one line each. A tracker keeps the record of a study that people look at."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -35,9 +34,12 @@ def chosen_tracker(tracking: Any = None) -> tuple[type[Tracker], dict[str, Any]]
     name = options.pop("name", None)
     if name not in TRACKERS:
         raise TrackerError(f"tracking is {shown_value(name)}{nearest(str(name), TRACKERS)}")
-    faults = [_fault(name, option, value) for option, value in options.items()]
-    if any(faults):
-        raise TrackerError("\n".join(filter(None, faults)))
+    if options:
+        from wdsearch.study.annotations import keyword_only, option_faults  # loads pydantic
+
+        faults = [text for _, text in option_faults(("tracking",), name, options, keyword_only(TRACKERS[name]))]
+        if faults:
+            raise TrackerError("\n".join(faults))
     return TRACKERS[name], options
 
 
@@ -81,28 +83,9 @@ def deliver_backlog(
 
 def trackers() -> list[dict[str, Any]]:
     """All trackers with their options, as JSON can hold them."""
-    from wdsearch.study.catalog import Argument  # and with it torch
+    from wdsearch.study.catalog import keyword_arguments  # loads torch
 
-    described = []
-    for name, kind in TRACKERS.items():
-        options = [Argument(option, takes, default).as_dict() for option, (takes, default) in _options_of(kind).items()]
-        described.append({"name": name, "summary": kind.summary, "arguments": options})
-    return described
-
-
-def _options_of(kind: type[Tracker]) -> dict[str, tuple[str, Any]]:
-    """Annotation and default of what a study file may set: a constructor's keyword-only arguments."""
-    from wdsearch.study.annotations import annotation_of
-
-    parameters = inspect.signature(kind).parameters.values()
-    return {p.name: (annotation_of(p), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def _fault(name: str, option: str, value: Any) -> str | None:
-    from wdsearch.study.annotations import allowed, fits
-
-    known = _options_of(TRACKERS[name])
-    if option not in known:
-        return f"tracking.{option} is not an option of {name}{nearest(option, known)}"
-    takes = known[option][0]
-    return None if fits(value, takes) else f"tracking.{option} is {shown_value(value)}; allowed is {allowed(takes)}"
+    return [
+        {"name": name, "summary": kind.summary, "arguments": [option.as_dict() for option in keyword_arguments(kind)]}
+        for name, kind in TRACKERS.items()
+    ]

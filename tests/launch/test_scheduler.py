@@ -53,7 +53,6 @@ from wdsearch.study.cron import (
     DAYS,
     MONTHS,
     MOST_FIRES,
-    ScheduleConfig,
     dated,
     fires,
     fires_between,

@@ -81,7 +81,10 @@ def test_all_faults_of_a_file_come_at_once_with_their_lines(tmp_path: Path) -> N
     ("section", "faults_of_keys"),
     [
         ("data: {name: digits, split_seed: -1, init_args: {bach_size: 3}}", ("split_seed is -1", "mean batch_size?")),
-        ("model: {name: mlp, init_arg: {}, init_args: {hiden: []}}", ("did you mean init_args?", "did you mean hidden?")),
+        (
+            "model: {name: mlp, init_arg: {}, init_args: {hiden: []}}",
+            ("did you mean init_args?", "did you mean hidden?"),
+        ),
         ("optimizer: {lr: -1, momentum: 0.9}", ("optimizer.lr is -1", "optimizer.momentum belongs to sgd")),
         ("objective: {minimize: val_los, goal: gap}", ("did you mean val_loss?", "objective.goal is not a known key")),
         ("trainer: {accelerator: gpuu, devices: 2}", ("did you mean gpu?", "trainer.devices is 2")),
@@ -101,7 +104,10 @@ def test_a_fault_of_a_section_hides_none_of_its_other_keys(
     text = faults(f"{others}{section}\n", tmp_path)
     assert text.count("\n") + 1 == len(faults_of_keys), text
     for fault in faults_of_keys:
-        assert any(one.startswith(f"a.yaml:{line}: {key}.") and fault in one for one in text.splitlines()), (fault, text)
+        assert any(one.startswith(f"a.yaml:{line}: {key}.") and fault in one for one in text.splitlines()), (
+            fault,
+            text,
+        )
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,20 @@ def _clock(engine: Engine) -> Any:
 
 
 def workers(engine: Engine, study_id: int, folder: Path) -> list[Worker]:
-    """All workers of a study that have not left it, for someone who only looks."""
+    """All workers of a study that have not left it, for someone who only looks.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from wdsearch.storage.home import Home
+    >>> with TemporaryDirectory() as home:
+    ...     engine, folder = Home(home).open().engine, Path(home, "workers")
+    ...     leases = Leases(engine, 1, folder)
+    ...     slots = leases.join()
+    ...     listed = workers(engine, 1, folder)
+    ...     leases.finish()
+    ...     engine.dispose()
+    >>> [worker.alive for worker in listed]
+    [True]
+    """
     looker, listed = Leases(engine, study_id, folder), []
     with engine.begin() as database:
         now = database.scalar(sql.select(_clock(engine)))

@@ -20,7 +20,12 @@ _TUPLE = re.compile(r"tuple\[(\w+), \.\.\.\]")
 
 
 def annotation_of(parameter: inspect.Parameter) -> str:
-    """A parameter's annotation as text, `` if it has none: `int | None`, `Sequence[int]`."""
+    """A parameter's annotation as text, `` if it has none: `int | None`, `Sequence[int]`.
+
+    >>> def mlp(hidden: Sequence[int] = (64,)): ...
+    >>> annotation_of(inspect.signature(mlp).parameters["hidden"])
+    'Sequence[int]'
+    """
     if parameter.annotation is parameter.empty:
         return ""
     return re.sub(r"\b(collections\.abc|typing)\.", "", inspect.formatannotation(parameter.annotation)).strip("'")

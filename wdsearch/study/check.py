@@ -32,7 +32,11 @@ TAKEN = {
 
 
 def check(sections: Mapping[str, Any]) -> Faults:
-    """Faults of the sections that are well formed by themselves, each with the key that it is about."""
+    """Faults of the sections that are well formed by themselves, each with the key that it is about.
+
+    >>> [text for _, text in check({"trainer": TrainerConfig(devices=2)})]
+    ['trainer.devices is 2; a population trains on one device; several are for an own LightningModule (or start several workers)']
+    """
     data, model, metric = (sections.get(name) for name in ("data", "model", "metric"))
     own_task = attribute_of_data(data, "task")
     own_task = own_task if own_task in LOSSES else None
@@ -62,7 +66,13 @@ def check(sections: Mapping[str, Any]) -> Faults:
 
 
 def settled(config: StudyConfig) -> StudyConfig:
-    """Configuration with the defaults that depend on several sections: user-defined modules are asked for one at a time."""
+    """Configuration with the defaults that depend on several sections: user-defined modules are asked for one at a time.
+
+    >>> from wdsearch.study.load import load_study
+    >>> config = load_study("studies/mnist1d.yaml")
+    >>> settled(config) is config  # a network, not a LightningModule
+    True
+    """
     if config.search.batch is not None or not is_solo(config.model):
         return config
     return config.model_copy(update={"search": config.search.model_copy(update={"batch": 1})})

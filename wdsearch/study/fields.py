@@ -102,7 +102,11 @@ class DecayConfig(BaseModel):
 
 
 def ruled(value: Any) -> Any:
-    """A word as a rule without exceptions."""
+    """A word as a rule without exceptions.
+
+    >>> ruled("all"), ruled({"exclude": ["norm"]})
+    ({'rule': 'all'}, {'exclude': ['norm']})
+    """
     return {"rule": value} if isinstance(value, str) else value
 
 

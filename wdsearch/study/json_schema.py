@@ -33,7 +33,11 @@ _LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", 
 
 
 def study_schema() -> Schema:
-    """The schema, in words that drafts 7 to 2020-12 share."""
+    """The schema, in words that drafts 7 to 2020-12 share.
+
+    >>> study_schema()["properties"]["schedule"]["anyOf"][0]["properties"]["on"]["enum"]
+    ['kubernetes', 'local', 'ray', 'slurm']
+    """
     schema = _plain(StudyConfig)
     sections = schema["properties"]
     sections["data"] |= _named(DataConfig, DATASETS)

@@ -24,6 +24,10 @@ def load_study(
     In a mapping, own objects may stand for `data`, `model`, `search.sampler` and `search.pruner`; its own modules and tables are
     looked for in `folder`, as those of a file beside it.
     Raises StudyFileError with all faults at once.
+
+    >>> config = load_study("studies/mnist1d.yaml", ["budget.trials=8"])
+    >>> config.study, config.budget.trials, config.space["dropout"].high
+    ('mnist1d', 8, 0.6)
     """
     if isinstance(source, StudyConfig) and not overrides:
         return source

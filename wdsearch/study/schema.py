@@ -36,7 +36,7 @@ from wdsearch.study.fields import (
 )
 
 
-def scalar(value: Any) -> Any:
+def _scalar(value: Any) -> Any:
     """A value of the space that is no mapping, as a fixed one."""
     return value if isinstance(value, Mapping | BaseModel) else {"value": value}
 
@@ -100,7 +100,11 @@ class OptimizerConfig(_Section):
 
 
 def with_options() -> type[OptimizerConfig]:
-    """The section with the options of all optimizers as keys; it imports torch, for their table does."""
+    """The section with the options of all optimizers as keys; it imports torch, for their table does.
+
+    >>> with_options()(name="adamw", eps=1e-6).options
+    {'eps': 1e-06}
+    """
     from wdsearch.study.options import with_optimizers
 
     return with_optimizers(OptimizerConfig)
@@ -288,7 +292,7 @@ class StudyConfig(_Section):
     metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
     """What is reported beside the loss; by default what the data say, or accuracy, or r2."""
     optimizer: Annotated[SerializeAsAny[OptimizerConfig], WrapValidator(_optimizer)] = OptimizerConfig()
-    space: Annotated[dict[str, Annotated[Entry, BeforeValidator(scalar)]], AfterValidator(_searched)]
+    space: Annotated[dict[str, Annotated[Entry, BeforeValidator(_scalar)]], AfterValidator(_searched)]
     """What is searched: `lr`, regularizers, and arguments of the network as `model.<argument>`."""
     objective: ObjectiveConfig = ObjectiveConfig()
     budget: BudgetConfig

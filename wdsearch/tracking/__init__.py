@@ -44,7 +44,13 @@ def chosen_tracker(tracking: Any = None) -> tuple[type[Tracker], dict[str, Any]]
 
 
 def open_tracker(tracking: Any, home: Home, study: str, storage: str | None = None) -> Tracker:
-    """Tracker of a study on this machine, as its file's `tracking` says; raises TrackerError."""
+    """Tracker of a study on this machine, as its file's `tracking` says; raises TrackerError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     open_tracker("jsonl", Home(folder), "digits").name
+    'jsonl'
+    """
     kind, options = chosen_tracker(tracking)
     return kind(home.path, study, node=home.node(storage), **options)
 
@@ -63,7 +69,13 @@ def study_page(result: StudyResult, home: Home, port: int) -> Server:
 
 
 def backlog(home: Home, study: str) -> Backlog:
-    """Records that wait to be delivered, by whichever tracker: a study may go on with another one."""
+    """Records that wait to be delivered, by whichever tracker: a study may go on with another one.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     backlog(Home(folder), "digits").undelivered
+    0
+    """
     waiting = [kind.backlog(home.path, study) for kind in TRACKERS.values()]
     errors, lost = [one.error for one in waiting], [one.lost for one in waiting]
     counts = sum(one.undelivered for one in waiting), sum(one.elsewhere for one in waiting)
@@ -82,7 +94,11 @@ def deliver_backlog(
 
 
 def trackers() -> list[dict[str, Any]]:
-    """All trackers with their options, as JSON can hold them."""
+    """All trackers with their options, as JSON can hold them.
+
+    >>> [tracker["name"] for tracker in trackers()]
+    ['mlflow', 'jsonl']
+    """
     from wdsearch.study.catalog import keyword_arguments  # loads torch
 
     return [

@@ -319,7 +319,18 @@ def warm_up(spool: Spool) -> None:
 
 
 def complain(spool: Spool, text: str, fact: str = "error") -> None:
-    """Into the log once, and into the spool for the one who waits: an `error`, until it is over, or what is lost for good."""
+    """Into the log once, and into the spool for the one who waits: an `error`, until it is over, or what is lost for good.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from contextlib import redirect_stderr
+    >>> from io import StringIO
+    >>> with TemporaryDirectory() as folder, redirect_stderr(StringIO()):
+    ...     spool = Spool(Path(folder, "digits.db"))
+    ...     complain(spool, "MLflow is out of reach")
+    ...     spool.recall("error")
+    ...     spool.close()
+    'MLflow is out of reach'
+    """
     if spool.recall(fact) != text:
         print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr)
         if sys.exc_info()[0] is not None:

@@ -120,8 +120,8 @@ class Storage(HookedStorage):
     has shown before it reads only what may change: they were entered with all their parameters.
     """
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._in_training: dict[int, FrozenTrial] = {}
 
     def read_trials(

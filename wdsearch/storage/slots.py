@@ -13,7 +13,7 @@ WORKERS = sql.Table(
     METADATA,
     sql.Column("study", sql.Integer, primary_key=True),
     sql.Column("worker", sql.String(32), primary_key=True),
-    sql.Column("place", sql.String(1024)),
+    sql.Column("place", sql.String(1024), key="machine_id"),
     sql.Column("state", sql.String(16)),
     sql.Column("beats", sql.Integer),
     sql.Column("beat_at", sql.Float),

@@ -129,7 +129,7 @@ def _trainer(trainer: TrainerConfig, solo: bool) -> Faults:
 
 
 def _named(objective: ObjectiveConfig) -> list[tuple[Location, str]]:
-    """Every result that an objective names, with its place."""
+    """Every result that an objective names, with its key."""
     goals: list[tuple[Location, str]] = [
         (("objective", key, index), name)
         for key in ("minimize", "maximize")

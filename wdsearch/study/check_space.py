@@ -115,7 +115,7 @@ def _step(path: Location, low: float, high: float, dimension: Dimension) -> Faul
 
 
 def _values(path: Location, dimension: Dimension) -> list[tuple[Location, Any]]:
-    """Every single value that a dimension names, with its place."""
+    """Every single value that a dimension names, with its key."""
     if dimension.choices is not None:
         return [((*path, "choices", index), choice) for index, choice in enumerate(dimension.choices)]
     bounds = [((*path, name), getattr(dimension, name)) for name in ("low", "high")]

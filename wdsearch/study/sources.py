@@ -35,7 +35,7 @@ def builder_of(model: Any) -> Callable[..., Any] | None:
     """
     if isinstance(model, nn.Module):
         return None
-    return _made(model, MODELS) if isinstance(model, Source) else model
+    return _builder(model, MODELS) if isinstance(model, Source) else model
 
 
 def is_solo(model: Any) -> bool:
@@ -47,7 +47,7 @@ def is_solo(model: Any) -> bool:
     return builds_lightning_module(builder_of(model))
 
 
-def _made(source: Source, table: Mapping[str, Any]) -> Any:
+def _builder(source: Source, table: Mapping[str, Any]) -> Any:
     """Builder that a source names; None if that is unknown, not importable, or nothing that can be called."""
     try:
         by_path = source.class_path is not None
@@ -63,7 +63,7 @@ def attribute_of_data(data: Any, name: str) -> str | None:
     >>> attribute_of_data(DataConfig(name="diabetes"), "task")
     'regression'
     """
-    value = getattr(_made(data, DATASETS) if isinstance(data, Source) else data, name, None)
+    value = getattr(_builder(data, DATASETS) if isinstance(data, Source) else data, name, None)
     return value if isinstance(value, str) else None
 
 
@@ -198,11 +198,12 @@ def check_data(data: Any) -> Faults:
     """
     if isinstance(data, DataConfig):
         yield from _check("data", data, DATASETS)
-        if (builder := _made(data, DATASETS)) is not None and (lacking := _lacking(builder, data)):
+        builder = _builder(data, DATASETS)
+        if builder is not None and (lacking := _lacking(builder, data)):
             location = ("data", "init_args") if data.init_args else ("data",)
             text = f"{data.name or data.class_path} needs {' and '.join(lacking)}"
             yield location, f"data.init_args: {text}, as in init_args: {{{lacking[0]}: ...}}"
-        taken = arguments_of(made) if data.class_path and (made := _made(data, DATASETS)) else None
+        taken = arguments_of(builder) if data.class_path and builder is not None else None
         if "split_seed" in data.model_fields_set and taken is not None and "split_seed" not in taken:
             yield (
                 ("data", "split_seed"),
@@ -245,7 +246,7 @@ def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
         yield (key,), f"{key} takes either `name` (known: {', '.join(sorted(table))}) or `class_path` with `init_args`"
     elif source.name is not None and source.name not in table:
         yield (key, "name"), f"{key}.name is {shown_value(source.name)}{nearest(source.name, table)}"
-    elif (builder := _made(source, table)) is None:
+    elif (builder := _builder(source, table)) is None:
         reason = why_not(str(source.class_path), source.folder)
         yield (key, "class_path"), f"{key}.class_path is {source.class_path}; {reason}"
     else:

@@ -89,7 +89,7 @@ def _charts(study: str, view: str, charts: list[dict[str, Any]]) -> dict[str, An
             | {"display": False, "isGenerated": True},
         ],
         "compareRunCharts": [
-            common | {"uuid": _identity(study, view, str(place))} | chart for place, chart in enumerate(charts)
+            common | {"uuid": _identity(study, view, str(index))} | chart for index, chart in enumerate(charts)
         ],
         "viewMaximized": False,
         "runListHidden": False,

@@ -56,20 +56,20 @@ def dropout_notes(module: RegularizedModule, use: DropoutInUse) -> list[str]:
     searched = any(key.partition(":")[0] == "dropout" for key in module.regularizers)
     fixed = {name: layer.p for name, layer in module.network.named_modules() if isinstance(layer, Dropout)}
     members = {name.removeprefix("network.") for key, names in module.members.items() for name in names}
-    kept = [
+    unreached = [
         f"{name} (dropout {rate:g})"
         for name, rate in fixed.items()
         if name in use.layers and name not in members and rate
     ]
-    kept += use.others
+    unreached += use.others
     notes = []
     if searched and not use.layers:
         text = "dropout acts on nothing here: no torch.nn.Dropout layer of the network is called in training"
         notes.append(f"{text}; leave it out of the space")
-    if kept:
+    if unreached:
         reach = "the search of dropout does not reach" if searched else "dropout is not searched, and trials keep"
         notes.append(
-            f"{reach} {_listed(kept)}; the unregularized baseline keeps {'it' if len(kept) == 1 else 'them'} too"
+            f"{reach} {_listed(unreached)}; the unregularized baseline keeps {'it' if len(unreached) == 1 else 'them'} too"
         )
     return notes
 

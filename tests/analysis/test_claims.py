@@ -56,7 +56,7 @@ def evidence(
     """Outcomes of a world: each value by its function, times a factor of its seed and noise of its own (1 % by default)."""
     world, sizes, random = ORDINARY | changed, noise or {}, np.random.default_rng(0)
     offsets = 1 + 0.1 * random.standard_normal(seeds)
-    found = []
+    outcomes = []
     for seed in range(seeds):
         for arm, settings in PLAN.cells:
             keys = [settings.strengths.get(key, 0.0) for key in ("weight_decay", "l1", "dropout")]
@@ -65,8 +65,8 @@ def evidence(
             values = {name: float(value(cell) * offsets[seed] * drawn[name]) for name, value in world.items()}
             end = "diverged" if diverges(cell) else "finished"
             metrics = {name: values.pop(name) for name in ("val_loss", "gap")}
-            found.append(Outcome(arm, seed, settings.lr, settings.strengths, {}, end, metrics, values))
-    return Evidence(tuple(found), PLAN.axes)
+            outcomes.append(Outcome(arm, seed, settings.lr, settings.strengths, {}, end, metrics, values))
+    return Evidence(tuple(outcomes), PLAN.axes)
 
 
 def is_winner(cell: Cell) -> bool:
@@ -196,9 +196,9 @@ def test_divergence_without_decay_speaks_for_decay_and_with_it_against() -> None
 
     assert TESTS["optimum"](evidence({"val_loss": valley}, diverges=without)).verdict == "supported"
     fast_off = evidence({}, diverges=lambda cell: cell.decay == 0 and cell.speed >= 9.99)
-    found = TESTS["gradients"](fast_off)
-    assert (found.verdict, found.effect, found.unit) == ("supported", -1.0, "runs")
-    assert (found.evidence["diverged_off"], found.evidence["diverged_on"]) == (12, 0)
+    claim = TESTS["gradients"](fast_off)
+    assert (claim.verdict, claim.effect, claim.unit) == ("supported", -1.0, "runs")
+    assert (claim.evidence["diverged_off"], claim.evidence["diverged_on"]) == (12, 0)
     fast_on = evidence({}, diverges=lambda cell: cell.decay > 0 and cell.speed >= 9.99)
     assert TESTS["gradients"](fast_on).verdict == "contradicted"
     every = evidence({}, diverges=lambda cell: cell.speed >= 9.99)
@@ -207,8 +207,8 @@ def test_divergence_without_decay_speaks_for_decay_and_with_it_against() -> None
 
 def test_a_largest_decay_that_diverges_is_worse() -> None:
     largest = max(settings.strengths["weight_decay"] for arm, settings in PLAN.cells if arm == "weight_decay")
-    found = TESTS["optimum"](evidence({"val_loss": valley}, diverges=lambda cell: cell.decay == largest))
-    assert found.verdict == "supported"
+    claim = TESTS["optimum"](evidence({"val_loss": valley}, diverges=lambda cell: cell.decay == largest))
+    assert claim.verdict == "supported"
 
 
 @pytest.mark.parametrize("key", TESTS)
@@ -218,8 +218,8 @@ def test_four_seeds_decide_nothing(key: str) -> None:
 
 
 def test_what_is_not_measured_is_not_judged() -> None:
-    found = evidence({})
-    bare = Evidence(tuple(replace(outcome, measures={}) for outcome in found.outcomes), found.axes)
+    measured = evidence({})
+    bare = Evidence(tuple(replace(outcome, measures={}) for outcome in measured.outcomes), measured.axes)
     for key in ("complexity", "bell", "zeros", "collinearity", "updates"):
         claim = TESTS[key](bare)
         assert (claim.verdict, claim.reason) == ("undetermined", "not_measured"), key
@@ -229,14 +229,14 @@ def test_what_is_not_measured_is_not_judged() -> None:
 def test_a_network_of_single_units_has_no_collinearity() -> None:
     """Its condition number is 1 and cannot fall."""
     names = ("activation_correlation", "weight_correlation")
-    found = evidence({"condition": lambda cell: 1.0}, {"condition": 0.0})
+    measured = evidence({"condition": lambda cell: 1.0}, {"condition": 0.0})
     outcomes = tuple(
         replace(
             o, measures={name: 1.0 if name == "condition" else v for name, v in o.measures.items() if name not in names}
         )
-        for o in found.outcomes
+        for o in measured.outcomes
     )
-    claim = TESTS["collinearity"](Evidence(outcomes, found.axes))
+    claim = TESTS["collinearity"](Evidence(outcomes, measured.axes))
     assert (claim.verdict, claim.reason) == ("undetermined", "not_measured")
 
 
@@ -283,9 +283,9 @@ def test_intervals_cover_as_they_promise(seeds: int) -> None:
 
 
 def test_an_explanation_comes_back_from_json_as_it_was() -> None:
-    found = evidence({}, diverges=lambda cell: cell.speed > 20)
-    claims = (*claims_of(found), Claim("x", "undetermined", math.nan, math.nan, math.nan, "share", {}, {}, "seeds"))
-    whole = Explanation("s", 3, 40, SEEDS, "weight_decay", found.outcomes, claims)
+    measured = evidence({}, diverges=lambda cell: cell.speed > 20)
+    claims = (*claims_of(measured), Claim("x", "undetermined", math.nan, math.nan, math.nan, "share", {}, {}, "seeds"))
+    whole = Explanation("s", 3, 40, SEEDS, "weight_decay", measured.outcomes, claims)
     text = json.dumps(whole.as_dict(), allow_nan=False)
     again = explanation_from(json.loads(text))
     assert again.outcomes == whole.outcomes

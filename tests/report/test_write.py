@@ -68,9 +68,9 @@ def test_the_answer_is_three_sentences_that_name_winner_baseline_and_trust(home:
     assert f"validation loss **{result.best.values[0]:.4g}** at a gap of **{best.metrics['gap']:.4g}**" in first
     assert second.startswith("Unregularized, at lr = 0.001, the network reaches validation loss 1.35 at a gap of")
     assert "`wdsearch explain fabricated`" in third
-    told = answer(result, fabricated.explanation(), Texts())[2]
-    assert "the largest λ as good as the best (weight_decay = 0.1) is **λ.1se = 1**" in told
-    assert "of 3 textbook claims 2 are supported here, 0 contradicted, 1 undetermined" in told
+    trust = answer(result, fabricated.explanation(), Texts())[2]
+    assert "the largest λ as good as the best (weight_decay = 0.1) is **λ.1se = 1**" in trust
+    assert "of 3 textbook claims 2 are supported here, 0 contradicted, 1 undetermined" in trust
 
 
 def test_the_comparison_has_settings_metrics_and_their_difference(home: Home) -> None:
@@ -85,19 +85,19 @@ def test_the_comparison_has_settings_metrics_and_their_difference(home: Home) ->
 
 
 def test_lambda_1se_is_marked_where_the_gap_and_the_path_are_shown(home: Home) -> None:
-    result, told = fabricate(home), fabricated.explanation()
-    for figure in (gap_chart(result, Texts(), explanation=told), path_chart(result, told, Texts())):
+    result, explained = fabricate(home), fabricated.explanation()
+    for figure in (gap_chart(result, Texts(), explanation=explained), path_chart(result, explained, Texts())):
         assert figure is not None
         (mark,) = figure.marks
         assert (mark.value, mark.name) == (1.0, "λ.1se = 1")
-    path = path_chart(result, told, Texts())
+    path = path_chart(result, explained, Texts())
     assert path is not None
     validation = next(series for series in path.panels[0].series if series.name == "validation loss")
     assert validation.x == fabricated.GRID
     assert validation.y == pytest.approx((1.26, 1.06, 0.84, 0.864))
     # standard error of 1.3, 1.2, 1.3, 1.2, 1.3 over √5
     assert validation.high[0] - validation.y[0] == pytest.approx(math.sqrt(0.012 / 4 / 5))
-    grid = interaction_chart(result, told, Texts())
+    grid = interaction_chart(result, explained, Texts())
     assert grid is not None
     assert grid.panels[0].heat is not None
     rows = grid.panels[0].heat.values
@@ -121,10 +121,10 @@ def test_an_explanation_brings_a_card_for_each_claim_with_its_verdict(home: Home
 
 def test_what_was_found_around_an_earlier_winner_is_not_said_of_the_new_one(home: Home) -> None:
     result = fabricate(home)
-    told = fabricated.explanation()
-    fabricated.explain(result, told)
+    explanation = fabricated.explanation()
+    fabricated.explain(result, explanation)
     assert explanation_of(result).trial == result.best.number
-    fabricated.explain(replace(result, best=result.trials[0]), told)
+    fabricated.explain(replace(result, best=result.trials[0]), explanation)
     assert explanation_of(result) is None
     text = words_of(write_report(result, Texts()).page)
     assert f"trained on fresh seeds is trial {result.trials[0].number}, the best one until then" in text
@@ -239,14 +239,14 @@ def test_a_pareto_front_is_named_and_its_goals_compared(home: Home) -> None:
 
 
 def test_claims_of_any_names_and_lengths_are_drawn() -> None:
-    told = fabricated.explanation()
+    explanation = fabricated.explanation()
     one = Curve((0.1,), (math.nan,), (math.nan,), (math.nan,))
     names = ["zeros_l1", "zeros_decay", "val_loss_l1", "gradient_norm_max_off", "diverged_on", "val_loss_0.25", "new"]
     claim = Claim("dropout", "supported", 0.0, 0.0, 0.0, "loss", {}, dict.fromkeys(names, one))
-    figure = claim_chart(claim, told, Texts())
+    figure = claim_chart(claim, explanation, Texts())
     assert figure is not None
     assert [len(panel.series) for panel in figure.panels] == [2, 2, 1, 1, 1]
-    assert claim_chart(replace(claim, curves={}), told, Texts()) is None
+    assert claim_chart(replace(claim, curves={}), explanation, Texts()) is None
 
 
 def test_effects_are_told_in_their_units() -> None:
@@ -270,9 +270,9 @@ def test_importances_find_the_key_that_decides(home: Home) -> None:
         return result
 
     every = {"states": lambda number: TrialState.COMPLETE, "change": decided}
-    found = importances(fabricate(home, trials=100, **every))  # type: ignore[arg-type]
-    assert max(found, key=lambda key: found[key]) == "dropout"
-    assert sum(found.values()) == pytest.approx(1.0)
+    shares = importances(fabricate(home, trials=100, **every))  # type: ignore[arg-type]
+    assert max(shares, key=lambda key: shares[key]) == "dropout"
+    assert sum(shares.values()) == pytest.approx(1.0)
 
 
 def test_optunas_plots_are_on_one_page_that_stays_small(home: Home) -> None:
@@ -351,14 +351,16 @@ def test_a_report_waits_in_the_spool_while_mlflow_is_out_of_reach(home: Home, mo
 
 def test_a_strength_at_which_a_seed_diverged_is_not_the_chosen_one(home: Home) -> None:
     """Its last finite loss means nothing, however good it looks."""
-    result, told = fabricate(home), fabricated.explanation()
+    result, explanation = fabricate(home), fabricated.explanation()
     outcomes = tuple(
         replace(one, end="diverged", metrics=one.metrics | {"val_loss": 0.1})
         if (one.seed, one.strengths["weight_decay"]) == (0, 1.0)
         else one
-        for one in told.outcomes
+        for one in explanation.outcomes
     )
-    before, after = (chosen_strength(replace(told, outcomes=some), result) for some in (told.outcomes, outcomes))
+    before, after = (
+        chosen_strength(replace(explanation, outcomes=some), result) for some in (explanation.outcomes, outcomes)
+    )
     assert (before.chosen, after.chosen) == (1.0, 0.1)  # type: ignore[union-attr]
 
 

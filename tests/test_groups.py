@@ -135,7 +135,7 @@ class Plain(L.LightningModule):
 def test_a_group_is_torchs_own_parameter_group(
     recipe: Recipe, key: str, optimizer: type[torch.optim.Optimizer], factor: float
 ) -> None:
-    """What no group takes (here `hidden`) does not decay."""
+    """Weights that no group takes (here `hidden`) do not decay."""
     pairs = [(0.5, 0.01), (0.0, 2.0), (0.1, 0.0)]
 
     def build(head: float, body: float) -> RegularizedModule:

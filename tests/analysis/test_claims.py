@@ -22,7 +22,7 @@ SEEDS = 6
 
 
 class Cell(NamedTuple):
-    """What was varied, and the seed's number."""
+    """Strengths that were varied, and the seed's number."""
 
     decay: float
     l1: float

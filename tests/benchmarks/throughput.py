@@ -168,7 +168,7 @@ def fused(setting: Setting, repeats_by_name: Repeats) -> Table:
 
 
 def shares(setting: Setting, repeats_by_name: Repeats) -> Table:
-    """Where wdsearch's wall time goes: by part, each without the others, and by phase."""
+    """Shares of wdsearch's wall time: by part, each without the others, and by phase."""
     columns = (f"{name}, {unit}" for name in (PRUNED, UNPRUNED) for unit in ("s", "%"))
     table = Table("", *columns, title=f"{setting.data}: wall time of wdsearch.run")
     for part in (*own.CALLS, own.REST):
@@ -187,7 +187,7 @@ def shares(setting: Setting, repeats_by_name: Repeats) -> Table:
 
 
 def aims(repeats_by_name: Repeats) -> Table:
-    """What is aimed at on digits."""
+    """Aims on digits."""
     table = Table("aims on digits", "at", "halving", "no pruning")
     for text, aim, others in (("× the glue", "≥ 8", GLUE), ("× its two processes", "≥ 4", (PAIR,))):
         table.add_row(text, aim, *(f"{ratio(repeats_by_name, mine, others):.2f}" for mine in (PRUNED, UNPRUNED)))

@@ -312,7 +312,7 @@ def test_the_version_is_the_packages() -> None:
 
 
 def completed(folder: Path, *words: str, **environment: str) -> list[str]:
-    """What the shell offers for the last word."""
+    """Completions that the shell offers for the last word."""
     asked = {"_WDSEARCH_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("wdsearch", *words))}
     done = traced(folder, **asked, COMP_CWORD=str(len(words)), **environment)
     assert not set(HEAVY) & loaded(done), "too slow for a tab key"

@@ -1,4 +1,4 @@
-"""What all engines have in common, whatever they start workers on; and how they are listed and refused."""
+"""Common traits of all engines, whatever they start workers on; and how they are listed and refused."""
 
 import json
 import re

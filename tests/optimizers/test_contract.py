@@ -168,7 +168,7 @@ def test_what_is_saved_and_resumed_equals_what_was_not_interrupted(recipe: Recip
 
 
 def saved(cohort: Any) -> Any:
-    """What a cohort saves, as it comes back from a file."""
+    """State that a cohort saves, as it comes back from a file."""
     file = io.BytesIO()
     torch.save(cohort.saved(), file)
     file.seek(0)

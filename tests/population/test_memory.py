@@ -1,4 +1,4 @@
-"""What a population takes: the estimate is near the measured peak, and a population that does not fit is shrunk."""
+"""Memory of a population: the estimate is near the measured peak, and a population that does not fit is shrunk."""
 
 import copy
 import os

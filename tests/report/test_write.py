@@ -42,7 +42,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def words_of(page: Path) -> str:
-    """What a page says, without its scripts and tags."""
+    """Text of a page, without its scripts and tags."""
     text = re.sub(r"<(script|style|pre).*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.S)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
 
@@ -174,7 +174,7 @@ def with_infinity(number: int, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_module(number: int, result: dict[str, Any]) -> dict[str, Any]:
-    """What a LightningModule of a user's logs, under names of its own, with arguments that are no strengths."""
+    """Metrics that a user-defined LightningModule logs under names of its own, with arguments that are no strengths."""
     model = {"depth": number % 3, "kind": "a" if number % 2 else "b", "wd": 0.1}
     return result | {"metrics": {"my/score": 0.5 + number / 100}, "strengths": {}, "model": model, "diagnostics": {}}
 

@@ -1,4 +1,4 @@
-"""What a study tells MLflow arrives once, whatever is killed when: real SQLite stores, processes and servers."""
+"""Records of a study arrive at MLflow once, whatever is killed when: real SQLite stores, processes and servers."""
 
 import math
 import os

@@ -76,7 +76,7 @@ class ScheduleConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     cron: Cron
-    """When: cron's five fields (minute, hour, day of month, month, day of week), or @daily and the like."""
+    """Timetable: cron's five fields (minute, hour, day of month, month, day of week), or @daily and the like."""
     timezone: Zone = "UTC"
     """The time zone that `cron` is read in, as Europe/Berlin."""
     workers: Count = 1
@@ -84,9 +84,9 @@ class ScheduleConfig(BaseModel):
     on: str = "local"
     """The engine that starts them: one of those that `wdsearch list` shows."""
     overlap: Literal["skip", "queue"] = "skip"
-    """What becomes of a sweep while the one before is at work: left out, or begun when that has ended."""
+    """Fate of a sweep while the one before is at work: left out, or begun when that has ended."""
     catch_up: Literal["none", "last", "all"] = "last"
-    """Which sweeps that were missed while no scheduler ran are made up for; of `all` each waits for the one before."""
+    """Sweeps, missed while no scheduler ran, that are made up for; of `all` each waits for the one before."""
     options: dict[str, Any] = {}
     """Options of the engine, as `wdsearch launch -o` takes them: {partition: gpu}."""
 

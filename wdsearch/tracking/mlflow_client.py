@@ -29,7 +29,7 @@ REFUSALS = {
     "BAD_REQUEST",
     "INVALID_STATE",
 }
-"""What MLflow will say again however often it is asked, other than being out of reach."""
+"""Refusals of MLflow that come again however often it is asked, unlike errors of a server out of reach."""
 
 
 class Courier:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from wdsearch.errors import WdsearchError
 
 PORT = 5000
-"""Where `wdsearch ui` serves the pages of records that have no server of their own, unless told otherwise."""
+"""Default port on which `wdsearch ui` serves the pages of records that have no server of their own."""
 STORAGE = "WDSEARCH_DASHBOARD_STORAGE"
 _DASHBOARD = (
     f"import os, sys, optuna_dashboard as d; d.run_server(os.environ['{STORAGE}'], '127.0.0.1', int(sys.argv[1]))"

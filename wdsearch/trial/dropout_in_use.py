@@ -1,4 +1,4 @@
-"""Which dropout of a network a study reaches, and which keeps the rate that the network sets: found by one training step."""
+"""Finds by one training step the dropout that a study reaches, and that which keeps the rate set by the network."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ class DropoutInUse(NamedTuple):
 
 
 def dropout_in_use(module: RegularizedModule, batch: Batch) -> DropoutInUse:
-    """What drops in one training step of a trial, which is of no use afterwards.
+    """Layers and calls that drop in one training step of a trial; the trial is of no use afterwards.
 
     >>> network = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1))
     >>> dropout_in_use(RegularizedModule(network), (torch.zeros(5, 3), torch.zeros(5, dtype=torch.int64)))

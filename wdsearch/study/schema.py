@@ -27,6 +27,7 @@ from wdsearch.study.fields import (
     Number,
     OwnOr,
     Positive,
+    Precision,
     Regex,
     Rule,
     Seed,
@@ -254,13 +255,6 @@ class SearchConfig(_Section):
     """Pruner, which ends hopeless trials, halving by default; a name, or a name with its options beside it."""
 
 
-Precision = Literal[32, 64, "bf16-mixed"]
-
-
-def _precise(value: Any) -> Any:
-    return 32 if value == "auto" else value
-
-
 class TrainerConfig(_Section):
     """Lightning's words, and how many threads and fused trials."""
 
@@ -268,7 +262,7 @@ class TrainerConfig(_Section):
     """Device to train on."""
     devices: Count = 1
     """Number of devices."""
-    precision: Annotated[Precision, BeforeValidator(_precise, json_schema_input_type=Literal["auto"] | Precision)] = 32
+    precision: Precision = 32
     """Bits of a number in training; auto is 32 everywhere, for what is found should not hang on the device."""
     threads: Literal["auto"] | Count = "auto"
     """CPU threads, by default one for each core; changes the speed, and no result."""

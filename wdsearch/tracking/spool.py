@@ -3,7 +3,9 @@
 import json
 import platform
 import sqlite3
+import sys
 import time
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -250,3 +252,24 @@ def interrupt(spool: Spool, writer: str) -> None:
     spool.append([(key, "end", body) for key in unended], {f"open {key}": "" for key in unended})
     spool.forget(f"writer {writer}")
     lock_of(spool, writer).unlink(missing_ok=True)
+
+
+def complain(spool: Spool, text: str, fact: str = "error") -> None:
+    """Write a complaint into the log once, and into the spool for the one who waits: an `error`, or what is `lost` for good.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from contextlib import redirect_stderr
+    >>> from io import StringIO
+    >>> with TemporaryDirectory() as folder, redirect_stderr(StringIO()):
+    ...     spool = Spool(Path(folder, "digits.db"))
+    ...     complain(spool, "MLflow is out of reach")
+    ...     spool.recall("error")
+    ...     spool.close()
+    'MLflow is out of reach'
+    """
+    if spool.recall(fact) != text:
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr)
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        sys.stderr.flush()
+        spool.remember(fact, text)

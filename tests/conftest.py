@@ -1,4 +1,4 @@
-"""What goes for all tests. It is imported by pytest's own process too, which runs none: what takes seconds is imported late."""
+"""Fixtures of all tests. It is imported by pytest's own process too, which runs none: what takes seconds is imported late."""
 
 import logging
 import os
@@ -95,7 +95,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pat
 
 @pytest.fixture(autouse=True, scope="session")
 def _delivered_here(empty_store: Path) -> Iterator[None]:
-    """What a study tells MLflow is delivered by the tests' own process, which has imported mlflow already.
+    """Records of a study are delivered to MLflow by the tests' own process, which has imported mlflow already.
 
     Where a test is about the process that does it, `_delivered_beside`.
     """

@@ -1,4 +1,4 @@
-"""What the package imports is declared in pyproject.toml and pinned in constraints.txt."""
+"""All that the package imports is declared in pyproject.toml and pinned in constraints.txt."""
 
 import ast
 import re

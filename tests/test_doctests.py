@@ -16,10 +16,12 @@ SHOWN: tuple[str, ...] = (
     *("tasks", "noise", "groups", "models", "datasets", "strategies.samplers", "strategies.pruners"),
     *("trial", "regularizers", "optimizers", "population", "plugins"),
     *("analysis", "report", "launch", "cli"),
+    *("tracking", "study", "storage", "files"),
 )
 """Packages, or modules, of which every public function has an example, but for those of `NEED_MORE`."""
 _OUTCOMES = "the outcomes of a whole design; `gap` shows how a claim is tested"
 _STUDY = "a study in a storage"
+_MLFLOW = "MLflow, which takes seconds to be imported and to make its store"
 _COMMAND = "a terminal; the help of a command ends in an example"
 _COMMANDS = {
     "app": ("run", "best", "plot", "explain", "ui", "report", "status", "sync"),
@@ -84,6 +86,19 @@ NEED_MORE: dict[str, str] = {
     "report.sweep_charts.sweeps_chart": "a family of sweeps in a storage",
     "report.sweep_charts.verdict_sentences": "a family of sweeps in a storage",
     "report.write.write_report": _STUDY,
+    "storage.recommendation.recommendation": _STUDY,
+    "storage.recommendation.store_recommendation": _STUDY,
+    "tracking.deliver_backlog": _STUDY,
+    "tracking.delivery.deliver": _MLFLOW,
+    "tracking.delivery.sync": _MLFLOW,
+    "tracking.mlflow_client.warm_up": _MLFLOW,
+    "tracking.mlflow_server.mlflow_server": _MLFLOW,
+    "tracking.mlflow_store.find_page": _MLFLOW,
+    "tracking.mlflow_store.make_store": _MLFLOW,
+    "tracking.reopen_tracker": _STUDY,
+    "tracking.report.log_report": _STUDY,
+    "tracking.report.report": _STUDY,
+    "tracking.study_page": _STUDY,
     "population.checkpoint.read_checkpoint": "cohorts in training",
     "population.checkpoint.write_checkpoint": "cohorts in training",
     "population.fusibility.slow_when_fused": "a network with large convolutions",
@@ -93,7 +108,7 @@ NEED_MORE: dict[str, str] = {
 """Functions that a few lines cannot show, and what they need."""
 LATER = {*wdsearch.__all__} - {
     *("ArrayDataModule", "Arrays", "ArraysData", "ImageFolder", "TableData", "Task"),
-    *("Population", "Recipe", "RegularizedModule"),
+    *("Population", "Recipe", "RegularizedModule", "load_result", "load_study"),
 }
 """Public names of `wdsearch` that have no example yet."""
 

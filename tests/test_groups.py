@@ -135,7 +135,7 @@ class Plain(L.LightningModule):
 def test_a_group_is_torchs_own_parameter_group(
     recipe: Recipe, key: str, optimizer: type[torch.optim.Optimizer], factor: float
 ) -> None:
-    """What no group takes (here `hidden`) does not decay."""
+    """Weights that no group takes (here `hidden`) do not decay."""
     pairs = [(0.5, 0.01), (0.0, 2.0), (0.1, 0.0)]
 
     def build(head: float, body: float) -> RegularizedModule:
@@ -323,8 +323,8 @@ def test_a_group_is_a_key_from_the_study_file_to_the_strength(tmp_path: Path) ->
     keys = {"lr", "weight_decay:head.timescale", "weight_decay:rest.timescale", "l2:output"}
     assert distributions(config).keys() == keys
     chosen = {"lr": 1e-2, "weight_decay:head.timescale": 20.0, "weight_decay:rest.timescale": 0.5, "l2:output": 1e-4}
-    found = configuration(config, chosen, rate_sum=100.0)
-    assert found.strengths == {
+    point = configuration(config, chosen, rate_sum=100.0)
+    assert point.strengths == {
         "weight_decay:head": 0.0,  # beyond the range is off
         "weight_decay:rest": pytest.approx(1 / (1e-2 * 100 * 0.5)),
         "dropout:1": 0.0,
@@ -426,27 +426,29 @@ def test_validate_shows_each_parameter_with_its_strengths(tmp_path: Path, monkey
 class Best(L.LightningModule):
     """A user's own module, from what `wdsearch best --format yaml` printed."""
 
-    def __init__(self, found: dict[str, Any]) -> None:
+    def __init__(self, recommended: dict[str, Any]) -> None:
         super().__init__()
-        torch.manual_seed(found["init_seed"])
-        self.network, self.found = MODELS["mlp"](64, 10, hidden=[16], norm="layer"), found
+        torch.manual_seed(recommended["init_seed"])
+        self.network, self.recommended = MODELS["mlp"](64, 10, hidden=[16], norm="layer"), recommended
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         loss = nn.functional.cross_entropy(self.network(batch[0]), batch[1])
-        return loss + self.found["strengths"].get("l2:output", 0.0) * self.network.output.weight.square().sum()
+        return loss + self.recommended["strengths"].get("l2:output", 0.0) * self.network.output.weight.square().sum()
 
     def validation_step(self, batch: Any, index: int) -> None:
         self.log("val_loss", nn.functional.cross_entropy(self.network(batch[0]), batch[1]))
 
     def configure_optimizers(self) -> Any:
         groups: dict[str, list[nn.Parameter]] = {}
-        patterns = {key: p for key, p in self.found["groups"].items() if key.startswith("weight_decay:")}
+        patterns = {key: p for key, p in self.recommended["groups"].items() if key.startswith("weight_decay:")}
         for name, parameter in self.network.named_parameters():
             key = next(key for key, pattern in patterns.items() if re.search(pattern, name))
             groups.setdefault(key if parameter.ndim == 2 else "", []).append(parameter)
-        strengths = self.found["strengths"]
-        made = [{"params": members, "weight_decay": strengths.get(key, 0.0)} for key, members in groups.items()]
-        optimizer = torch.optim.AdamW(made, lr=self.found["optimizer"]["lr"])
+        strengths = self.recommended["strengths"]
+        parameter_groups = [
+            {"params": members, "weight_decay": strengths.get(key, 0.0)} for key, members in groups.items()
+        ]
+        optimizer = torch.optim.AdamW(parameter_groups, lr=self.recommended["optimizer"]["lr"])
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.trainer.estimated_stepping_batches)
         return [optimizer], [schedule]
 
@@ -460,13 +462,14 @@ def test_a_study_with_groups_from_the_file_to_a_users_own_training(tmp_path: Pat
     params = [run.data.params for run in client.search_runs([experiment], "tags.`wdsearch.kind` = 'trial'")]
     assert len(params) == 6
     assert all(
-        {"weight_decay:head", "weight_decay:rest", "weight_decay:rest.timescale"} <= found.keys() for found in params
+        {"weight_decay:head", "weight_decay:rest", "weight_decay:rest.timescale"} <= recorded.keys()
+        for recorded in params
     )
     printed = called("best", "grouped", "--format", "yaml", "--home", str(tmp_path / "home")).output
-    found = yaml.safe_load(printed)
-    assert found["groups"]["weight_decay:rest"] == ".*"
-    module, trainer = Best(found), quiet_trainer(found["epochs"], "32-true")
+    recommended = yaml.safe_load(printed)
+    assert recommended["groups"]["weight_decay:rest"] == ".*"
+    module, trainer = Best(recommended), quiet_trainer(recommended["epochs"], "32-true")
     trainer.fit(module, datamodule=DATASETS["digits"](batch_size=1077))
-    assert float(trainer.callback_metrics["val_loss"]) == pytest.approx(found["val_loss"], abs=1e-5)
+    assert float(trainer.callback_metrics["val_loss"]) == pytest.approx(recommended["val_loss"], abs=1e-5)
     table = called("best", "grouped", "--home", str(tmp_path / "home")).output
     assert "weight_decay:rest takes what .* is found in" in " ".join(table.split())

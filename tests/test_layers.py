@@ -75,6 +75,20 @@ def test_imports_only_point_up(path: Path) -> None:
         assert layer(other) == layer(path) or RANK[layer(other)] < RANK[layer(path)], f"it imports {inside(other)}"
 
 
+NAMED_AS_TEXT = {"plugins.py", "launch/workers.py", "launch/emit.py"}
+"""Files with names of modules above them: of tables that are imported when they are asked for, and of programs to be started."""
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=inside)
+def test_modules_above_are_not_named_as_text(path: Path) -> None:
+    texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    modules = [
+        text.split(".")[1] for text in texts if isinstance(text, str) and re.fullmatch(r"wdsearch(\.\w+)+", text)
+    ]
+    above = {name for name in modules if RANK.get(name, -1) > RANK[layer(path)]}
+    assert not above or inside(path) in NAMED_AS_TEXT, above
+
+
 def test_no_two_files_import_each_other_in_a_circle() -> None:
     unsorted = {path: own_modules(path) - {path, PACKAGE / "__init__.py"} for path in FILES}
     del unsorted[PACKAGE / "__init__.py"]

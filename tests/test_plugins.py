@@ -17,6 +17,7 @@ data: moons
 model: {name: bottleneck, init_args: {width: 8}}
 optimizer: {name: heavy_ball, momentum: 0.5}
 tracking: lines
+schedule: {cron: '@yearly', on: here}
 space:
   ridge: {low: 1.0e-6, high: 1.0e-2, log: true}
   dropout: {low: 0.0, high: 0.5}

@@ -16,9 +16,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     '; did you mean dropout? known: dropout, l1'
     """
     words = sorted(known)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     more = f" and {len(words) - MOST_SHOWN} more" if len(words) > MOST_SHOWN else ""
-    return (f"; did you mean {close[0]}? " if close else "; ") + f"known: {', '.join(words[:MOST_SHOWN])}{more}"
+    return f"{did_you_mean(word, words) or ';'} known: {', '.join(words[:MOST_SHOWN])}{more}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, empty if no known word is near.
+
+    >>> did_you_mean("acuracy", ["r2", "accuracy"]), did_you_mean("?", ["r2"])
+    ('; did you mean accuracy?', '')
+    """
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def shown_path(path: Sequence[str | int]) -> str:

@@ -1,14 +1,18 @@
 """Tables of entries by name that installed packages extend by entry points."""
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, distributions
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 PREFIX = "wdsearch."
+_HOMES = {"trackers": "wdsearch.tracking", "engines": "wdsearch.launch.engines"}
+"""Packages that lie above those that have to know the names in their tables: `study` checks what a file names."""
+_tables: "dict[str, Table[Any]]" = {}
 
 
 class Table(Mapping[str, T]):
@@ -26,6 +30,7 @@ class Table(Mapping[str, T]):
 
     def __init__(self, group: str, entries: Mapping[str, T], misfit: Callable[[str, object], str]) -> None:
         self.group, self._ours, self._misfit = group, dict(entries), misfit
+        _tables[group] = self
 
     @cached_property
     def _entries(self) -> dict[str, T]:
@@ -60,6 +65,16 @@ class Table(Mapping[str, T]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def table_of(group: str) -> Table[Any]:
+    """Table of trackers or engines, whose package is imported when the table is first asked for.
+
+    >>> sorted(table_of("trackers"))
+    ['jsonl', 'mlflow']
+    """
+    importlib.import_module(_HOMES[group])
+    return _tables[group]
 
 
 def plugin_versions() -> dict[str, str]:

@@ -208,7 +208,7 @@ class Task:
         return METRICS[self.metric_name or DEFAULT_METRIC[self.name]]
 
     def read(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> tuple[Tensor, Tensor]:
-        """What a network gives as scores of classes or as numbers (batch, numbers), and the targets in the form to compare.
+        """Outputs of a network as scores of classes or as numbers (batch, numbers), and targets in the form to compare.
 
         Raises ValueError, in words, for outputs and targets that do not fit each other.
 

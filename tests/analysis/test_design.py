@@ -1,4 +1,4 @@
-"""What an explanation trains, for winners of every kind."""
+"""Trainings of an explanation, for winners of every kind."""
 
 import math
 

@@ -97,9 +97,9 @@ def called(home: Home, *words: str) -> Any:
 
 def span(best: float, noise: float, seed: int) -> Range:
     complete = [trial for trial in searched(best, noise, seed) if trial.state == TrialState.COMPLETE]
-    found = plausible([Trial(t.params["weight_decay"], t.values[0], _place(t)) for t in complete])
-    assert found is not None
-    return found
+    strength_range = plausible([Trial(t.params["weight_decay"], t.values[0], _place(t)) for t in complete])
+    assert strength_range is not None
+    return strength_range
 
 
 def _place(trial: FrozenTrial) -> tuple[float, ...]:
@@ -134,9 +134,9 @@ def test_a_range_goes_up_to_the_next_that_was_tried_and_takes_in_off() -> None:
         x: {seed: loss + 0.001 * (seed % 2) * (place % 2) for seed in range(5)}
         for place, (x, loss) in enumerate(losses.items())
     }
-    found = plausible(trials, path)
-    assert found is not None
-    assert (found.low, found.high, found.source) == (0.0, 0.1, SEEDS)
+    strength_range = plausible(trials, path)
+    assert strength_range is not None
+    assert (strength_range.low, strength_range.high, strength_range.source) == (0.0, 0.1, SEEDS)
     by_neighbours = plausible(trials)
     assert by_neighbours is not None
     assert by_neighbours.source == NEIGHBOURS
@@ -146,10 +146,10 @@ def test_a_range_goes_up_to_the_next_that_was_tried_and_takes_in_off() -> None:
 def test_the_noise_is_that_of_a_difference() -> None:
     chance = random.Random(0)
     trials = [Trial(1.0 + 1e-6 * n, chance.gauss(1.0, 0.1), (chance.random(), chance.random())) for n in range(400)]
-    found = plausible(trials)
-    assert found is not None
+    strength_range = plausible(trials)
+    assert strength_range is not None
     half_normal = 0.1 * math.sqrt(2.0 * (1.0 - 2.0 / math.pi))  # the better half varies less than all
-    assert found.noise == pytest.approx(half_normal, rel=0.25)
+    assert strength_range.noise == pytest.approx(half_normal, rel=0.25)
     path = {x: {seed: chance.gauss(1.0, 0.1) for seed in range(40)} for x in (0.1, 0.2, 0.3, 0.4, 0.5)}
     measured = plausible(trials, path)
     assert measured is not None
@@ -162,8 +162,8 @@ def test_the_noise_is_that_of_a_difference() -> None:
 def test_sweeps_that_differ_by_seed_alone_are_steady(home: Home) -> None:
     for day in (1, 2, 3):
         swept(home, day)
-    found = trend("night", home)
-    assert (found.verdict, found.key, found.goal) == (STEADY, "weight_decay", "val_loss")
+    movement = trend("night", home)
+    assert (movement.verdict, movement.key, movement.goal) == (STEADY, "weight_decay", "val_loss")
     done = called(home)
     assert done.exit_code == 0, done.output
     assert "λ* did not move by more than seeds do" in done.stdout
@@ -175,22 +175,22 @@ def test_a_sweep_with_another_best_strength_raises_an_alarm(home: Home) -> None:
     for day in (1, 2):
         swept(home, day, noise=0.003)
     last = swept(home, 3, best=3.0, noise=0.003, data="b")
-    found = trend("night", home)
-    assert found.verdict == MOVED
+    movement = trend("night", home)
+    assert movement.verdict == MOVED
     done = called(home, "--json")
     assert done.exit_code == 3
-    told = json.loads(done.stdout)
-    assert told["verdict"] == "moved"
-    assert [sweep["study"] for sweep in told["sweeps"]] == [f"night.2026060{day}T0200Z" for day in (1, 2, 3)]
+    record = json.loads(done.stdout)
+    assert record["verdict"] == "moved"
+    assert [sweep["study"] for sweep in record["sweeps"]] == [f"night.2026060{day}T0200Z" for day in (1, 2, 3)]
     assert last.best is not None
-    assert told["sweeps"][2]["strength"] == last.best.result.strengths["weight_decay"]
-    assert told["sweeps"][2]["value"] == last.best.values[0]
-    assert told["sweeps"][2]["range"]["low"] > told["sweeps"][1]["range"]["high"]
+    assert record["sweeps"][2]["strength"] == last.best.result.strengths["weight_decay"]
+    assert record["sweeps"][2]["value"] == last.best.values[0]
+    assert record["sweeps"][2]["range"]["low"] > record["sweeps"][1]["range"]["high"]
     text = called(home).stdout.replace("\n", " ")
     assert "λ* moved by more than seeds do" in text
     assert "The data are others than in the sweep before." in text
     swept(home, 4, best=3.0, noise=0.003, data="b")
-    assert called(home).exit_code == 0, "it is told once, by the sweep that found it"
+    assert called(home).exit_code == 0, "it is record once, by the sweep that movement it"
 
 
 def test_what_cannot_be_said_is_said_to_be_so(home: Home) -> None:
@@ -217,13 +217,13 @@ def test_fresh_seeds_of_an_explanation_are_used(home: Home) -> None:
                     {"val_loss": 0.9 + 0.05 * (math.log10(x or 1e-4) + 1) ** 2 + chance.gauss(0.0, 0.004)}, {})
             for x in grid for seed in range(5)
         )  # fmt: skip
-        told = Explanation(done.study, winner(done).number, 40, 5, "weight_decay", outcomes, ())
-        done.optuna_study.set_user_attr(EXPLANATION, told.as_dict())
-    found = trend("night", home)
-    assert [sweep.range.source for sweep in found.sweeps if sweep.range] == [SEEDS, SEEDS]
-    assert all(sweep.range and 0.002 < sweep.range.noise < 0.012 for sweep in found.sweeps)
+        explained = Explanation(done.study, winner(done).number, 40, 5, "weight_decay", outcomes, ())
+        done.optuna_study.set_user_attr(EXPLANATION, explained.as_dict())
+    movement = trend("night", home)
+    assert [sweep.range.source for sweep in movement.sweeps if sweep.range] == [SEEDS, SEEDS]
+    assert all(sweep.range and 0.002 < sweep.range.noise < 0.012 for sweep in movement.sweeps)
     assert "what fresh seeds changed between two trainings" in called(home).stdout.replace("\n", " ")
-    explain(load_result(found.sweeps[1].study, home), replace(explanation(found.sweeps[1].study), decay="l2"))
+    explain(load_result(movement.sweeps[1].study, home), replace(explanation(movement.sweeps[1].study), decay="l2"))
     assert trend("night", home).sweeps[1].range.source == NEIGHBOURS, "of another key"  # type: ignore[union-attr]
 
 

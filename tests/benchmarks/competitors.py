@@ -1,4 +1,4 @@
-"""What wdsearch is measured against: the usual glue, a bare loop, modelbatch, matrix products alone; nothing of wdsearch."""
+"""Competitors of wdsearch: the usual glue, a bare loop, modelbatch, matrix products alone; nothing of wdsearch."""
 
 import logging
 import os
@@ -115,7 +115,7 @@ def steps_of_epoch(parts: Parts) -> int:
 
 
 class GlueModule(L.LightningModule):
-    """What one writes by hand: a network, its losses logged each epoch, AdamW."""
+    """Module as one writes it by hand: a network, its losses logged each epoch, AdamW."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What diagnostics cost: training with them against training without, in turns; a diagnosis against a trial's whole training.
+"""Cost of diagnostics: training with them against training without, in turns; a diagnosis against a trial's whole training.
 
     python tests/benchmarks/diagnostics.py [--repeats N] [--trials K] [--epochs E]
 

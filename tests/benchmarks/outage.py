@@ -1,4 +1,4 @@
-"""What MLflow out of reach costs a study: the time of its search beside that of one whose records nobody delivers.
+"""Cost of an MLflow out of reach to a study: the time of its search beside that of one whose records nobody delivers.
 
     python tests/benchmarks/outage.py [--repeats N]
 

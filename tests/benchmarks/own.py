@@ -144,7 +144,7 @@ def run_search(setting: Setting, pruner: str, home: Path) -> Measured:
 
 
 class _Epochs(L.Callback):
-    """When the first epoch ended, which does not count, and the last."""
+    """Times at which the first epoch, which does not count, and the last one ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []

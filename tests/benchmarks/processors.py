@@ -1,4 +1,4 @@
-"""How much processor time went to this benchmark, and how much to others: whether its numbers can be trusted."""
+"""Measures the processor time of this benchmark, and of others: whether its numbers can be trusted."""
 
 import os
 import resource

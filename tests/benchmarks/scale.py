@@ -145,7 +145,7 @@ def measure(
 
 
 def told(url: str, trials: int, sampler: str, folder: Path) -> tuple[int, float]:
-    """How many records one worker spools of a study, and how many a second MLflow takes into a local store."""
+    """Number of records that one worker spools of a study, and that MLflow takes into a local store in a second."""
     from wdsearch import load_study
     from wdsearch.search.run import begin
     from wdsearch.storage.home import Home

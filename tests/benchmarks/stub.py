@@ -16,7 +16,7 @@ from wdsearch.trial.result import FINISHED, Diagnosis
 
 
 class Stub:
-    """What a search sees of a population; its losses are drawn by the trial's number and age."""
+    """Substitute for a population, as a search sees it; its losses are drawn by the trial's number and age."""
 
     def __init__(self, data: Any, epochs: int, max_fused: int, seed: int) -> None:
         self.epochs = epochs

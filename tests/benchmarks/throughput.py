@@ -117,7 +117,7 @@ class Bench:
 
 def measure(bench: Bench, settings: Sequence[Setting], repeats: int, say: Callable[[str], None]) -> dict[str, Repeats]:
     """All competitors in turn, as often as there are repeats, forwards and backwards; those not installed are left out."""
-    found: dict[str, Repeats] = {setting.data: {} for setting in settings}
+    repeats_by_name: dict[str, Repeats] = {setting.data: {} for setting in settings}
     for repeat in range(repeats):
         for setting in settings:
             turns = list(bench.competitors(setting).items())
@@ -126,70 +126,73 @@ def measure(bench: Bench, settings: Sequence[Setting], repeats: int, say: Callab
                 if measured is None:
                     say(f"{name} is left out: it is not installed (pip install --no-deps modelbatch==0.1.0)")
                     continue
-                found[setting.data].setdefault(name, []).append(measured)
+                repeats_by_name[setting.data].setdefault(name, []).append(measured)
                 noise = f"{measured.rate:.1f} /s, others took {measured.others:.0%}"
                 say(f"repeat {repeat + 1}, {setting.data}, {name}: {measured.seconds:.2f} s, {noise}")
-    return found
+    return repeats_by_name
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
 
-def ratio(found: Repeats, name: str, others: tuple[str, ...]) -> float:
+def ratio(repeats_by_name: Repeats, name: str, others: tuple[str, ...]) -> float:
     """Median over the repeats of how many times faster `name` is than the fastest of `others`; NaN if none was measured."""
-    known = [found[other] for other in others if other in found]
-    pairs = zip(found[name], *known, strict=True)
+    known = [repeats_by_name[other] for other in others if other in repeats_by_name]
+    pairs = zip(repeats_by_name[name], *known, strict=True)
     return median(mine.rate / max(other.rate for other in rest) for mine, *rest in pairs) if known else float("nan")
 
 
-def rates(setting: Setting, found: Repeats) -> Table:
+def rates(setting: Setting, repeats_by_name: Repeats) -> Table:
     """Whole trainings, one by one or fused; `val_loss` is the mean of those trained to the end."""
     title = f"{setting.data} {'-'.join(map(str, setting.widths))}, {setting.epochs} epochs of batches of {BATCH}"
     columns = ("trials", "trial·epochs/s", "wdsearch is ×", "unpruned ×", "val_loss", "of baseline", "others")
     table = Table("", *columns, title=title)
     for name in (PRUNED, UNPRUNED, *GLUE, PAIR, *BARE):
-        middle = _middle(found[name])
-        ahead = [f"{ratio(found, mine, (name,)):.2f}" for mine in (PRUNED, UNPRUNED)]
+        middle = _middle(repeats_by_name[name])
+        ahead = [f"{ratio(repeats_by_name, mine, (name,)):.2f}" for mine in (PRUNED, UNPRUNED)]
         losses = f"{middle.val_loss:.3f}", f"{middle.baseline_loss:.3f}"
-        table.add_row(name, str(middle.trials), f"{middle.rate:.1f}", *ahead, *losses, _others(found[name]))
+        table.add_row(name, str(middle.trials), f"{middle.rate:.1f}", *ahead, *losses, _others(repeats_by_name[name]))
     return table
 
 
-def fused(setting: Setting, found: Repeats) -> Table:
+def fused(setting: Setting, repeats_by_name: Repeats) -> Table:
     """Fused training steps."""
     title = f"{setting.data}: training steps of {FUSED} trials"
     table = Table("", "ms per trial·step", "wdsearch is ×", "val_loss", "others", title=title)
     for name in (OWN_STEP, MODELBATCH, FLOOR):
-        if name in found:
-            middle, ahead = _middle(found[name]), ratio(found, OWN_STEP, (name,))
+        if name in repeats_by_name:
+            middle, ahead = _middle(repeats_by_name[name]), ratio(repeats_by_name, OWN_STEP, (name,))
             loss = "" if middle.val_loss is None else f"{middle.val_loss:.3f}"
-            table.add_row(name, f"{1e3 / middle.rate:.3f}", f"{ahead:.2f}", loss, _others(found[name]))
+            table.add_row(name, f"{1e3 / middle.rate:.3f}", f"{ahead:.2f}", loss, _others(repeats_by_name[name]))
     return table
 
 
-def shares(setting: Setting, found: Repeats) -> Table:
-    """Where wdsearch's wall time goes: by part, each without the others, and by phase."""
+def shares(setting: Setting, repeats_by_name: Repeats) -> Table:
+    """Shares of wdsearch's wall time: by part, each without the others, and by phase."""
     columns = (f"{name}, {unit}" for name in (PRUNED, UNPRUNED) for unit in ("s", "%"))
     table = Table("", *columns, title=f"{setting.data}: wall time of wdsearch.run")
     for part in (*own.CALLS, own.REST):
-        table.add_row(part, *_seconds(found, part))
+        table.add_row(part, *_seconds(repeats_by_name, part))
     table.add_section()
-    table.add_row("all but training steps", *_seconds(found, own.OVERHEAD))
+    table.add_row("all but training steps", *_seconds(repeats_by_name, own.OVERHEAD))
     table.add_section()
     for phase in own.PHASES:
-        table.add_row(phase, *_seconds(found, phase))
-    inside = [f"{median(one.work / one.parts[own.SEARCH] for one in found[name]):.1f}" for name in (PRUNED, UNPRUNED)]
+        table.add_row(phase, *_seconds(repeats_by_name, phase))
+    inside = [
+        f"{median(one.work / one.parts[own.SEARCH] for one in repeats_by_name[name]):.1f}"
+        for name in (PRUNED, UNPRUNED)
+    ]
     table.add_row("trial·epochs/s within the search", inside[0], "", inside[1], "")
     return table
 
 
-def aims(found: Repeats) -> Table:
-    """What is aimed at on digits."""
+def aims(repeats_by_name: Repeats) -> Table:
+    """Aims on digits."""
     table = Table("aims on digits", "at", "halving", "no pruning")
     for text, aim, others in (("× the glue", "≥ 8", GLUE), ("× its two processes", "≥ 4", (PAIR,))):
-        table.add_row(text, aim, *(f"{ratio(found, mine, others):.2f}" for mine in (PRUNED, UNPRUNED)))
-    table.add_row("× modelbatch's step", "≥ 2.5", *[f"{ratio(found, OWN_STEP, (MODELBATCH,)):.2f}"] * 2)
-    table.add_row("% of wall but training steps", "≤ 15", *_seconds(found, own.OVERHEAD)[1::2])
+        table.add_row(text, aim, *(f"{ratio(repeats_by_name, mine, others):.2f}" for mine in (PRUNED, UNPRUNED)))
+    table.add_row("× modelbatch's step", "≥ 2.5", *[f"{ratio(repeats_by_name, OWN_STEP, (MODELBATCH,)):.2f}"] * 2)
+    table.add_row("% of wall but training steps", "≤ 15", *_seconds(repeats_by_name, own.OVERHEAD)[1::2])
     return table
 
 
@@ -203,12 +206,12 @@ def _others(repeats: list[Measured]) -> str:
     return f"{median(one.others for one in repeats):.0%}"
 
 
-def _seconds(found: Repeats, part: str) -> list[str]:
+def _seconds(repeats_by_name: Repeats, part: str) -> list[str]:
     """Median seconds of a part and its median share of the wall time, for wdsearch with and without pruning."""
     cells = []
     for name in (PRUNED, UNPRUNED):
-        cells.append(f"{median(one.parts[part] for one in found[name]):.2f}")
-        cells.append(f"{median(100 * one.parts[part] / one.seconds for one in found[name]):.1f}")
+        cells.append(f"{median(one.parts[part] for one in repeats_by_name[name]):.2f}")
+        cells.append(f"{median(100 * one.parts[part] / one.seconds for one in repeats_by_name[name]):.1f}")
     return cells
 
 
@@ -238,23 +241,23 @@ def main() -> None:
     settings = [replace(one, trials=trials or one.trials) for one in SETTINGS]
     settings = [replace(settings[0], epochs=8)] if options.quick else settings
     began = time.monotonic()
-    found = run(settings, repeats, steps, Console(stderr=True).print)
+    by_data = run(settings, repeats, steps, Console(stderr=True).print)
     console = Console(width=max(Console().width, 116))
     for setting in settings:
-        console.print(rates(setting, found[setting.data]), fused(setting, found[setting.data]))
-        console.print(shares(setting, found[setting.data]))
-    console.print(aims(found["digits"]))
+        console.print(rates(setting, by_data[setting.data]), fused(setting, by_data[setting.data]))
+        console.print(shares(setting, by_data[setting.data]))
+    console.print(aims(by_data["digits"]))
     console.print(
         f"{repeats} repeats in {time.monotonic() - began:.0f} s; trust no row where others took more than a few %"
     )
     if options.json:
-        options.json.write_text(json.dumps(_plain(found), indent=1))
+        options.json.write_text(json.dumps(_plain(by_data), indent=1))
 
 
-def _plain(found: Mapping[str, Repeats]) -> Any:
+def _plain(by_data: Mapping[str, Repeats]) -> Any:
     return {
         data: {name: [asdict(one) | {"rate": one.rate} for one in repeats] for name, repeats in of_data.items()}
-        for data, of_data in found.items()
+        for data, of_data in by_data.items()
     }
 
 

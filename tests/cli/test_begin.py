@@ -202,7 +202,7 @@ def test_validate_shows_a_study_and_the_command_that_runs_it(tmp_path: Path) -> 
         ),
         (
             "schedule={cron: '0 2 * * 1', on: slurm, options: {partitoin: gpu}}",
-            "slurm has no option 'partitoin'; did you mean partition?",
+            "schedule.options.partitoin is not an option of slurm; did you mean partition?",
         ),
     ],
 )
@@ -312,7 +312,7 @@ def test_the_version_is_the_packages() -> None:
 
 
 def completed(folder: Path, *words: str, **environment: str) -> list[str]:
-    """What the shell offers for the last word."""
+    """Completions that the shell offers for the last word."""
     asked = {"_WDSEARCH_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("wdsearch", *words))}
     done = traced(folder, **asked, COMP_CWORD=str(len(words)), **environment)
     assert not set(HEAVY) & loaded(done), "too slow for a tab key"

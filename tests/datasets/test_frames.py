@@ -55,10 +55,10 @@ def test_files_of_every_kind_give_the_same_table(tmp_path: Path, name: str) -> N
         quoting = csv.QUOTE_NONNUMERIC if name.startswith("quoted") else csv.QUOTE_MINIMAL
         encoding = "utf-8-sig" if name.startswith("bom") else "utf-8"
         frame.to_csv(path, index=False, sep=separator, encoding=encoding, quoting=quoting)
-    found, expected = table(path, drop=USELESS), table(frame, drop=USELESS)
-    assert found.about == expected.about
+    from_file, expected = table(path, drop=USELESS), table(frame, drop=USELESS)
+    assert from_file.about == expected.about
     for part in expected.parts:
-        for one, other in zip(tensors(found, part), tensors(expected, part), strict=True):
+        for one, other in zip(tensors(from_file, part), tensors(expected, part), strict=True):
             assert torch.equal(one, other)
 
 
@@ -106,11 +106,11 @@ def test_columns_are_read_as_what_they_are() -> None:
     ],
 )
 def test_a_quantity_is_told_from_classes(values: list[Any], classes: tuple[str, ...] | None) -> None:
-    found = target_of(pd.Series(values, name="y"))
-    assert found.classes == classes
-    assert found.metric == ("r2" if classes is None else "accuracy")
+    target = target_of(pd.Series(values, name="y"))
+    assert target.classes == classes
+    assert target.metric == ("r2" if classes is None else "accuracy")
     if classes:
-        assert [classes[code] for code in found.encoded(pd.Series(values))] == list(map(str, values))
+        assert [classes[code] for code in target.encoded(pd.Series(values))] == list(map(str, values))
 
 
 def test_a_study_may_say_that_whole_numbers_are_a_quantity() -> None:

@@ -90,7 +90,7 @@ def test_a_streamed_table_gives_the_numbers_of_one_in_memory(
 ) -> None:
     path = tmp_path / name
     mixed().to_parquet(path) if name.endswith("parquet") else mixed().to_csv(path, index=False)
-    whole, streamed = (table(path, in_memory=kept, **arguments) for kept in (True, False))
+    whole, streamed = (table(path, in_memory=in_memory, **arguments) for in_memory in (True, False))
     assert streamed.about == f"{whole.about}; read batch by batch"
     for said in ("task", "metric", "classes", "columns", "class_weights", "categories", "inputs", "shape", "outputs"):
         assert getattr(streamed, said) == getattr(whole, said), said
@@ -146,15 +146,15 @@ def test_a_study_of_a_streamed_table_gives_the_numbers_of_one_in_memory_and_goes
     path = tmp_path / "t.csv"
     mixed().to_csv(path, index=False)
 
-    def results(home: str, trials: int, kept: bool) -> Any:
-        data = table(path, in_memory=kept, codes=True)
+    def results(home: str, trials: int, in_memory: bool) -> Any:
+        data = table(path, in_memory=in_memory, codes=True)
         model = {"name": "residual_mlp", "init_args": {"width": 8, "blocks": 1}}
         study = yaml_free() | {"data": data, "model": model, "budget": {"trials": trials, "epochs": 2}}
         return [trial.result for trial in wdsearch.run(study, home=tmp_path / home, progress=False).trials]
 
     for trials in (2, 4):
-        expected = results("whole", trials, kept=True)
-        assert results("changing", trials, kept=trials == 2) == expected
+        expected = results("whole", trials, in_memory=True)
+        assert results("changing", trials, in_memory=trials == 2) == expected
     assert len(expected) == 4
 
 

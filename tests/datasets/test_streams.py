@@ -58,10 +58,10 @@ def test_arrays_of_every_kind_are_the_same_data(tmp_path: Path) -> None:
 def test_features_are_standardised_by_the_training_rows() -> None:
     data = arrays()
     X, _ = load_digits(return_X_y=True)
-    found = {part: data.parts[part].tensors[0].double() for part in PARTS}
-    assert torch.cat(list(found.values())).shape == X.shape
-    assert found["train"].mean(0).abs().max() < 1e-6
-    np.testing.assert_allclose(found["train"].std(0, unbiased=False)[[2, 20, 50]], 1, atol=1e-6)
+    inputs = {part: data.parts[part].tensors[0].double() for part in PARTS}
+    assert torch.cat(list(inputs.values())).shape == X.shape
+    assert inputs["train"].mean(0).abs().max() < 1e-6
+    np.testing.assert_allclose(inputs["train"].std(0, unbiased=False)[[2, 20, 50]], 1, atol=1e-6)
 
 
 def test_channels_are_standardised_as_one() -> None:
@@ -78,7 +78,7 @@ def test_channels_are_standardised_as_one() -> None:
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_rows_read_batch_by_batch_are_those_in_memory(tmp_path: Path, task: str) -> None:
     X, y = load_digits(return_X_y=True) if task == "classification" else load_diabetes(return_X_y=True)
-    whole, streamed = (arrays(X, y, in_memory=kept, batch_size=64) for kept in (True, False))
+    whole, streamed = (arrays(X, y, in_memory=in_memory, batch_size=64) for in_memory in (True, False))
     assert streamed.about == f"{whole.about}; read batch by batch"
     assert (streamed.task, streamed.inputs, streamed.outputs) == (task, X.shape[1], whole.outputs)
     for one, other in zip(batches(whole), batches(streamed), strict=True):
@@ -104,11 +104,15 @@ def test_the_gap_of_streamed_rows_is_measured_on_few_of_them(monkeypatch: pytest
 
 
 def test_a_study_of_streamed_rows_gives_the_numbers_of_one_in_memory(tmp_path: Path) -> None:
-    found = []
-    for kept in (True, False):
-        study = yaml_free() | {"data": arrays(in_memory=kept), "model": "mlp", "budget": {"trials": 3, "epochs": 2}}
-        found.append(wdsearch.run(study, home=tmp_path / str(kept), progress=False))
-    assert [trial.result for trial in found[0].trials] == [trial.result for trial in found[1].trials]
+    results = []
+    for in_memory in (True, False):
+        study = yaml_free() | {
+            "data": arrays(in_memory=in_memory),
+            "model": "mlp",
+            "budget": {"trials": 3, "epochs": 2},
+        }
+        results.append(wdsearch.run(study, home=tmp_path / str(in_memory), progress=False))
+    assert [trial.result for trial in results[0].trials] == [trial.result for trial in results[1].trials]
 
 
 def test_parts_of_ones_own_are_taken_as_they_are() -> None:
@@ -126,9 +130,9 @@ def test_groups_stay_in_one_part_and_classes_have_names_and_weights() -> None:
     X[:, 0] = groups  # by which they are found again
     names = np.array(["ill", "well"])[generator.integers(0, 2, 300)]
     data = arrays(X, names, groups=groups, class_weight={"ill": 2})
-    found = [set(data.parts[part].tensors[0][:, 0].tolist()) for part in PARTS]
-    assert [len(part) for part in found] == [36, 12, 12]
-    assert not found[0] & found[1] | found[0] & found[2] | found[1] & found[2]
+    marks = [set(data.parts[part].tensors[0][:, 0].tolist()) for part in PARTS]
+    assert [len(part) for part in marks] == [36, 12, 12]
+    assert not marks[0] & marks[1] | marks[0] & marks[2] | marks[1] & marks[2]
     assert (data.classes, data.class_weights) == (("ill", "well"), (2.0, 1.0))
 
 
@@ -184,8 +188,8 @@ def test_a_folder_of_images_is_the_digits_that_were_drawn_into_it() -> None:
     for part in PARTS:
         inputs, targets = data.parts[part].tensors
         low, high = data.parts["train"].tensors[0].min(), data.parts["train"].tensors[0].max()
-        found = ((inputs - low) / (high - low) * 16).round().to(torch.uint8).numpy()
-        assert [drawn[row.tobytes()] for row in found] == targets.tolist()
+        pixels = ((inputs - low) / (high - low) * 16).round().to(torch.uint8).numpy()
+        assert [drawn[row.tobytes()] for row in pixels] == targets.tolist()
 
 
 def test_images_read_batch_by_batch_are_those_in_memory() -> None:

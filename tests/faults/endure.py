@@ -84,7 +84,7 @@ class Server:
 
 @dataclass
 class Tally:
-    """What happened, and what became of the trials."""
+    """Faults that happened, and the ends of the trials."""
 
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)

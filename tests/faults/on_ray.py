@@ -94,7 +94,7 @@ class Node:
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens."""
+    """True if somebody listens."""
     with socket.socket() as one, suppress(OSError):
         return one.connect_ex(("127.0.0.1", port)) == 0
     return False
@@ -125,7 +125,7 @@ class Search:
             )
 
     def unfinished(self) -> tuple[int, dict[int, str]]:
-        """How many slots were claimed, and the workers of those that have not ended."""
+        """Number of claimed slots, and the workers of those that have not ended."""
         result = load_result(self.study["study"], self.home, self.url)
         ended = {slot for slot, trial in trials_by_slot(result.optuna_study).items() if trial.state.is_finished()}
         with self.engine.connect() as database:
@@ -151,7 +151,7 @@ class Search:
 
 
 def count(search: Search, uri: str) -> dict[str, Any]:
-    """What became of every trial, in Optuna, in the leases and in MLflow."""
+    """End of every trial, in Optuna, in the leases and in MLflow."""
     result = load_result(search.study["study"], search.home, search.url)
     trials = result.optuna_study.get_trials(deepcopy=False)
     client = MlflowClient(uri)

@@ -32,7 +32,7 @@ BEGUN = sql.Table(
 
 
 class Recorded:
-    """What stands for engines: a study is begun by a row, and is at work for a while."""
+    """Substitute for engines: a study is begun by a row, and is at work for a while."""
 
     def __init__(self, engine: sql.Engine) -> None:
         self.engine = engine

@@ -1,4 +1,4 @@
-"""What all engines have in common, whatever they start workers on; and how they are listed and refused."""
+"""Common traits of all engines, whatever they start workers on; and how they are listed and refused."""
 
 import json
 import re
@@ -66,7 +66,7 @@ def test_a_wrong_option_is_refused_with_the_nearest_one(launcher: Launcher[Any])
 def test_what_an_engine_needs_and_cannot_use_is_said_at_once() -> None:
     with pytest.raises(EngineError, match=r"kubernetes needs the option image: -o image=\.\.\.") as caught:
         options_of("kubernetes", {"cpus": 0, "nmespace": "ml"})
-    assert "cpus is 0: " in str(caught.value)
+    assert "cpus is 0; allowed is a number above 0" in str(caught.value)
     assert "did you mean namespace?" in str(caught.value)
     with pytest.raises(EngineError, match=r"there is no engine 'kubernets'; did you mean kubernetes\?"):
         options_of("kubernets", {})

@@ -37,11 +37,13 @@ VERSIONS = ("1.29", "1.33", "1.37")
 
 def made(folder: Path, options: KubernetesOptions = FEW, study: str = "small") -> list[dict[str, Any]]:
     """All kinds of manifests, as a cluster reads them."""
-    given = order(folder, study)
+    ordered = order(folder, study)
     manifests = [
-        *job(given, options),
-        cron_study(given, options),
-        cronjob(given, options, "30 2 * * 1-5", "Europe/Berlin", "Forbid", ["wdsearch", "run", f"/study/{study}.yaml"]),
+        *job(ordered, options),
+        cron_study(ordered, options),
+        cronjob(
+            ordered, options, "30 2 * * 1-5", "Europe/Berlin", "Forbid", ["wdsearch", "run", f"/study/{study}.yaml"]
+        ),
     ]
     return list(yaml.safe_load_all(manifest_text(manifests)))
 
@@ -66,14 +68,14 @@ def test_the_schemas_do_find_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_job_runs_the_study_file_as_it_is(tmp_path: Path) -> None:
-    given = order(tmp_path)
+    ordered = order(tmp_path)
     study, workers = made(tmp_path)[:2]
     (name, text), *_ = study["data"].items()
     (container,) = workers["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["wdsearch", "run", f"/study/{name}"]
     file = tmp_path / name
     file.write_text(text)
-    assert identity(load_study(file), "") == identity(load_study(given.content), "")
+    assert identity(load_study(file), "") == identity(load_study(ordered.content), "")
     (volume,) = [v for v in workers["spec"]["template"]["spec"]["volumes"] if v["name"] == "study"]
     assert volume["configMap"]["name"] == study["metadata"]["name"]
 
@@ -84,9 +86,9 @@ def test_secrets_come_from_a_secret_alone(tmp_path: Path) -> None:
     assert "hunter2" not in text
     assert "mlflow:5000" not in text
     (container,) = made(tmp_path, ALL)[1]["spec"]["template"]["spec"]["containers"]
-    kept = {variable["name"]: variable.get("valueFrom") for variable in container["env"]}
-    assert kept["WDSEARCH_STORAGE"] == {"secretKeyRef": {"name": "studies", "key": "WDSEARCH_STORAGE"}}
-    assert kept["MLFLOW_TRACKING_PASSWORD"]["secretKeyRef"]["optional"] is True
+    variables = {variable["name"]: variable.get("valueFrom") for variable in container["env"]}
+    assert variables["WDSEARCH_STORAGE"] == {"secretKeyRef": {"name": "studies", "key": "WDSEARCH_STORAGE"}}
+    assert variables["MLFLOW_TRACKING_PASSWORD"]["secretKeyRef"]["optional"] is True
 
 
 def test_pods_have_few_rights_and_time_to_end(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ BAD = [
 def test_what_a_cluster_would_refuse_is_said_before(tmp_path: Path, key: str, value: Any, fault: str) -> None:
     manifest = copy.deepcopy(made(tmp_path)[3])
     changed(key, value)(manifest)
-    assert any(fault in found for found in check_manifest(manifest)), check_manifest(manifest)
+    assert any(fault in refusal for refusal in check_manifest(manifest)), check_manifest(manifest)
     with pytest.raises(EngineError) as caught:
         manifest_text([manifest])
     assert fault in str(caught.value)

@@ -19,7 +19,7 @@ ISOLATED = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "--uts", "--k
 
 
 def on_ray(kind: str, folder: Path) -> dict[str, Any]:
-    """What `tests/faults/on_ray.py` counted; skips where it cannot run."""
+    """Counts of `tests/faults/on_ray.py`; skips where it cannot run."""
     pytest.importorskip("ray")
     if binaries() is None:
         pytest.skip("no PostgreSQL is installed")

@@ -53,7 +53,6 @@ from wdsearch.study.cron import (
     DAYS,
     MONTHS,
     MOST_FIRES,
-    ScheduleConfig,
     dated,
     fires,
     fires_between,
@@ -146,7 +145,7 @@ def minutely(cron: str, zone: str, after: float, until: float) -> list[int]:
         return [
             one for one, there in local if _fits(minute, there.minute) and _fits(hour, there.hour) and _day(days, there)
         ]
-    found = set()
+    instants = set()
     day = datetime.fromtimestamp(after, tz).date() - timedelta(days=2)
     while day <= datetime.fromtimestamp(until, tz).date():
         for clock in range(1440):
@@ -154,9 +153,9 @@ def minutely(cron: str, zone: str, after: float, until: float) -> list[int]:
             if _fits(minute, naive.minute) and _fits(hour, naive.hour) and _day(days, naive):
                 while datetime.fromtimestamp(naive.replace(tzinfo=tz).timestamp(), tz).replace(tzinfo=None) != naive:
                     naive += timedelta(minutes=1)  # it is skipped
-                found.add(int(naive.replace(tzinfo=tz).timestamp()))
+                instants.add(int(naive.replace(tzinfo=tz).timestamp()))
         day += timedelta(days=1)
-    return sorted(one for one in found if after < one <= until)
+    return sorted(one for one in instants if after < one <= until)
 
 
 def _fits(field: str, value: int, first: int = 0, names: Sequence[str] = ()) -> bool:
@@ -237,7 +236,8 @@ def test_the_next_and_the_latest_are_those_of_the_list(cron: str, zone: str) -> 
         ("cron: '@daily', overlap: wait", "'skip' or 'queue'"),
         ("cron: '@daily', catch_up: 1", "'none', 'last' or 'all'"),
         ("cron: '@daily', workers: 0", "at least 1"),
-        ("cron: '@daily', on: slrm", "'local', 'slurm', 'ray' or 'kubernetes'"),
+        ("cron: '@daily', on: slrm", "schedule.on is 'slrm'; did you mean slurm?"),
+        ("cron: '@daily', on: slurm, options: {tim: 1}", "schedule.options.tim is not an option of slurm; did you mean time?"),
         ("cron: '@daily', catchup: all", "schedule.catchup is not a known key; did you mean catch_up?"),
         ("timezone: UTC", "schedule.cron is missing; add `cron: ...`"),
     ],
@@ -257,9 +257,14 @@ def test_a_name_leaves_room_for_the_date(tmp_path: Path) -> None:
     assert len(dated("a" * 85, time.time())) == 100
 
 
-def test_every_engine_can_be_scheduled() -> None:
+def test_every_engine_can_be_scheduled(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
     for name in LAUNCHERS:
-        assert ScheduleConfig(cron="@daily", on=name).on == name  # type: ignore[arg-type]
+        options = "{image: 'x/y:1'}" if name == "kubernetes" else "{}"
+        path.write_text(STUDY.format(study="tiny", schedule=f"cron: '@daily', on: {name}, options: {options}"))
+        plan = load_study(path).schedule
+        assert plan is not None
+        assert plan.on == name
 
 
 # -- one scheduler -------------------------------------------------------------------------------------------------
@@ -329,12 +334,12 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_scheduler_that_runs_for_the_first_time_has_no_past(bench: Bench) -> None:
     write(bench.folder / "studies")
     bench.now = at("2026-06-01T12:00+00:00")
-    made = bench.scheduler()
-    assert made.tick() == bench.now + schedule.POLL_S
+    scheduler = bench.scheduler()
+    assert scheduler.tick() == bench.now + schedule.POLL_S
     assert bench.states() == []
     bench.now = at("2026-06-02T01:59:55+00:00")
-    assert made.tick() == at("2026-06-02T02:00+00:00"), "it wakes up when the next is due"
-    bench.run(made, 48)
+    assert scheduler.tick() == at("2026-06-02T02:00+00:00"), "it wakes up when the next is due"
+    bench.run(scheduler, 48)
     assert bench.states() == [("02T0200Z", LAUNCHED), ("03T0200Z", LAUNCHED)]
     assert bench.sweeps.begun == ["tiny.20260602T0200Z", "tiny.20260603T0200Z"]
     assert any("tiny.20260602T0200Z (due 2026-06-02T02:00:00Z): launched: begun" in line for line in bench.lines)
@@ -355,14 +360,14 @@ def test_missed_fires_are_made_up_for_as_the_study_says(
 ) -> None:
     """Missed by a scheduler that was away, and by one whose machine slept."""
     write(bench.folder / "studies", catch_up=catch_up, overlap=overlap)
-    made = bench.scheduler()
-    made.tick()
+    waking = bench.scheduler()
+    waking.tick()
     bench.now = at("2026-06-03T12:00+00:00")
-    made = made if stood_still else bench.scheduler()
-    made.tick()
+    waking = waking if stood_still else bench.scheduler()
+    waking.tick()
     assert [state for _, state in bench.states()] == expected
     assert len(bench.sweeps.begun) == expected.count(LAUNCHED)
-    bench.run(made, 24)
+    bench.run(waking, 24)
     assert bench.states()[3:] == [("04T0200Z", LAUNCHED)]
 
 
@@ -371,11 +376,11 @@ def test_of_all_that_were_missed_each_waits_for_the_one_before(bench: Bench) -> 
     bench.scheduler().tick()
     bench.now = at("2026-06-02T12:00+00:00")
     bench.sweeps.busy = {"tiny.20260601T0200Z"}
-    made = bench.scheduler()
-    made.tick()
+    scheduler = bench.scheduler()
+    scheduler.tick()
     assert bench.states() == [("01T0200Z", LAUNCHED), ("02T0200Z", QUEUED)]
     bench.sweeps.busy = set()
-    made.tick()
+    scheduler.tick()
     assert bench.states() == [("01T0200Z", LAUNCHED), ("02T0200Z", LAUNCHED)]
 
 
@@ -402,11 +407,11 @@ def test_a_sweep_whose_workers_were_killed_goes_on_and_one_that_was_stopped_does
     path, home = write(tmp_path, options={"threads": 1}), Home(tmp_path / "home")
     path.write_text(path.read_text().replace("epochs: 3", "epochs: 400"))
     now, sweeps = at("2026-06-01T02:00:01+00:00"), Sweeper(home, None)
-    made = Scheduler(path, home.open().engine, sweeps, print, lambda: now)
-    assert made.once()
-    (name,) = made.latest()
-    (config,) = [entry.config for entry in made.timetables.entries()]
-    (fire,) = made.claims.of(config.study)
+    scheduler = Scheduler(path, home.open().engine, sweeps, print, lambda: now)
+    assert scheduler.once()
+    (name,) = scheduler.latest()
+    (config,) = [entry.config for entry in scheduler.timetables.entries()]
+    (fire,) = scheduler.claims.of(config.study)
     assert not sweeps.was_killed(config, name), "its worker lives"
     limit = time.monotonic() + 100
     while not study_status(name, home).training:
@@ -439,14 +444,14 @@ def test_a_sweep_that_is_late_by_less_than_a_minute_is_not_missed(bench: Bench) 
 @pytest.mark.parametrize(("overlap", "then"), [("skip", SKIPPED), ("queue", QUEUED)])
 def test_a_sweep_that_is_due_while_the_one_before_is_at_work(bench: Bench, overlap: str, then: str) -> None:
     write(bench.folder / "studies", overlap=overlap)
-    made = bench.scheduler()
-    bench.run(made, 3)
+    scheduler = bench.scheduler()
+    bench.run(scheduler, 3)
     bench.sweeps.busy = {"tiny.20260601T0200Z"}
-    bench.run(made, 24)
+    bench.run(scheduler, 24)
     assert bench.states() == [("01T0200Z", LAUNCHED), ("02T0200Z", then)]
     assert any(f"{then}: tiny.20260601T0200Z is at work" in line for line in bench.lines)
     bench.sweeps.busy = set()
-    bench.run(made, 1)
+    bench.run(scheduler, 1)
     assert bench.states()[1] == ("02T0200Z", SKIPPED if overlap == "skip" else LAUNCHED)
 
 
@@ -460,11 +465,11 @@ def test_a_claim_whose_scheduler_died_is_taken_over_when_it_is_silent(
     assert dead is not None
     assert bench.fires.enter("tiny", fire_time, CLAIMED, dead.study) is None, "there is one row for each fire"
     bench.now = fire_time + 5.0
-    made = bench.scheduler()
-    made.tick()
+    scheduler = bench.scheduler()
+    scheduler.tick()
     assert bench.states() == [("01T0200Z", CLAIMED)]
     monkeypatch.setattr(schedule, "LEASE_S", 0.0)
-    made.tick()
+    scheduler.tick()
     assert bench.states() == [("01T0200Z", LAUNCHED)]
     assert not Fires(bench.engine, "dead").settle(dead, FAILED), "who comes back finds that it is another's"
     assert bench.sweeps.begun == [dead.study]
@@ -475,28 +480,28 @@ def test_what_an_engine_refuses_is_tried_again_and_a_fault_is_not(
 ) -> None:
     monkeypatch.setattr(schedule, "LEASE_S", 0.0)
     write(bench.folder / "studies")
-    made = bench.scheduler()
-    made.tick()
+    scheduler = bench.scheduler()
+    scheduler.tick()
     bench.sweeps.refuses = LaunchError("sbatch refuses: no such partition")
     bench.now = at("2026-06-01T02:00:01+00:00")
-    made.tick()
-    made.tick()
+    scheduler.tick()
+    scheduler.tick()
     assert bench.states() == [("01T0200Z", CLAIMED)]
     bench.sweeps.refuses = None
-    made.tick()
+    scheduler.tick()
     assert bench.states() == [("01T0200Z", LAUNCHED)]
     bench.sweeps.refuses = LaunchError("sbatch refuses")
     bench.now += 86_400
     for _ in range(9):
-        made.tick()
+        scheduler.tick()
     assert bench.states()[1] == ("02T0200Z", FAILED)
     bench.sweeps.refuses = StudyFileError([])
     bench.now += 86_400
-    made.tick()
+    scheduler.tick()
     assert bench.states()[2] == ("03T0200Z", FAILED)
     bench.sweeps.refuses = None
     bench.now += 86_400
-    made.tick()
+    scheduler.tick()
     assert bench.states()[3] == ("04T0200Z", LAUNCHED), "it goes on"
 
 
@@ -506,23 +511,23 @@ def test_where_an_engine_does_not_say_whether_the_sweep_before_is_at_work_it_is_
 ) -> None:
     monkeypatch.setattr(schedule, "LEASE_S", 0.0)
     write(bench.folder / "studies", overlap=overlap)
-    made = bench.scheduler()
-    bench.run(made, 3)
+    scheduler = bench.scheduler()
+    bench.run(scheduler, 3)
     bench.sweeps.busy.add("tiny.20260601T0200Z")
     if overlap == "queue":
-        bench.run(made, 24)
+        bench.run(scheduler, 24)
         assert bench.states()[1] == ("02T0200Z", QUEUED)
         bench.sweeps.unknown = True
     else:
         bench.sweeps.unknown = True
         bench.now += 86_400
-        made.tick()
+        scheduler.tick()
     for _ in range(2):
-        made.tick()
+        scheduler.tick()
     assert bench.states()[1] == ("02T0200Z", CLAIMED), "neither begun nor skipped"
     assert any("squeue does not answer; it is tried again" in line for line in bench.lines)
     for _ in range(5):
-        made.tick()
+        scheduler.tick()
     assert bench.states()[1] == ("02T0200Z", LAUNCHED)
 
 
@@ -531,17 +536,20 @@ def test_who_calls_while_the_storage_is_restarted_is_not_turned_away(
 ) -> None:
     monkeypatch.setattr(schedule, "POLL_S", 0.01)
     write(bench.folder / "studies")
-    made, answers = bench.scheduler(), [OperationalError("", {}, Exception("the database system is shutting down"))] * 2
-    since = made.claims.since
+    scheduler, answers = (
+        bench.scheduler(),
+        [OperationalError("", {}, Exception("the database system is shutting down"))] * 2,
+    )
+    since = scheduler.claims.since
 
     def shut(*arguments: Any) -> float:
         if answers:
             raise answers.pop()
         return since(*arguments)
 
-    monkeypatch.setattr(made.claims, "since", shut)
+    monkeypatch.setattr(scheduler.claims, "since", shut)
     bench.now = at("2026-06-01T02:30+00:00")
-    assert serve_once(made) == 0
+    assert serve_once(scheduler) == 0
     assert bench.states() == [("01T0200Z", LAUNCHED)]
     assert sum("the storage does not answer, it is tried again" in line for line in bench.lines) == 2
 
@@ -553,22 +561,22 @@ def test_a_schedule_is_there_when_the_module_that_its_study_names_is_mended(
     path = write(bench.folder / "studies")
     (bench.folder / "mended_later.py").write_text("def net(:\n")
     path.write_text(re.sub("model: .*", "model: {class_path: mended_later.Net}", path.read_text()))
-    made = bench.scheduler()
-    bench.run(made, 1)
+    scheduler = bench.scheduler()
+    bench.run(scheduler, 1)
     assert len([line for line in bench.lines if "it has no schedule until it is mended" in line]) == 1, bench.lines
     (bench.folder / "mended_later.py").write_text(
         "from torch import nn\n\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(64, 10)\n"
     )
-    bench.run(made, 2)
+    bench.run(scheduler, 2)
     assert bench.states() == [("01T0200Z", LAUNCHED)]
 
 
 def test_a_changed_timetable_counts_from_then_on(bench: Bench) -> None:
     path = write(bench.folder / "studies")
-    made = bench.scheduler()
-    bench.run(made, 12)
+    scheduler = bench.scheduler()
+    bench.run(scheduler, 12)
     write(path.parent, cron="@hourly", catch_up="all")
-    bench.run(made, 2)
+    bench.run(scheduler, 2)
     assert bench.states() == [("01T0200Z", LAUNCHED), ("01T1300Z", LAUNCHED), ("01T1400Z", LAUNCHED)]
 
 
@@ -577,17 +585,17 @@ def test_a_file_that_became_faulty_goes_on_as_it_was_and_others_do_not_notice(be
     write(bench.folder / "studies", "other")
     (bench.folder / "studies" / "notes.yaml").write_text("study: notes\n")
     (bench.folder / "studies" / "broken.yaml").write_text("study: [\n")
-    made = bench.scheduler()
-    made.tick()
+    scheduler = bench.scheduler()
+    scheduler.tick()
     assert any("broken.yaml: it has no schedule until it is mended:\n" in line for line in bench.lines)
     path.write_text(path.read_text().replace("digits", "digts"))
-    bench.run(made, 3)
-    (told,) = [line for line in bench.lines if "tiny.yaml: it goes on as it was (0 2 * * * UTC)" in line]
-    assert "tiny.yaml:2: data.name is 'digts'; did you mean digits?" in told
+    bench.run(scheduler, 3)
+    (report,) = [line for line in bench.lines if "tiny.yaml: it goes on as it was (0 2 * * * UTC)" in line]
+    assert "tiny.yaml:2: data.name is 'digts'; did you mean digits?" in report
     assert bench.states() == [("01T0200Z", LAUNCHED)]
     assert bench.states("other") == [("01T0200Z", LAUNCHED)]
     path.unlink()
-    bench.run(made, 24)
+    bench.run(scheduler, 24)
     assert bench.states() == [("01T0200Z", LAUNCHED)]
     assert len(bench.states("other")) == 2
 
@@ -600,15 +608,15 @@ def test_a_sweep_that_cannot_be_read_keeps_no_other_schedule_from_its_fires(benc
     bench.run(bench.scheduler(), 24)
     assert bench.states() == [("01T0200Z", LAUNCHED), ("02T0200Z", LAUNCHED)]
     assert bench.states("broken") == [("01T0200Z", LAUNCHED), ("02T0200Z", CLAIMED)]
-    (told,) = [line for line in bench.lines if "KeyError" in line]
-    assert "broken: KeyError: 'broken.20260601T0200Z'; it is tried again, other schedules go on" in told
+    (report,) = [line for line in bench.lines if "KeyError" in line]
+    assert "broken: KeyError: 'broken.20260601T0200Z'; it is tried again, other schedules go on" in report
 
 
 def test_two_files_of_one_name_are_one_schedule(bench: Bench) -> None:
     path = write(bench.folder / "studies")
     (path.parent / "zz.yaml").write_text(path.read_text())
-    made = bench.scheduler()
-    bench.run(made, 3)
+    scheduler = bench.scheduler()
+    bench.run(scheduler, 3)
     assert bench.sweeps.begun == ["tiny.20260601T0200Z"]
     assert any(
         "tiny.yaml has a schedule of tiny already; only the first of them counts" in line for line in bench.lines
@@ -677,10 +685,10 @@ def test_a_crontab_has_the_fields_and_a_command_that_the_shell_reads(tmp_path: P
 @pytest.mark.parametrize("login", ["me:#/?tiger@db/studies", "me@db/studies?password=tiger", "me@db/studies"])
 def test_no_secret_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: str) -> None:
     monkeypatch.setenv("PGPASSWORD", "tiger")
-    told = emitted(write(tmp_path, cron="@weekly"), "crontab", "--storage", f"postgresql://{login}")
-    assert "tiger" not in told
-    assert "# PGPASSWORD may be secret: set it here" in told
-    assert ("# WDSEARCH_STORAGE may be secret: set it here" in told) is (login != "me@db/studies")
+    text = emitted(write(tmp_path, cron="@weekly"), "crontab", "--storage", f"postgresql://{login}")
+    assert "tiger" not in text
+    assert "# PGPASSWORD may be secret: set it here" in text
+    assert ("# WDSEARCH_STORAGE may be secret: set it here" in text) is (login != "me@db/studies")
 
 
 SYSTEMD = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
@@ -710,16 +718,16 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     ["0 2 * * 1", "30 4 1 */3 1-5", "0 0 13 * 5", "*/15 */6 * * 7", "0 0 29 2 *", "@daily", "5,35 8-10 */2 JAN-JUN *"],
 )
 def test_systemd_fires_when_we_do(cron: str, zone: str) -> None:
-    base, found = int(at("2026-03-05T00:00+00:00")), set()
+    base, instants = int(at("2026-03-05T00:00+00:00")), set()
     for one in calendars(cron, zone):
         command = ["systemd-analyze", "calendar", one, "--iterations=30", f"--base-time=@{base}"]
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, env={"TZ": "UTC", "PATH": os.environ["PATH"]}
         )
         times = re.findall(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", done.stdout, re.M)
-        found |= {int(at(f"{time}+00:00")) for time in times}
-    assert len(found) >= 30
-    assert sorted(found)[:30] == list(itertools.islice(fires(cron, zone, base), 30))
+        instants |= {int(at(f"{time}+00:00")) for time in times}
+    assert len(instants) >= 30
+    assert sorted(instants)[:30] == list(itertools.islice(fires(cron, zone, base), 30))
 
 
 def test_a_batch_script_submits_the_next_run_first(tmp_path: Path) -> None:
@@ -738,9 +746,9 @@ def test_a_batch_script_submits_the_next_run_first(tmp_path: Path) -> None:
     subprocess.run(["bash", str(script)], check=True, env=environment, timeout=200)
     refused, waited, first, second = (tmp_path / "calls").read_text().splitlines()
     assert (refused, waited) == (first, "sleep 60"), "a controller that is busy breaks no chain"
-    found = re.fullmatch(rf"sbatch --begin=(\S+) {script}", first)
-    assert found is not None, first
-    assert found[1].endswith("T11:00:00"), "02:00 UTC by the cluster's clock"
+    begins = re.fullmatch(rf"sbatch --begin=(\S+) {script}", first)
+    assert begins is not None, first
+    assert begins[1].endswith("T11:00:00"), "02:00 UTC by the cluster's clock"
     assert second == f"srun {sys.executable} -m wdsearch.cli schedule {path} --once --here"
     (tmp_path / "calls").unlink()
     requeued = environment | {"SLURM_RESTART_COUNT": "1"}
@@ -777,8 +785,8 @@ def test_the_first_slots_take_the_winners_whoever_asks(sampler: str) -> None:
             study.set_user_attr(WARM, warm)
             for slots in parts:
                 ask(study, config, space, slots)
-        found = study.get_trials(deepcopy=False)
-        return sorted((t.user_attrs[SLOT], t.params, t.user_attrs.get(WARM)) for t in found)
+        trials = study.get_trials(deepcopy=False)
+        return sorted((t.user_attrs[SLOT], t.params, t.user_attrs.get(WARM)) for t in trials)
 
     together = asked(range(6))
     assert [(params, origin) for _, params, origin in together[:3]] == [(one["params"], one["from"]) for one in warm]
@@ -802,12 +810,12 @@ def test_winners_are_those_of_finished_sweeps_the_latest_first_as_far_as_they_fi
             done.optuna_study.set_user_attr(CONFIG, done.config | {"budget": {"trials": 40, "epochs": 40}})
     sweeps = sweeps_of("night", home.open())
     before = "2026-06-07T02:00:00Z"
-    found = winners(sweeps, SPACE, before)
-    assert [one["from"] for one in found] == [f"night.{day}, trial {3 * day}" for day in (6, 5, 3, 2)]
-    assert found[0]["params"] == sweeps[5].get_trials()[18].params
-    least = found[0]["params"]["weight_decay"]
+    best = winners(sweeps, SPACE, before)
+    assert [one["from"] for one in best] == [f"night.{day}, trial {3 * day}" for day in (6, 5, 3, 2)]
+    assert best[0]["params"] == sweeps[5].get_trials()[18].params
+    least = best[0]["params"]["weight_decay"]
     narrow = SPACE | {"weight_decay": FloatDistribution(1e-3, least * 0.99, log=True)}
-    assert found[0] not in winners(sweeps, narrow, before)
+    assert best[0] not in winners(sweeps, narrow, before)
     assert winners(sweeps, SPACE | {"l1": FloatDistribution(0, 1)}, before) == [], "what was not searched is not known"
 
 
@@ -844,9 +852,9 @@ def test_sweeps_of_a_study_are_begun_searched_and_compared(tmp_path: Path) -> No
     lines: list[str] = []
     for day in range(2):
         sweeps = Sweeper(home, None)
-        made = Scheduler(path, home.open().engine, sweeps, lines.append, lambda day=day: now + 86_400 * day)  # type: ignore[misc]
-        assert made.once()
-        (name,) = made.latest()
+        waking = Scheduler(path, home.open().engine, sweeps, lines.append, lambda day=day: now + 86_400 * day)  # type: ignore[misc]
+        assert waking.once()
+        (name,) = waking.latest()
         assert name == f"tiny.2026060{day + 1}T0200Z"
         limit = time.monotonic() + 300
         while sweeps.at_work(name):
@@ -921,11 +929,11 @@ def test_of_two_schedulers_that_are_killed_again_and_again_every_fire_comes_once
     assert max(begun.values()) == 1, "a sweep was begun twice"
     log = (tmp_path / "schedulers.log").read_text()
     for name, cron in CRONS.items():
-        found = Fires(engine, "looks").of(name)
+        entered = Fires(engine, "looks").of(name)
         expected = minutely(cron, zone, first, last)
-        assert [fire.fire_time for fire in found] == expected, log
-        launched = {fire.study for fire in found if fire.state == LAUNCHED}
+        assert [fire.fire_time for fire in entered] == expected, log
+        launched = {fire.study for fire in entered if fire.state == LAUNCHED}
         assert launched == {study for study in begun if study.startswith(name)}, log
         allowed = {LAUNCHED} if name == "hourly" or not away else {LAUNCHED, MISSED}
-        assert {fire.state for fire in found} <= allowed, log
+        assert {fire.state for fire in entered} <= allowed, log
     engine.dispose()

@@ -50,7 +50,7 @@ class User:
         (folder / "study.yaml").write_text(json.dumps(self.study))
 
     def calls(self, *words: str, code: int = 0) -> str:
-        """What `wdsearch ...` prints."""
+        """Output of `wdsearch ...`."""
         done = command(*words, folder=self.folder, environment=os.environ | self.environment)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr

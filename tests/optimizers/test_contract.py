@@ -92,10 +92,10 @@ def stacked(optimizer: Optimizer, start: torch.Tensor, decay: float = 0.0) -> tu
     weights = torch.stack([start] * len(RATES)).requires_grad_()
     decays = torch.full((len(RATES),), decay, dtype=torch.float64)
     options = optimizer.complete({})
-    made = optimizer.stacked(
+    stacked_optimizer = optimizer.stacked(
         [{"params": [weights], "decay": decays}], torch.tensor(RATES, dtype=torch.float64), **options
     )
-    return made, weights
+    return stacked_optimizer, weights
 
 
 @every_optimizer
@@ -168,7 +168,7 @@ def test_what_is_saved_and_resumed_equals_what_was_not_interrupted(recipe: Recip
 
 
 def saved(cohort: Any) -> Any:
-    """What a cohort saves, as it comes back from a file."""
+    """State that a cohort saves, as it comes back from a file."""
     file = io.BytesIO()
     torch.save(cohort.saved(), file)
     file.seek(0)
@@ -219,13 +219,13 @@ def test_a_study_gives_an_optimizer_its_options(optimizer: Optimizer) -> None:
     assert build_recipe(load_study(study(**named))) == Recipe(optimizer.key)
     for name, option in optimizer.options.items():
         assert option.default in option
-        given = study(**named, **{name: other(option)})
-        assert SCHEMA.is_valid(given)
-        config = load_study(given)
+        content = study(**named, **{name: other(option)})
+        assert SCHEMA.is_valid(content)
+        config = load_study(content)
         recipe = build_recipe(config)
         assert recipe == Recipe(optimizer.key, **{name: other(option)})
         assert getattr(recipe, name) == other(option)
-        assert config.dump()["optimizer"] == given["optimizer"], "it is stored as it was written"
+        assert config.dump()["optimizer"] == content["optimizer"], "it is stored as it was written"
         assert load_study(config.dump()).optimizer == config.optimizer
 
 
@@ -275,8 +275,8 @@ def test_an_unknown_optimizer_is_refused() -> None:
 
 def calls(text: str) -> list[ast.Call]:
     """The calls of torch.optim's classes in a text."""
-    found = re.findall(r"torch\.optim\.\w+\((?:[^()]|\([^()]*\))*\)", text)
-    return [ast.parse(call, mode="eval").body for call in found]  # type: ignore[misc]
+    texts = re.findall(r"torch\.optim\.\w+\((?:[^()]|\([^()]*\))*\)", text)
+    return [ast.parse(call, mode="eval").body for call in texts]  # type: ignore[misc]
 
 
 def built(call: ast.Call, weight: torch.Tensor, **arguments: Any) -> torch.optim.Optimizer:
@@ -293,9 +293,9 @@ def test_what_torch_is_told_exists_and_takes_what_is_named(optimizer: Optimizer,
     for key, regularizer in REGULARIZERS.items():
         key = f"{key}:{group}" if group and regularizer.acts_on == "parameters" else key
         texts += torch_equivalents({key: 0.25}, optimizer.words).values()
-    found = [call for text in texts for call in calls(text)]
-    assert len(found) >= 2
-    for call in found:
+    torch_calls = [call for text in texts for call in calls(text)]
+    assert len(torch_calls) >= 2
+    for call in torch_calls:
         built(call, torch.zeros(3, requires_grad=True))
 
 
@@ -303,11 +303,11 @@ def test_what_torch_is_told_exists_and_takes_what_is_named(optimizer: Optimizer,
 def test_the_named_call_is_the_optimizer_itself(optimizer: Optimizer) -> None:
     """Defaults of torch that are others are named."""
     options = {name: other(option) for name, option in optimizer.options.items()}
-    for given in ({}, options, {name: list(v) if isinstance(v, tuple) else v for name, v in options.items()}):
-        (call,) = calls(optimizer.call(0.1, given))
+    for named_options in ({}, options, {name: list(v) if isinstance(v, tuple) else v for name, v in options.items()}):
+        (call,) = calls(optimizer.call(0.1, named_options))
         named = built(call, torch.zeros(3, requires_grad=True)).param_groups[0]
         assert named["lr"] == 0.1
-        assert {name: named[name] for name in options} == optimizer.complete(given)
+        assert {name: named[name] for name in options} == optimizer.complete(named_options)
 
 
 @every_optimizer

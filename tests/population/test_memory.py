@@ -1,4 +1,4 @@
-"""What a population takes: the estimate is near the measured peak, and a population that does not fit is shrunk."""
+"""Memory of a population: the estimate is near the measured peak, and a population that does not fit is shrunk."""
 
 import copy
 import os
@@ -88,9 +88,9 @@ def test_a_population_that_will_not_fit_is_shrunk_before_the_start(
 
 def test_as_many_are_fused_as_fit() -> None:
     small = Footprint(per_trial=10 * 2**20, per_fused=100 * 2**20)
-    assert small.max_fused(trials=33, wanted=33, available=2**34) == 33
-    assert small.max_fused(trials=33, wanted=33, available=2**30) == 5
-    assert small.max_fused(trials=33, wanted=33, available=2**20) == 1
+    assert small.max_fused(trials=33, limit=33, available=2**34) == 33
+    assert small.max_fused(trials=33, limit=33, available=2**30) == 5
+    assert small.max_fused(trials=33, limit=33, available=2**20) == 1
     assert small.total(33, 5) - small.total(33, 4) == 100 * 2**20
 
 

@@ -1,4 +1,4 @@
-"""What acts after a step: ema against torch's own averaging, max-norm as a projection without memory, and who judges by what."""
+"""Actions after a step: ema against torch's own averaging, max-norm as a projection without memory, and who judges by what."""
 
 import math
 from dataclasses import replace

@@ -13,18 +13,18 @@ from wdsearch.report.to_image import draw
 
 
 def test_off_stands_apart_at_the_left_of_a_log_axis() -> None:
-    found = scale(Axis("λ", log=True, off=0.0, off_label="off"), [0.0, 0.01, 0.1, 10.0])
-    places = [found.position(value) for value in (0.0, 0.01, 0.1, 10.0)]
+    axis_scale = scale(Axis("λ", log=True, off=0.0, off_label="off"), [0.0, 0.01, 0.1, 10.0])
+    places = [axis_scale.position(value) for value in (0.0, 0.01, 0.1, 10.0)]
     assert places[1:] == [-2.0, -1.0, 1.0]
-    assert found.low < places[0] < -2.0  # type: ignore[operator]
-    assert {text: place for place, text in found.ticks}["off"] == places[0]
-    assert {"0.01", "0.1", "1", "10"} <= {text for _, text in found.ticks}
+    assert axis_scale.low < places[0] < -2.0  # type: ignore[operator]
+    assert {text: place for place, text in axis_scale.ticks}["off"] == places[0]
+    assert {"0.01", "0.1", "1", "10"} <= {text for _, text in axis_scale.ticks}
 
 
 def test_an_infinite_off_stands_at_the_right() -> None:
-    found = scale(Axis("clip", off=math.inf, off_label="off"), [1.0, 2.0, 3.0, math.inf])
-    assert 3.0 < found.position(math.inf) < found.high  # type: ignore[operator]
-    assert found.ticks[-1] == (found.position(math.inf), "off")
+    axis_scale = scale(Axis("clip", off=math.inf, off_label="off"), [1.0, 2.0, 3.0, math.inf])
+    assert 3.0 < axis_scale.position(math.inf) < axis_scale.high  # type: ignore[operator]
+    assert axis_scale.ticks[-1] == (axis_scale.position(math.inf), "off")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
@@ -34,10 +34,10 @@ def test_what_has_no_place_is_left_out(value: float) -> None:
 
 def test_an_outlier_stands_at_the_edge_instead_of_hiding_the_rest() -> None:
     values = [*(1.0 + 0.01 * number for number in range(20)), 1e6]
-    found = scale(Axis("loss"), values)
-    assert found.high < 2.0
-    assert found.position(1e6) == found.high
-    assert found.clipped
+    losses = scale(Axis("loss"), values)
+    assert losses.high < 2.0
+    assert losses.position(1e6) == losses.high
+    assert losses.clipped
     assert scale(Axis("loss", beyond="outliers at the edge"), values).note == "outliers at the edge"
     assert scale(Axis("loss", beyond="outliers at the edge"), values, tight=False).note == ""
     assert scale(Axis("loss"), values, tight=False).high > 1e6
@@ -58,9 +58,9 @@ def test_both_who_draw_say_that_outliers_stand_at_the_edge() -> None:
 @pytest.mark.parametrize("values", [[], [2.0], [0.0, 0.0], [math.nan], [1e-300, 1e300], [-5.0]])
 @pytest.mark.parametrize("log", [False, True])
 def test_every_axis_has_a_width(values: list[float], log: bool) -> None:
-    found = scale(Axis("x", log=log, off=0.0, off_label="off"), values)
-    assert math.isfinite(found.low)
-    assert found.low < found.high
+    axis_scale = scale(Axis("x", log=log, off=0.0, off_label="off"), values)
+    assert math.isfinite(axis_scale.low)
+    assert axis_scale.low < axis_scale.high
 
 
 def figure() -> Figure:
@@ -95,26 +95,26 @@ def test_both_draw_the_same_points_at_the_same_places(tmp_path: Path) -> None:
 
 def test_bars_begin_at_zero() -> None:
     bars = Series("", (42.0, 40.0), (0.0, 1.0), BARS)
-    found = Figure("bars", "", Axis("share"), (Panel(Axis("", names=("lr", "dropout")), (bars,)),))
-    data, layout = traces(as_html(found))
+    figure = Figure("bars", "", Axis("share"), (Panel(Axis("", names=("lr", "dropout")), (bars,)),))
+    data, layout = traces(as_html(figure))
     assert layout["xaxis"]["range"][0] == 0.0
     assert layout["yaxis"]["ticktext"] == ["lr", "dropout"]
     assert data[0]["x"] == [42.0, 40.0]
-    assert draw(found).axes[0].get_xlim()[0] == 0.0
+    assert draw(figure).axes[0].get_xlim()[0] == 0.0
 
 
 def test_a_heat_map_leaves_out_what_is_not_there() -> None:
     heat = Panel(Axis("dropout", names=("off", "0.5")), heat=Heat(((1.0, 2.0), (3.0, math.nan))))
-    found = Figure("heat", "", Axis("λ", names=("off", "0.1")), (heat,), shading="loss")
-    data, _ = traces(as_html(found))
+    figure = Figure("heat", "", Axis("λ", names=("off", "0.1")), (heat,), shading="loss")
+    data, _ = traces(as_html(figure))
     assert data[0]["z"] == [[1.0, 2.0], [3.0, None]]
     assert data[0]["text"] == [["1", "2"], ["3", ""]]
-    assert sorted(text.get_text() for text in draw(found).axes[0].texts) == ["1", "2", "3"]
+    assert sorted(text.get_text() for text in draw(figure).axes[0].texts) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("x", [(), (math.nan,), (0.0,)])
 def test_nearly_nothing_is_drawn_as_well(x: tuple[float, ...]) -> None:
     look = Series("a", x, x, LINE, "#1b7f4d", x, x)
-    found = Figure("none", "", Axis("λ", log=True, off=0.0, off_label="off"), (Panel(Axis("y"), (look,)),))
-    assert "Plotly.newPlot" in as_html(found)
-    draw(found)
+    figure = Figure("none", "", Axis("λ", log=True, off=0.0, off_label="off"), (Panel(Axis("y"), (look,)),))
+    assert "Plotly.newPlot" in as_html(figure)
+    draw(figure)

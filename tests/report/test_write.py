@@ -42,7 +42,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def words_of(page: Path) -> str:
-    """What a page says, without its scripts and tags."""
+    """Text of a page, without its scripts and tags."""
     text = re.sub(r"<(script|style|pre).*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.S)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
 
@@ -85,19 +85,19 @@ def test_the_comparison_has_settings_metrics_and_their_difference(home: Home) ->
 
 
 def test_lambda_1se_is_marked_where_the_gap_and_the_path_are_shown(home: Home) -> None:
-    result, told = fabricate(home), fabricated.explanation()
-    for figure in (gap_chart(result, Texts(), explanation=told), path_chart(result, told, Texts())):
+    result, explained = fabricate(home), fabricated.explanation()
+    for figure in (gap_chart(result, Texts(), explanation=explained), path_chart(result, explained, Texts())):
         assert figure is not None
         (mark,) = figure.marks
         assert (mark.value, mark.name) == (1.0, "λ.1se = 1")
-    path = path_chart(result, told, Texts())
+    path = path_chart(result, explained, Texts())
     assert path is not None
     validation = next(series for series in path.panels[0].series if series.name == "validation loss")
     assert validation.x == fabricated.GRID
     assert validation.y == pytest.approx((1.26, 1.06, 0.84, 0.864))
     # standard error of 1.3, 1.2, 1.3, 1.2, 1.3 over √5
     assert validation.high[0] - validation.y[0] == pytest.approx(math.sqrt(0.012 / 4 / 5))
-    grid = interaction_chart(result, told, Texts())
+    grid = interaction_chart(result, explained, Texts())
     assert grid is not None
     assert grid.panels[0].heat is not None
     rows = grid.panels[0].heat.values
@@ -121,10 +121,10 @@ def test_an_explanation_brings_a_card_for_each_claim_with_its_verdict(home: Home
 
 def test_what_was_found_around_an_earlier_winner_is_not_said_of_the_new_one(home: Home) -> None:
     result = fabricate(home)
-    told = fabricated.explanation()
-    fabricated.explain(result, told)
+    explanation = fabricated.explanation()
+    fabricated.explain(result, explanation)
     assert explanation_of(result).trial == result.best.number
-    fabricated.explain(replace(result, best=result.trials[0]), told)
+    fabricated.explain(replace(result, best=result.trials[0]), explanation)
     assert explanation_of(result) is None
     text = words_of(write_report(result, Texts()).page)
     assert f"trained on fresh seeds is trial {result.trials[0].number}, the best one until then" in text
@@ -174,7 +174,7 @@ def with_infinity(number: int, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_module(number: int, result: dict[str, Any]) -> dict[str, Any]:
-    """What a LightningModule of a user's logs, under names of its own, with arguments that are no strengths."""
+    """Metrics that a user-defined LightningModule logs under names of its own, with arguments that are no strengths."""
     model = {"depth": number % 3, "kind": "a" if number % 2 else "b", "wd": 0.1}
     return result | {"metrics": {"my/score": 0.5 + number / 100}, "strengths": {}, "model": model, "diagnostics": {}}
 
@@ -239,14 +239,14 @@ def test_a_pareto_front_is_named_and_its_goals_compared(home: Home) -> None:
 
 
 def test_claims_of_any_names_and_lengths_are_drawn() -> None:
-    told = fabricated.explanation()
+    explanation = fabricated.explanation()
     one = Curve((0.1,), (math.nan,), (math.nan,), (math.nan,))
     names = ["zeros_l1", "zeros_decay", "val_loss_l1", "gradient_norm_max_off", "diverged_on", "val_loss_0.25", "new"]
     claim = Claim("dropout", "supported", 0.0, 0.0, 0.0, "loss", {}, dict.fromkeys(names, one))
-    figure = claim_chart(claim, told, Texts())
+    figure = claim_chart(claim, explanation, Texts())
     assert figure is not None
     assert [len(panel.series) for panel in figure.panels] == [2, 2, 1, 1, 1]
-    assert claim_chart(replace(claim, curves={}), told, Texts()) is None
+    assert claim_chart(replace(claim, curves={}), explanation, Texts()) is None
 
 
 def test_effects_are_told_in_their_units() -> None:
@@ -352,14 +352,16 @@ def test_a_report_waits_in_the_spool_while_mlflow_is_out_of_reach(home: Home, mo
 
 def test_a_strength_at_which_a_seed_diverged_is_not_the_chosen_one(home: Home) -> None:
     """Its last finite loss means nothing, however good it looks."""
-    result, told = fabricate(home), fabricated.explanation()
+    result, explanation = fabricate(home), fabricated.explanation()
     outcomes = tuple(
         replace(one, end="diverged", metrics=one.metrics | {"val_loss": 0.1})
         if (one.seed, one.strengths["weight_decay"]) == (0, 1.0)
         else one
-        for one in told.outcomes
+        for one in explanation.outcomes
     )
-    before, after = (chosen_strength(replace(told, outcomes=some), result) for some in (told.outcomes, outcomes))
+    before, after = (
+        chosen_strength(replace(explanation, outcomes=some), result) for some in (explanation.outcomes, outcomes)
+    )
     assert (before.chosen, after.chosen) == (1.0, 0.1)  # type: ignore[union-attr]
 
 

@@ -1,4 +1,4 @@
-"""What the end of a study leaves on its run, and that none of it can fail a study."""
+"""Traces that a study leaves on its run at its end; none of them can fail a study."""
 
 import time
 from collections.abc import Iterator

@@ -78,25 +78,25 @@ def claim(found: Explanation, key: str) -> Claim:
 def test_each_arm_varies_its_own_strengths_alone_and_every_cell_has_every_seed(
     explained: tuple[Path, Explanation],
 ) -> None:
-    folder, found = explained
+    folder, explanation = explained
     best = load_result("small", Home(folder)).best
     assert best is not None
     winner = {"weight_decay": 0.0, "l1": 0.0} | best.result.strengths
     arms = {"weight_decay": {"weight_decay"}, "l1": {"weight_decay", "l1"}, "dropout": {"weight_decay", "dropout"}}
-    for outcome in found.outcomes:
+    for outcome in explanation.outcomes:
         changed = {key for key, value in outcome.strengths.items() if value != winner[key]}
         assert changed <= arms.get(outcome.arm, {"weight_decay"}), outcome
         assert outcome.lr == best.result.lr or outcome.arm == "lr"
         assert outcome.arm != "l1" or outcome.strengths["weight_decay"] == 0.0
     for arm, count in {"weight_decay": 11, "l1": 7, "dropout": 16}.items():
-        cells = {repr(sorted(one.strengths.items())) for one in found.outcomes if one.arm == arm}
+        cells = {repr(sorted(one.strengths.items())) for one in explanation.outcomes if one.arm == arm}
         assert len(cells) == count
-        assert sum(one.arm == arm for one in found.outcomes) == count * 5
-    decays = {one.strengths["weight_decay"] for one in found.outcomes if one.arm == "weight_decay"}
+        assert sum(one.arm == arm for one in explanation.outcomes) == count * 5
+    decays = {one.strengths["weight_decay"] for one in explanation.outcomes if one.arm == "weight_decay"}
     assert 0.0 in decays
-    assert claim(found, "gap").evidence["reference"] in decays
+    assert claim(explanation, "gap").evidence["reference"] in decays
     assert winner["weight_decay"] in decays
-    assert {one.key for one in found.claims} == set(TESTS)
+    assert {one.key for one in explanation.claims} == set(TESTS)
 
 
 def test_the_smallest_decay_does_nearly_nothing_and_the_largest_too_much(
@@ -110,21 +110,21 @@ def test_the_smallest_decay_does_nearly_nothing_and_the_largest_too_much(
 
 def test_l1_makes_zeros_and_decay_does_not(explained: tuple[Path, Explanation]) -> None:
     """Exact zeros come from the proximal step, so that this holds of any network."""
-    found = claim(explained[1], "zeros")
-    assert found.verdict == "supported", found
-    assert found.evidence["zeros_l1"] > 0.5
-    assert found.evidence["zeros_decay"] == 0.0
+    judged = claim(explained[1], "zeros")
+    assert judged.verdict == "supported", judged
+    assert judged.evidence["zeros_l1"] > 0.5
+    assert judged.evidence["zeros_decay"] == 0.0
 
 
 # -- what is kept --------------------------------------------------------------------------------------------------
 
 
 def test_it_is_kept_in_the_storage_in_a_file_and_in_mlflow(explained: tuple[Path, Explanation]) -> None:
-    folder, found = explained
+    folder, explanation = explained
     result = load_result("small", Home(folder))
-    assert explanation_from(result.optuna_study.user_attrs[EXPLANATION]) == found
+    assert explanation_from(result.optuna_study.user_attrs[EXPLANATION]) == explanation
     text = (result.folder / "explain.json").read_text()
-    assert explanation_from(json.loads(text, parse_constant=pytest.fail)) == found
+    assert explanation_from(json.loads(text, parse_constant=pytest.fail)) == explanation
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
     parent = next(run for run in runs if run.data.tags["wdsearch.kind"] == "study")
@@ -135,19 +135,19 @@ def test_it_is_kept_in_the_storage_in_a_file_and_in_mlflow(explained: tuple[Path
 def test_a_second_call_trains_nothing_and_more_seeds_train_only_those(
     explained: tuple[Path, Explanation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, found = copied(explained[0], tmp_path), explained[1]
+    folder, explanation = copied(explained[0], tmp_path), explained[1]
     trained: list[int] = []
 
-    def counted(config, data, wanted, seed, watch):  # type: ignore[no-untyped-def]
+    def counted(config, data, configurations, seed, watch):  # type: ignore[no-untyped-def]
         trained.append(seed)
-        return replicate(config, data, wanted, seed, watch)
+        return replicate(config, data, configurations, seed, watch)
 
     monkeypatch.setattr(explaining, "replicate", counted)
-    assert wdsearch.explain("small", home=folder, progress=False) == found
+    assert wdsearch.explain("small", home=folder, progress=False) == explanation
     assert trained == []
     more = wdsearch.explain("small", home=folder, seeds=6, progress=False)
     assert trained == [5]
-    assert [one for one in more.outcomes if one.seed < 5] == list(found.outcomes)
+    assert [one for one in more.outcomes if one.seed < 5] == list(explanation.outcomes)
 
 
 @pytest.mark.slow
@@ -194,9 +194,12 @@ def test_modules_and_tables_beside_the_study_file_are_found_again(tmp_path: Path
     wdsearch.run(tmp_path / "own.yaml", home=tmp_path / "home", progress=False)
     for name in ("own.yaml",):
         (tmp_path / name).unlink()
-    found = wdsearch.explain("own", home=tmp_path / "home", seeds=1, progress=False)
-    assert (claim(found, "dropout").verdict, claim(found, "dropout").reason) == ("undetermined", "no_dropout")
-    assert claim(found, "gap").reason == "seeds"
+    explanation = wdsearch.explain("own", home=tmp_path / "home", seeds=1, progress=False)
+    assert (claim(explanation, "dropout").verdict, claim(explanation, "dropout").reason) == (
+        "undetermined",
+        "no_dropout",
+    )
+    assert claim(explanation, "gap").reason == "seeds"
 
 
 def test_own_objects_must_be_given_again(tmp_path: Path) -> None:
@@ -274,14 +277,14 @@ def ridge(tmp_path_factory: pytest.TempPathFactory) -> tuple[Explanation, dict[s
     }
     home = tmp_path_factory.mktemp("ridge")
     wdsearch.run(study, home=home, progress=False)
-    found = wdsearch.explain("ridge", source=study, home=home, progress=False)
+    explanation = wdsearch.explain("ridge", source=study, home=home, progress=False)
     parts = build_data(wdsearch.load_study(study)).parts
     known = {
         f"{of} {part}": parts[part].tensors[i].double().numpy()
         for part in ("train", "validation")
         for i, of in enumerate("xy")
     }
-    return found, known
+    return explanation, known
 
 
 def loss_of(model: Ridge | Lasso, known: dict[str, np.ndarray], part: str) -> float:
@@ -290,10 +293,10 @@ def loss_of(model: Ridge | Lasso, known: dict[str, np.ndarray], part: str) -> fl
 
 def test_along_l2_norm_and_losses_are_those_of_ridge(ridge: tuple[Explanation, dict[str, np.ndarray]]) -> None:
     """scikit-learn's Ridge(alpha = nλ), at every λ > 0 of the grid that has converged, to 0.1 %."""
-    found, known = ridge
-    assert found.decay == "l2"
+    explanation, known = ridge
+    assert explanation.decay == "l2"
     compared = 0
-    for outcome in (one for one in found.outcomes if one.arm == "weight_decay"):
+    for outcome in (one for one in explanation.outcomes if one.arm == "weight_decay"):
         decay = outcome.strengths["l2"]
         model = Ridge(alpha=decay * len(known["x train"])).fit(known["x train"], known["y train"].ravel())
         assert outcome.measures["norm"] == pytest.approx(float(np.linalg.norm(model.coef_)), rel=1e-3)
@@ -305,31 +308,31 @@ def test_along_l2_norm_and_losses_are_those_of_ridge(ridge: tuple[Explanation, d
 def test_the_claims_say_of_a_linear_model_what_ridge_and_lasso_say(
     ridge: tuple[Explanation, dict[str, np.ndarray]],
 ) -> None:
-    found, known = ridge
+    explanation, known = ridge
     count, off = len(known["x train"]), Ridge(alpha=1e-9).fit(known["x train"], known["y train"].ravel())
-    curve = claim(found, "optimum").curves["val_loss"]
+    curve = claim(explanation, "optimum").curves["val_loss"]
     paths = [Ridge(alpha=x * count).fit(known["x train"], known["y train"].ravel()) for x in curve.x if x]
     losses = [loss_of(model, known, "validation") for model in paths]
-    optimum, start = claim(found, "optimum"), loss_of(off, known, "validation")
+    optimum, start = claim(explanation, "optimum"), loss_of(off, known, "validation")
     assert min(losses) < 0.97 * start, "the data are such that ridge helps, up to a point"
     assert min(losses) < losses[-1]
     assert optimum.verdict == "supported"
     assert optimum.effect == pytest.approx(min(losses) - start, rel=0.01)
     assert optimum.evidence["beyond"] == pytest.approx(losses[-1] - min(losses), rel=0.01)
 
-    simpler, reference = claim(found, "complexity"), claim(found, "complexity").evidence["reference"]
+    simpler, reference = claim(explanation, "complexity"), claim(explanation, "complexity").evidence["reference"]
     at = Ridge(alpha=reference * count).fit(known["x train"], known["y train"].ravel())
     share = float(np.linalg.norm(at.coef_) / np.linalg.norm(off.coef_)) - 1
     assert (simpler.verdict, simpler.effect) == ("supported", pytest.approx(share, rel=0.01))
     gap = [loss_of(model, known, "validation") for model in (off, at)]
-    assert claim(found, "gap").verdict == "supported"
+    assert claim(explanation, "gap").verdict == "supported"
     assert gap[1] < gap[0]
     for key in ("collinearity", "updates"):
-        assert claim(found, key).reason == "not_measured", (
+        assert claim(explanation, key).reason == "not_measured", (
             "a single unit has nothing to be alike with, and is one layer"
         )
 
-    zeros = claim(found, "zeros")
+    zeros = claim(explanation, "zeros")
     for l1, share in zip(zeros.curves["zeros_l1"].x, zeros.curves["zeros_l1"].mean, strict=True):
         lasso = Lasso(alpha=max(l1, 1e-3) / 2, max_iter=100_000).fit(known["x train"], known["y train"].ravel())
         assert share == pytest.approx(float(np.mean(lasso.coef_ == 0.0)), abs=1e-9), l1

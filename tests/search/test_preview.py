@@ -1,4 +1,4 @@
-"""What `validate` finds out by building: sizes, and what of own data and networks would fail in training."""
+"""Findings of `validate` by building: sizes, and what of own data and networks would fail in training."""
 
 from pathlib import Path
 from typing import Any

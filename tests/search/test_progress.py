@@ -1,4 +1,4 @@
-"""What a search says in a terminal: as it is, whatever brackets a user's names and errors have."""
+"""Lines of a search in a terminal: as it is, whatever brackets a user's names and errors have."""
 
 import re
 

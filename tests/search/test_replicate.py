@@ -44,8 +44,8 @@ def weights(population: Population, number: int) -> dict[str, float]:
 
 def replicas(seed: int, *names: str, **changes: object) -> dict[str, Replica]:
     config = wdsearch.load_study(STUDY | changes)
-    wanted = {name: CONFIGURATIONS[name] for name in names or CONFIGURATIONS}
-    return replicate(config, build_data(config), wanted, seed, measure=weights)
+    configurations = {name: CONFIGURATIONS[name] for name in names or CONFIGURATIONS}
+    return replicate(config, build_data(config), configurations, seed, measure=weights)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -57,14 +57,14 @@ def test_a_replica_equals_plain_lightning_with_that_seed(name: str) -> None:
     alone = RegularizedModule(network, settings.strengths, settings.lr, recipe, seed=fresh)
     trainer = train_alone(alone, DATASETS["digits"](batch_size=200, split_seed=5, seed=fresh), EPOCHS)
 
-    found = replicas(2)[name]
-    assert found.measures == pytest.approx(
+    replica = replicas(2)[name]
+    assert replica.measures == pytest.approx(
         {f"{key}[{i}]": float(x) for key, value in alone.state_dict().items() for i, x in enumerate(value.flatten())},
         abs=1e-9,
     )
-    assert (found.end, found.epochs) == ("finished", EPOCHS)
+    assert (replica.end, replica.epochs) == ("finished", EPOCHS)
     for metric, logged in {"val_loss": "loss/val", "gap": "loss/gap", "val_accuracy": "accuracy/val"}.items():
-        assert found.metrics[metric] == pytest.approx(float(trainer.callback_metrics[logged]), abs=1e-9)
+        assert replica.metrics[metric] == pytest.approx(float(trainer.callback_metrics[logged]), abs=1e-9)
 
 
 @pytest.mark.parametrize("precision", [32, 64])
@@ -99,19 +99,19 @@ def test_networks_that_cannot_be_fused_are_replicated_one_by_one() -> None:
 
     space = {"weight_decay": {"low": 0.1, "high": 1.0}}
     config = wdsearch.load_study(STUDY | {"model": build, "space": space})
-    wanted = {str(decay): Configuration(1e-3, {"weight_decay": decay}, {}) for decay in (0.0, 1.0)}
+    configurations = {str(decay): Configuration(1e-3, {"weight_decay": decay}, {}) for decay in (0.0, 1.0)}
     assert TrialFactory(config, build_data(config)).why_alone({}), "this network is no example any more"
-    found = replicate(config, build_data(config), wanted, 0)
-    assert {one.end for one in found.values()} == {"finished"}
-    assert found["1.0"].measures["norm"] < found["0.0"].measures["norm"]
+    replicated = replicate(config, build_data(config), configurations, 0)
+    assert {one.end for one in replicated.values()} == {"finished"}
+    assert replicated["1.0"].measures["norm"] < replicated["0.0"].measures["norm"]
 
 
 def test_a_training_that_diverges_is_told_and_ends_no_other() -> None:
     config = wdsearch.load_study(STUDY)
-    wanted = CONFIGURATIONS | {"broken": Configuration(1e300, {"weight_decay": 0.0, "dropout": 0.0}, {})}
-    found = replicate(config, build_data(config), wanted, 0)
-    assert found["broken"].end == "diverged"
-    assert all(found[name].end == "finished" for name in CONFIGURATIONS)
+    configurations = CONFIGURATIONS | {"broken": Configuration(1e300, {"weight_decay": 0.0, "dropout": 0.0}, {})}
+    replicated = replicate(config, build_data(config), configurations, 0)
+    assert replicated["broken"].end == "diverged"
+    assert all(replicated[name].end == "finished" for name in CONFIGURATIONS)
 
 
 def test_out_of_memory_fewer_share_a_call_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def stop(process: BaseProcess, database: Path) -> None:
 
 
 def counts(home: Path, study: str = "small", storage: str | None = None) -> dict[str, int]:
-    """How the study stands; empty while it is not there yet."""
+    """State of the study; empty while it is not there yet."""
     try:
         return load_result(study, Home(home), storage).counts
     except Exception:

@@ -28,7 +28,7 @@ SMALL = STUDY | {"budget": {"trials": 4, "epochs": 2}}
 
 
 def refusal(home: Path, storage: str | None = None) -> str:
-    """What is said when the study is run there."""
+    """Output of running the study there."""
     with pytest.raises(StorageError) as caught:
         wdsearch.run(SMALL, home=home, storage=storage, progress=False)
     return str(caught.value)
@@ -213,7 +213,7 @@ def test_what_an_outage_left_is_delivered_by_sync(tmp_path: Path) -> None:
 
 
 def test_a_home_keeps_its_storage_open_unless_its_file_is_gone(tmp_path: Path) -> None:
-    """Who looks again and again, as a scheduler does, opens no connection each time."""
+    """A reader that looks again and again, as a scheduler does, opens no connection each time."""
     home = Home(tmp_path)
     first = home.open()
     assert home.open() is first

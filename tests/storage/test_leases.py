@@ -1,4 +1,4 @@
-"""Who runs what: exact budgets among processes, dead workers' slots, living workers left alone."""
+"""Leases of trials: exact budgets among processes, dead workers' slots, living workers left alone."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ def leases(folder: Path, worker_of: str = "here") -> Leases:
 
 
 def die(worker: Leases) -> None:
-    """What the death of its process does to a worker: no more beats, and the lock is free."""
+    """Effect of a process's death on its worker: no more beats, and the lock is free."""
     worker._stopped.set()
     assert worker._lock is not None
     worker._lock.close()

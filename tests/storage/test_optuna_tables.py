@@ -1,4 +1,4 @@
-"""What is written in bulk, Optuna reads as if it had written it itself."""
+"""Trials written in bulk are read by Optuna as if it had written them itself."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +10,11 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
 from support import postgres
 
 from wdsearch.storage.database import full_url, open_database
 from wdsearch.storage.optuna_tables import create_trials, finish, report, set_attribute
+from wdsearch.strategies.optuna_private import relational_storage
 
 DISTRIBUTIONS = {
     "lr": FloatDistribution(1e-4, 1e-1, log=True),
@@ -53,7 +53,7 @@ def study(database: str) -> optuna.Study:
 
 
 def one_by_one(study: optuna.Study) -> None:
-    """What the test below writes, by Optuna's own means."""
+    """Trials of the test below, written by Optuna's own means."""
     storage = study._storage
     ids = [storage.create_new_trial(study._study_id, template_trial=template(index)) for index in range(5)]
     for trial, step, value in [(0, 1, 0.5), (1, 1, float("inf")), (0, 1, 0.25), (0, 2, 0.125), (2, 1, float("nan"))]:
@@ -165,11 +165,10 @@ def test_a_batch_is_one_transaction_whatever_its_size(study: optuna.Study, act: 
     def count(connection: Any) -> None:
         commits.append(connection)
 
-    event.listen(Engine, "commit", count)
-    try:
-        acts[act]()
-    finally:
-        event.remove(Engine, "commit", count)
+    storage = relational_storage(study)
+    assert storage is not None
+    event.listen(storage.engine, "commit", count)
+    acts[act]()
     assert len(commits) == 1
 
 

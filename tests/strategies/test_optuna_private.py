@@ -1,4 +1,4 @@
-"""What Optuna keeps private is used in one file, and is there in the version that is installed."""
+"""All that Optuna keeps private is used in one file, and is there in the version that is installed."""
 
 import ast
 from collections.abc import Iterator

@@ -26,18 +26,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 
 def study(seed: int = 0, epochs: int = 16, space: dict[str, Any] = SPACE, **sections: Any) -> StudyConfig:
-    given = {"study": "x", "data": "digits", "model": "mlp", "space": space, "seed": seed}
-    return load_study({**given, "budget": {"trials": 8, "epochs": epochs}, **sections})
+    content = {"study": "x", "data": "digits", "model": "mlp", "space": space, "seed": seed}
+    return load_study({**content, "budget": {"trials": 8, "epochs": epochs}, **sections})
 
 
 def asked(config: StudyConfig, trials: int, restart_after: int = 0) -> list[dict[str, Any]]:
     """The parameters of consecutive asks, told a smooth loss; a restart forgets all but Optuna's storage."""
-    storage, found = optuna.storages.InMemoryStorage(), distributions(config)
+    storage, space = optuna.storages.InMemoryStorage(), distributions(config)
     searched = optuna.create_study(storage=storage, study_name="x")
     for index in range(trials):
         if index == restart_after:
             searched = optuna.load_study(storage=storage, study_name="x")
-        trial = Trial(searched, ask(searched, config, found, [index])[0])
+        trial = Trial(searched, ask(searched, config, space, [index])[0])
         point = configuration(config, trial.params, rate_sum=100.0)
         searched.tell(trial, (math.log10(point.lr) + 2) ** 2 + point.strengths["dropout"])
     return [trial.params for trial in searched.trials]
@@ -46,24 +46,24 @@ def asked(config: StudyConfig, trials: int, restart_after: int = 0) -> list[dict
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_asks_within_the_space_and_the_same_again_after_a_restart(name: str) -> None:
     config = study(search={"sampler": name})
-    found = asked(config, 14)
-    for params in found:
+    asked_params = asked(config, 14)
+    for params in asked_params:
         assert params.keys() == distributions(config).keys()
         for key, distribution in distributions(config).items():
             assert distribution._contains(distribution.to_internal_repr(params[key]))
-    assert len({params["lr"] for params in found}) == 14, "a reseeded sampler does not repeat itself"
-    assert asked(config, 14, restart_after=12) == found
-    assert asked(study(seed=1, search={"sampler": name}), 3) != found[:3]
+    assert len({params["lr"] for params in asked_params}) == 14, "a reseeded sampler does not repeat itself"
+    assert asked(config, 14, restart_after=12) == asked_params
+    assert asked(study(seed=1, search={"sampler": name}), 3) != asked_params[:3]
 
 
 def test_a_batch_of_a_gaussian_process_keeps_its_distance() -> None:
     """Nearest neighbours of a batch were 0.21 to 0.53 apart over four seeds; asked without the liar 0.03 to 0.06."""
     config = study(search={"sampler": "gp"}, space={key: SPACE[key] for key in ("lr", "dropout")})
-    searched, found = optuna.create_study(), distributions(config)
+    searched, searched_space = optuna.create_study(), distributions(config)
     for index in range(12):
-        trial = Trial(searched, ask(searched, config, found, [index])[0])
+        trial = Trial(searched, ask(searched, config, searched_space, [index])[0])
         searched.tell(trial, (math.log10(trial.params["lr"]) + 2) ** 2 + (4 * trial.params["dropout"] - 1) ** 2)
-    ask(searched, config, found, [100, 101, 102, 103])
+    ask(searched, config, searched_space, [100, 101, 102, 103])
     batch = [trial.params for trial in searched.trials[-4:]]
     places = [(math.log10(params["lr"]) / 3, params["dropout"] / 0.5) for params in batch]
     assert min(math.dist(a, b) for i, a in enumerate(places) for b in places[:i]) > 0.1
@@ -71,17 +71,17 @@ def test_a_batch_of_a_gaussian_process_keeps_its_distance() -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_asking_changes_no_trial_that_is_there(name: str) -> None:
-    config, found = study(search={"sampler": name}), distributions(study())
+    config, space = study(search={"sampler": name}), distributions(study())
     searched = optuna.create_study()
     for index in range(16):
-        trial = Trial(searched, ask(searched, config, found, [index])[0])
+        trial = Trial(searched, ask(searched, config, space, [index])[0])
         trial.report(1.0 / (1 + index), 4)
         if index > 2 and index % 3:  # the first ones go on: what asks sees them last, and numbers them anew
             searched.tell(trial, float(index))
         elif index > 2:
             searched.tell(trial, state=TrialState.PRUNED)
     before = copy.deepcopy(searched.trials)
-    ask(searched, config, found, range(16, 20))
+    ask(searched, config, space, range(16, 20))
     assert searched.get_trials(deepcopy=False)[:16] == before
 
 

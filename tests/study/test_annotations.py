@@ -1,4 +1,4 @@
-"""What an argument takes, by its annotation alone."""
+"""Values that an argument takes, by its annotation alone."""
 
 import doctest
 from typing import Any

@@ -11,6 +11,7 @@ from support.mutations import FULL, SHORT, _mutate, _places, _token, _word
 from support.studies import GOOD, STUDIES, yaml_free
 
 from wdsearch.datasets import DATASETS
+from wdsearch.launch.engines import LAUNCHERS
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.strategies.pruners import PRUNERS
@@ -19,6 +20,7 @@ from wdsearch.study.file import StudyFileError, StudySource
 from wdsearch.study.json_schema import study_schema
 from wdsearch.study.load import load_study
 from wdsearch.study.schema import SECTIONS, Dimension, Limit, StudyConfig
+from wdsearch.tracking import TRACKERS
 
 SCHEMA = study_schema()
 VALIDATORS = [Draft7Validator(SCHEMA), Draft202012Validator(SCHEMA)]
@@ -50,6 +52,10 @@ SOUND = {path.name: path.read_text() for path in STUDIES} | {
     + "schedule: {cron: 0 2 * * 1, timezone: Europe/Berlin, overlap: queue, options: {threads: 1}}\n",
     "a schedule in short": GOOD + "schedule: {cron: '@daily', catch_up: none}\n",
     "no schedule": GOOD + "schedule:\n",
+    "a schedule on an engine": GOOD + "schedule: {cron: '@daily', on: slurm, options: {partition: gpu}}\n",
+    "a tracker": GOOD + "tracking: jsonl\n",
+    "a tracker with an option": GOOD + "tracking: {name: jsonl, folder: records}\n",
+    "the default tracker": GOOD + "tracking: null\n",
     "several goals": GOOD + "objective: {minimize: val_loss, maximize: [val_accuracy], constraints: {gap: {max: 1}}}\n",
 }
 BROKEN = {
@@ -96,6 +102,10 @@ BROKEN = {
     "an unknown precision": GOOD + "trainer: {precision: 16}\n",
     "an unknown key of a schedule": GOOD + "schedule: {cron: 0 2 * * 1, tz: UTC}\n",
     "a schedule without times": GOOD + "schedule: {timezone: UTC}\n",
+    "an unknown tracker": GOOD + "tracking: mlflw\n",
+    "an unknown tracker with an option": GOOD + "tracking: {name: jsnol, folder: records}\n",
+    "an unknown option of a tracker": GOOD + "tracking: {name: jsonl, foldr: records}\n",
+    "another tracker's option": GOOD + "tracking: {name: mlflow, folder: records}\n",
     "an unknown engine": GOOD + "schedule: {cron: '@daily', on: slrm}\n",
     "a name with a space": GOOD.replace("study: good", "study: a b"),
     "an empty space": GOOD.replace(f"  weight_decay: {SPACE}\n", "").replace("space:", "space: {}"),
@@ -153,6 +163,8 @@ def test_every_name_can_be_completed_with_what_it_is() -> None:
         assert sections[section]["anyOf"][0]["enum"] == sorted(table)
     for key, choices in {"sampler": SAMPLERS, "pruner": PRUNERS}.items():
         assert sections["search"]["properties"][key]["anyOf"][0]["enum"] == sorted(choices)
+    assert sections["tracking"]["anyOf"][0]["enum"] == sorted(TRACKERS)
+    assert sections["schedule"]["anyOf"][0]["properties"]["on"]["enum"] == sorted(LAUNCHERS)
     keys = sections["space"]["properties"]
     assert {"lr", *REGULARIZERS, "model.hidden"} <= keys.keys()
     for section in sections.values():

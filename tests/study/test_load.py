@@ -38,6 +38,11 @@ objective: {minimize: val_los}
 budget: {trials: many, epochs: 0}
 search: {batch: 16, sampler: {name: tpe, n_startup: 3, seed: 4}, pruner: halvin}
 trainer: {threads: lots}
+metric: acuracy
+tracking: mlflw
+schedule:
+  cron: 0 25 * * 1
+  on: slrm
 """
 WORDS = re.findall(
     r"\S+", """null .nan .inf true off [] {} [1] {a: '' "1" x -1 0 2 1e-6 1e400 !!int *a <<: 1_0 010 @ \0"""
@@ -59,6 +64,10 @@ FAULTS = {
     15: "budget.trials is 'many'; allowed is a whole number",
     16: "search.pruner is 'halvin'; did you mean halving?",
     17: "trainer.threads is 'lots'; allowed is 'auto' or a whole number",
+    18: "metric is 'acuracy'; allowed is 'accuracy', 'balanced_accuracy' or 'r2'; did you mean accuracy?",
+    19: "tracking is 'mlflw'; did you mean mlflow?",
+    21: "schedule.cron is '0 25 * * 1'; allowed is another hour",
+    22: "schedule.on is 'slrm'; did you mean slurm?",
 }
 
 
@@ -66,6 +75,39 @@ def test_all_faults_of_a_file_come_at_once_with_their_lines(tmp_path: Path) -> N
     found = faults(BAD, tmp_path).splitlines()
     for line, text in FAULTS.items():
         assert any(fault.startswith(f"a.yaml:{line}: {text}") for fault in found), (text, found)
+
+
+@pytest.mark.parametrize(
+    ("section", "faults_of_keys"),
+    [
+        ("data: {name: digits, split_seed: -1, init_args: {bach_size: 3}}", ("split_seed is -1", "mean batch_size?")),
+        (
+            "model: {name: mlp, init_arg: {}, init_args: {hiden: []}}",
+            ("did you mean init_args?", "did you mean hidden?"),
+        ),
+        ("optimizer: {lr: -1, momentum: 0.9}", ("optimizer.lr is -1", "optimizer.momentum belongs to sgd")),
+        ("objective: {minimize: val_los, goal: gap}", ("did you mean val_loss?", "objective.goal is not a known key")),
+        ("trainer: {accelerator: gpuu, devices: 2}", ("did you mean gpu?", "trainer.devices is 2")),
+        ("tracking: {name: jsonl, foldr: x, folder: 3}", ("did you mean folder?", "folder is 3; allowed is text")),
+        (
+            "schedule: {cron: 9, on: kubernetes, options: {cpus: 0, imag: a}}",
+            ("cron is 9", "cpus is 0; allowed is a number above 0", "image is missing", "did you mean image?"),
+        ),
+    ],
+)
+def test_a_fault_of_a_section_hides_none_of_its_other_keys(
+    tmp_path: Path, section: str, faults_of_keys: tuple[str, ...]
+) -> None:
+    key = section.partition(":")[0]
+    others = "".join(line for line in GOOD.splitlines(keepends=True) if not line.startswith(f"{key}:"))
+    line = others.count("\n") + 1
+    text = faults(f"{others}{section}\n", tmp_path)
+    assert text.count("\n") + 1 == len(faults_of_keys), text
+    for fault in faults_of_keys:
+        assert any(one.startswith(f"a.yaml:{line}: {key}.") and fault in one for one in text.splitlines()), (
+            fault,
+            text,
+        )
 
 
 @pytest.mark.parametrize(

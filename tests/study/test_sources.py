@@ -1,4 +1,4 @@
-"""What a study names: whole trials are known by their class, whatever they are called."""
+"""Sources that a study names: whole trials are known by their class, whatever they are called."""
 
 from functools import partial
 from typing import Any

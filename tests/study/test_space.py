@@ -14,8 +14,8 @@ from wdsearch.trial.recipe import Recipe
 
 
 def study(**space: object) -> StudyConfig:
-    given = {"study": "x", "data": "digits", "model": "mlp", "space": space, "budget": {"trials": 1, "epochs": 1}}
-    return load_study(given)
+    content = {"study": "x", "data": "digits", "model": "mlp", "space": space, "budget": {"trials": 1, "epochs": 1}}
+    return load_study(content)
 
 
 def test_each_form_has_its_distribution() -> None:
@@ -43,8 +43,8 @@ def test_a_timescale_is_the_training_lengths_in_which_weights_shrink_by_e() -> N
     config = study(lr={"low": 1e-4, "high": 1, "log": True}, weight_decay={"timescale": [0.01, 10]})
     factors = Recipe(schedule="cosine", warmup=0.1).factors(5000)
     for timescale in (0.3, 1.0, 4.0):
-        found = configuration(config, {"lr": 1e-3, "weight_decay.timescale": timescale}, sum(factors))
-        decay = found.strengths["weight_decay"]
+        point = configuration(config, {"lr": 1e-3, "weight_decay.timescale": timescale}, sum(factors))
+        decay = point.strengths["weight_decay"]
         left = math.prod(1 - 1e-3 * factor * decay for factor in factors)
         assert left == pytest.approx(math.exp(-1 / timescale), rel=0.01)
 
@@ -72,13 +72,13 @@ def test_off_lies_beyond_the_end_at_which_the_regularizer_vanishes(
     key: str, given: dict[str, object], on: object, off: object, expected: object
 ) -> None:
     config = study(**{key: given | {"off": True}})
-    ((name, found),) = distributions(config).items()
-    assert type(found) is type(expected)
-    assert {word: getattr(found, word, None) for word in ("log", "step", "choices")} == {
+    ((name, distribution),) = distributions(config).items()
+    assert type(distribution) is type(expected)
+    assert {word: getattr(distribution, word, None) for word in ("log", "step", "choices")} == {
         word: getattr(expected, word, None) for word in ("log", "step", "choices")
     }
     for end in ("low", "high"):
-        assert getattr(found, end, None) == pytest.approx(getattr(expected, end, None))
+        assert getattr(distribution, end, None) == pytest.approx(getattr(expected, end, None))
     neutral = REGULARIZERS[key].neutral
     assert configuration(config, {name: off}, 100.0).strengths == {key: neutral}
     assert configuration(config, {name: on}, 100.0).strengths[key] not in (neutral, None) or on == neutral
@@ -90,8 +90,8 @@ def test_fixed_values_pass_through() -> None:
 
 def test_the_baseline_is_unregularized_at_the_studys_rate() -> None:
     config = study(dropout=0.3, lr={"low": 0.1, "high": 1}, **{"model.hidden": {"choices": [[8], [16]]}})
-    found = baseline(config)
-    assert (found.lr, found.strengths, found.model) == (1e-3, {"dropout": 0.0}, {"hidden": (256, 256)})
+    point = baseline(config)
+    assert (point.lr, point.strengths, point.model) == (1e-3, {"dropout": 0.0}, {"hidden": (256, 256)})
 
 
 def test_timescales_at_which_a_step_erases_the_weights_are_cut_and_said() -> None:
@@ -149,9 +149,14 @@ def test_half_of_the_highest_rate_counts_where_the_schedule_never_reaches_it() -
 
 def test_a_range_of_an_argument_is_whole_only_if_it_was_written_so() -> None:
     class_path = "torch.nn.AvgPool1d"
-    given = {"study": "x", "data": "digits", "model": {"class_path": class_path}, "budget": {"trials": 1, "epochs": 1}}
+    content = {
+        "study": "x",
+        "data": "digits",
+        "model": {"class_path": class_path},
+        "budget": {"trials": 1, "epochs": 1},
+    }
     space = {"model.kernel_size": {"low": 1, "high": 4}, "model.stride": {"low": 1.0, "high": 4.0}}
-    config = load_study({**given, "space": space})
+    config = load_study({**content, "space": space})
     assert distributions(config) == {
         "model.kernel_size": IntDistribution(1, 4),
         "model.stride": FloatDistribution(1, 4),
@@ -161,11 +166,11 @@ def test_a_range_of_an_argument_is_whole_only_if_it_was_written_so() -> None:
 
 
 def test_the_baselines_network_is_the_one_that_a_study_without_a_space_has() -> None:
-    given = {"study": "x", "data": "digits", "budget": {"trials": 1, "epochs": 1}}
+    content = {"study": "x", "data": "digits", "budget": {"trials": 1, "epochs": 1}}
     space = {"model.hidden": {"choices": [[8], [16]]}, "model.activation": "tanh", "l2": {"low": 0, "high": 1}}
-    named = load_study({**given, "model": {"name": "mlp", "init_args": {"hidden": [4]}}, "space": space})
+    named = load_study({**content, "model": {"name": "mlp", "init_args": {"hidden": [4]}}, "space": space})
     assert baseline(named).model == {"hidden": [4], "activation": "tanh"}
-    own = load_study({**given, "model": lambda width, hidden=5, activation="relu": None, "space": space})
+    own = load_study({**content, "model": lambda width, hidden=5, activation="relu": None, "space": space})
     assert baseline(own).model == {"hidden": 5, "activation": "tanh"}
 
 

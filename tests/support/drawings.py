@@ -1,4 +1,4 @@
-"""What is drawn in a page."""
+"""Drawings of a page."""
 
 import json
 from typing import Any

@@ -353,4 +353,4 @@ TEMPLATES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "partials": (partials, Data, {}),
     "two loaders": (TwoLoaders, SeveralLoaders, {"inference_mode": False}),
 }
-"""What builds a module, the class of its data, and options of its Trainer."""
+"""Builder of a module, class of its data, and options of its Trainer."""

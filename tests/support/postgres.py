@@ -18,7 +18,7 @@ USER = "wdsearch"
 
 
 def binaries() -> Path | None:
-    """Where `initdb` and `postgres` lie: on the path, or where Debian keeps them."""
+    """Folder of `initdb` and `postgres`: on the path, or where Debian keeps them."""
     found = [Path(path).resolve().parent for path in [shutil.which("initdb") or ""] if path]
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((folder for folder in found if (folder / "pg_isready").exists()), None)

@@ -66,7 +66,7 @@ def digit_images() -> Path:
 
 @cache
 def openml_folder() -> Path:
-    """Where scikit-learn keeps what it has from openml.org: its answers about penguins, as they lie in scikit-learn's tests."""
+    """Folder in which scikit-learn keeps what it has from openml.org: answers about penguins, as in its tests."""
     folder = Path(mkdtemp(prefix="wdsearch_openml_"))
     atexit.register(rmtree, folder)
     answers = Path(sklearn.datasets.__file__).parent / "tests" / "data" / "openml" / "id_42585"

@@ -16,7 +16,7 @@ _spared: list[Callable[..., Any]] = []
 
 
 def checked(signature: Callable[..., Any]) -> Callable[..., Any]:
-    """What jaxtyping has check a function's arguments, or its result: a function of that name and signature that does nothing."""
+    """Check of a function's arguments or result for jaxtyping; `signature` has its name and types, and does nothing."""
     check = beartype(conf=CONF)(signature)
 
     @functools.wraps(check)

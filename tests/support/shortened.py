@@ -1,4 +1,4 @@
-"""What takes seconds at a study's end, and what happens instead of it where a test is about something else."""
+"""Shortens what takes seconds at a study's end, where a test is about something else."""
 
 import io
 import os

@@ -18,7 +18,7 @@ NODES = ("n1", "n2")
 
 
 def why_not() -> str:
-    """Why Slurm cannot be had here; empty if it can."""
+    """Reason for which Slurm cannot be had here; empty if it can."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         return f"Slurm is not installed: no {', '.join(missing)}"
@@ -42,7 +42,7 @@ class Slurm:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What makes Slurm's commands ask this cluster."""
+        """Environment by which Slurm's commands ask this cluster."""
         return {"SLURM_CONF": str(self.configuration)}
 
     def start(self) -> None:
@@ -81,7 +81,7 @@ class Slurm:
             self._end(name)
 
     def ask(self, *command: str) -> str:
-        """What a command of Slurm prints."""
+        """Output of a command of Slurm."""
         done = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True)
         return done.stdout
 

@@ -34,7 +34,7 @@ PROJECT = "wdsearchtest"
 
 
 def no_engine() -> str:
-    """Why there is no stack to test; empty if there is one."""
+    """Reason for which there is no stack to test; empty if there is one."""
     if shutil.which("docker") is None:
         return "there is no docker"
     said = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
@@ -66,7 +66,7 @@ class Stack:
         return [*one, "--env-file", str(self.folder / ".env"), "--project-name", PROJECT, *named]
 
     def compose(self, *words: str) -> str:
-        """What docker-compose says, which must succeed."""
+        """Output of docker-compose, which must succeed."""
         done = subprocess.run([*self._command, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -100,7 +100,7 @@ class Stack:
         return sum(map(int, self.sql("SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')")))
 
     def mlflow(self, path: str, body: object = None, password: str | None = None, host: str = "") -> Any:
-        """What MLflow answers to one who has the password, or another one."""
+        """Answer of MLflow to one who has the password, or another one."""
         login = base64.b64encode(f"admin:{self.password if password is None else password}".encode()).decode()
         headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
         headers |= {"Host": host} if host else {}
@@ -128,7 +128,7 @@ class Stack:
 
 SCHEDULES = any(command.callback.__name__ == "schedule" for command in app.registered_commands if command.callback)
 IDLE = {"entrypoint": ["sleep"], "command": ["infinity"]}
-"""What stands in for the scheduler as long as there is no `wdsearch schedule`."""
+"""Substitute for the scheduler as long as there is no `wdsearch schedule`."""
 
 
 def docker(*words: str) -> str:

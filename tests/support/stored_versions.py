@@ -111,7 +111,7 @@ def pack(target: Path, folder: Path, files: Iterable[Path]) -> None:
 
 
 def numbers_of(result: Any) -> list[dict[str, Any]]:
-    """What a study's trials came to, by number: settings, how each ended, its metrics to the last bit."""
+    """Outcomes of a study's trials, by number: settings, how each ended, its metrics to the last bit."""
     return [
         {"number": trial.number, "state": trial.state, "values": list(trial.values)}
         | {name: getattr(trial.result, name) for name in ("epochs", "metrics", "lr", "strengths", "model")}

@@ -15,7 +15,7 @@ from wdsearch.tracking.mlflow_address import local_uri
 
 @dataclass
 class Recorded:
-    """What is recorded of a trial, or of the study: values as texts, each metric's points in the order of their epochs."""
+    """Record of a trial, or of the study: values as texts, each metric's points in the order of their epochs."""
 
     state: str
     params: dict[str, str]
@@ -76,7 +76,7 @@ def as_lines(home: Path, study: str) -> dict[str, Recorded]:
 
 
 def _mapping(cell: Any) -> dict[str, Any]:
-    """What a run does not have, pandas fills."""
+    """Values of a run; pandas fills those that it does not have."""
     return dict(cell) if isinstance(cell, Mapping) else {}
 
 

@@ -286,7 +286,7 @@ class Rows(Dataset):
 
 
 class ZooData(L.LightningDataModule):
-    """What all networks of the zoo are trained on."""
+    """Rows on which all networks of the zoo are trained."""
 
     task, metric = "classification", "accuracy"
 

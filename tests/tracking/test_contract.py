@@ -1,4 +1,4 @@
-"""What every tracker promises, read back as its users read it: nothing is lost and nothing is there twice."""
+"""Promises of every tracker, read back as its users read it: nothing is lost and nothing is there twice."""
 
 import math
 import multiprocessing

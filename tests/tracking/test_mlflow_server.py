@@ -37,7 +37,7 @@ def free_ports() -> int:
 
 
 def answer(url: str, seconds: float = 240.0) -> str:
-    """What a server says, as soon as it says anything."""
+    """Answer of a server, as soon as it gives one."""
     end = time.monotonic() + seconds
     while True:
         try:

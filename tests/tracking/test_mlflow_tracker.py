@@ -1,4 +1,4 @@
-"""What a study tells MLflow arrives once, whatever is killed when: real SQLite stores, processes and servers."""
+"""Records of a study arrive at MLflow once, whatever is killed when: real SQLite stores, processes and servers."""
 
 import math
 import os
@@ -97,13 +97,13 @@ def runs(uri: str, study: str = "small") -> dict[str, Run]:
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(study)
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id])
-    assert max(Counter(run.info.run_name for run in found).values()) == 1
-    return {run.info.run_name: run for run in found}
+    recorded = client.search_runs([experiment.experiment_id])
+    assert max(Counter(run.info.run_name for run in recorded).values()) == 1
+    return {run.info.run_name: run for run in recorded}
 
 
 def datasets(run: Run) -> list[Dataset]:
-    return [given.dataset for given in run.inputs.dataset_inputs] if run.inputs else []
+    return [dataset_input.dataset for dataset_input in run.inputs.dataset_inputs] if run.inputs else []
 
 
 def steps(uri: str, run: Run, metric: str) -> list[int]:
@@ -112,17 +112,17 @@ def steps(uri: str, run: Run, metric: str) -> list[int]:
 
 def assert_complete(uri: str, epochs: int = EPOCHS) -> None:
     """Every point, param and tag of `begin` and `end` is there, and there once."""
-    found = runs(uri)
-    assert sorted(found) == ["small", "trial-0"]
-    trial = found["trial-0"]
+    recorded = runs(uri)
+    assert sorted(recorded) == ["small", "trial-0"]
+    trial = recorded["trial-0"]
     for metric in values(0):
         assert sorted(steps(uri, trial, metric)) == list(range(epochs))
     assert steps(uri, trial, "val_loss") == [0]
-    assert steps(uri, found["small"], "val_loss") == [epochs]
-    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert steps(uri, recorded["small"], "val_loss") == [epochs]
+    assert {run.info.status for run in recorded.values()} == {"FINISHED"}
     assert trial.data.params == {name: str(value) for name, value in PARAMS.items()}
     assert trial.data.metrics["loss/a"] == 1 / epochs
-    assert [len(datasets(run)) for run in found.values()] == [1, 1]
+    assert [len(datasets(run)) for run in recorded.values()] == [1, 1]
 
 
 # -- what arrives ----------------------------------------------------------------------------------------------
@@ -152,13 +152,13 @@ def told_of_all(home: Path) -> MlflowTracker:
 
 def test_a_study_is_a_parent_run_with_a_nested_run_per_trial(study: tuple[Path, MlflowDelivery]) -> None:
     home, delivery = study
-    found = runs(local_uri(home))
-    parent = found.pop("small")
+    recorded = runs(local_uri(home))
+    parent = recorded.pop("small")
     assert parent.info.run_id == delivery.parent_run_id
-    assert sorted(found) == ["baseline", "trial-0", "trial-1", "trial-2"]
-    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
+    assert sorted(recorded) == ["baseline", "trial-0", "trial-1", "trial-2"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in recorded.values()} == {parent.info.run_id}
     assert parent.data.tags["wdsearch.kind"] == "study"
-    assert found["baseline"].data.tags["wdsearch.kind"] == "baseline"
+    assert recorded["baseline"].data.tags["wdsearch.kind"] == "baseline"
 
 
 def test_every_epoch_arrives_with_its_step_and_the_time_it_was_trained(study: tuple[Path, MlflowDelivery]) -> None:
@@ -178,8 +178,8 @@ def test_values_that_are_not_finite_are_left_out(study: tuple[Path, MlflowDelive
 
 
 def test_states_are_statuses_and_tags(study: tuple[Path, MlflowDelivery]) -> None:
-    found = runs(local_uri(study[0]))
-    states = {name: (run.info.status, run.data.tags["wdsearch.state"]) for name, run in found.items()}
+    recorded = runs(local_uri(study[0]))
+    states = {name: (run.info.status, run.data.tags["wdsearch.state"]) for name, run in recorded.items()}
     assert states == {
         "small": ("FINISHED", "COMPLETE"),
         "baseline": ("FINISHED", "COMPLETE"),
@@ -190,10 +190,10 @@ def test_states_are_statuses_and_tags(study: tuple[Path, MlflowDelivery]) -> Non
 
 
 def test_the_data_set_is_an_input_of_the_study_and_of_a_trial(study: tuple[Path, MlflowDelivery]) -> None:
-    found = runs(local_uri(study[0]))
-    for run in (found["small"], found["trial-0"]):
-        (given,) = datasets(run)
-        assert {name: getattr(given, name) for name in DATASET} == DATASET
+    recorded = runs(local_uri(study[0]))
+    for run in (recorded["small"], recorded["trial-0"]):
+        (dataset,) = datasets(run)
+        assert {name: getattr(dataset, name) for name in DATASET} == DATASET
 
 
 def test_a_tag_is_cut_where_mlflow_cuts_it(study: tuple[Path, MlflowDelivery]) -> None:
@@ -333,10 +333,10 @@ def test_a_study_that_is_continued_keeps_its_runs_and_doubles_nothing(home: Path
 def test_a_param_that_changed_becomes_a_tag_and_holds_nothing_up(home: Path) -> None:
     deliver_here(end(begin(home, epochs=2), epochs=2))
     assert deliver_here(end(begin(home, epochs=3), epochs=3)).undelivered == 0
-    found = runs(local_uri(home))
-    assert found["small"].data.params["epochs"] == "2"
-    assert found["small"].data.tags["changed.epochs"] == "3"
-    assert sorted(steps(local_uri(home), found["trial-0"], "loss/a")) == [0, 1, 2]
+    recorded = runs(local_uri(home))
+    assert recorded["small"].data.params["epochs"] == "2"
+    assert recorded["small"].data.tags["changed.epochs"] == "3"
+    assert sorted(steps(local_uri(home), recorded["trial-0"], "loss/a")) == [0, 1, 2]
 
 
 def test_a_result_that_changed_is_added(home: Path) -> None:
@@ -442,9 +442,11 @@ def test_a_killed_training_loses_nothing_and_its_runs_are_marked(home: Path) -> 
     end_s = time.monotonic() + 60
     while (spool.left() or any(spool.facts("open").values())) and time.monotonic() < end_s:
         time.sleep(0.1)
-    found = runs(local_uri(home))
-    assert {(run.info.status, run.data.tags["wdsearch.state"]) for run in found.values()} == {("KILLED", "INTERRUPTED")}
-    assert sorted(steps(local_uri(home), found["trial-0"], "loss/a")) == list(range(EPOCHS))
+    recorded = runs(local_uri(home))
+    assert {(run.info.status, run.data.tags["wdsearch.state"]) for run in recorded.values()} == {
+        ("KILLED", "INTERRUPTED")
+    }
+    assert sorted(steps(local_uri(home), recorded["trial-0"], "loss/a")) == list(range(EPOCHS))
     assert deliver_here(end(begin(home))).undelivered == 0
     assert_complete(local_uri(home))
 

@@ -1,4 +1,4 @@
-"""What a person sees in MLflow's page: a real server, a real browser."""
+"""Looks at MLflow's page as a person does: a real server, a real browser."""
 
 import base64
 import json
@@ -126,7 +126,7 @@ def parent_of(done: wdsearch.StudyResult) -> Run:
 
 
 def cells(page: Page, column: str) -> list[str]:
-    """What a column of the table shows, from the top."""
+    """Cells of a column of the table, from the top."""
     found = page.locator(f'.ag-row [col-id="{column}"]')
     found.first.wait_for()
     rows = found.evaluate_all(

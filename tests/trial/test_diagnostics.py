@@ -1,4 +1,4 @@
-"""What is said of a trial's weights, updates and gradients, beside NumPy, SciPy and plain Lightning."""
+"""Diagnostics of a trial's weights, updates and gradients, beside NumPy, SciPy and plain Lightning."""
 
 import math
 from collections.abc import Mapping

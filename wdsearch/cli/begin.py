@@ -46,10 +46,6 @@ def validate(
         from wdsearch.study.load import load_study
 
         config = load_study(file, overriding)  # before torch is loaded, for a file that is no YAML
-        if config.schedule is not None:
-            from wdsearch.launch.workers import options_of
-
-            options_of(config.schedule.on, config.schedule.options)
         from wdsearch.cli.overviews import parameter_overview, study_overview
         from wdsearch.search.preview import preview
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wdsearch.errors import WdsearchError
-from wdsearch.launch.workers import options_of
 from wdsearch.study.cron import ScheduleConfig, fires_between, latest_fire, next_fire
 from wdsearch.study.file import StudySource
 from wdsearch.study.load import StudyConfig, load_study
@@ -109,7 +108,7 @@ class Timetables:
 def read_entry(path: Path) -> Entry | None:
     """A study file with its schedule; None if it has none.
 
-    Raises StudyFileError and, for options of its engine, EngineError.
+    Raises StudyFileError.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -123,7 +122,6 @@ def read_entry(path: Path) -> Entry | None:
     config = load_study(path)
     if config.schedule is None:
         return None
-    options_of(config.schedule.on, config.schedule.options)
     return Entry(path, config)
 
 

@@ -24,7 +24,7 @@ from wdsearch.launch.engines import (
     LaunchError,
     Order,
 )
-from wdsearch.messages import nearest, shown_value
+from wdsearch.messages import nearest, shown_path, shown_value
 from wdsearch.storage.database import backend, shown_url
 from wdsearch.storage.home import HOME, STORAGE, Home
 from wdsearch.storage.launches import Launch, forget, launches_of, note_jobs, record
@@ -32,7 +32,9 @@ from wdsearch.storage.restore import restored
 from wdsearch.storage.results import load_result
 from wdsearch.strategies.optuna_private import study_id
 from wdsearch.study.annotations import annotation_of
+from wdsearch.study.file import Location
 from wdsearch.study.load import StudyConfig, load_study
+from wdsearch.study.validation import invalid_keys
 from wdsearch.tracking import chosen_tracker
 
 LOGINS = ("PGUSER", "PGPASSWORD", "PGPASSFILE")
@@ -228,18 +230,19 @@ def options_of(name: str, options: Mapping[str, Any]) -> LauncherOptions:
     LocalOptions(threads=2)
     """
     kind = engine_of(name).options
+
+    def unknown(location: Location) -> str:
+        option = shown_path(location)
+        return f"{name} has no option {shown_value(option)}{nearest(option, kind.model_fields)}"
+
+    def missing(location: Location) -> str:
+        option = shown_path(location)
+        return f"{name} needs the option {option}: -o {option}=..."
+
     try:
         return kind.model_validate(dict(options))
     except ValidationError as error:
-        faults = []
-        for item in error.errors():
-            key = ".".join(map(str, item["loc"]))
-            if item["type"] == "missing":
-                faults.append(f"{name} needs the option {key}: -o {key}=...")
-            elif item["type"] == "extra_forbidden":
-                faults.append(f"{name} has no option {shown_value(key)}{nearest(key, kind.model_fields)}")
-            else:
-                faults.append(f"{key} is {shown_value(item['input'])}: {item['msg']}")
+        faults = [text for _, text in invalid_keys(error, (), unknown, missing)]
         raise EngineError("\n".join(faults)) from None
 
 

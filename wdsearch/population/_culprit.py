@@ -145,7 +145,7 @@ def named(module: RegularizedModule, path: str) -> str:
 
 
 def in_words(error: Exception) -> str:
-    """What in a network vmap cannot run."""
+    """Reason for which vmap cannot run a network, from the error that it raised."""
     text = str(error)
     if isinstance(error, UserWarning):
         return f"vmap cannot batch {re.search(r'aten::[a-z_0-9]+|$', text)[0] or 'it'}"  # type: ignore[index]

@@ -24,8 +24,9 @@ class Footprint:
     """Bytes of a trial in training (weights, gradients, moments, best copy), and of one trial in a call (activations).
 
     >>> network = Footprint(per_trial=10 * 2**20, per_fused=50 * 2**20)
-    >>> network.max_fused(trials=8, wanted=8, available=2**29)
-    6"""
+    >>> network.max_fused(trials=8, limit=8, available=2**29)
+    6
+    """
 
     per_trial: int
     per_fused: int
@@ -34,10 +35,10 @@ class Footprint:
         """Bytes of `trials` trials in training, of which at most `max_fused` share a call."""
         return WORKSPACE + trials * self.per_trial + min(trials, max_fused) * self.per_fused
 
-    def max_fused(self, trials: int, wanted: int, available: int) -> int:
-        """Largest number of trials per call, at most `wanted`, for which all trials fit; at least 1."""
+    def max_fused(self, trials: int, limit: int, available: int) -> int:
+        """Number of trials per call, at most `limit`, with which `trials` in training fit into `available` bytes; at least 1."""
         left = (1.0 - RESERVE) * available - WORKSPACE - trials * self.per_trial
-        return max(1, min(wanted, int(left / max(1, self.per_fused))))
+        return max(1, min(limit, int(left / max(1, self.per_fused))))
 
 
 class Memory:

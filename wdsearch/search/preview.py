@@ -16,7 +16,6 @@ from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline
 from wdsearch.tasks import Task
-from wdsearch.tracking import chosen_tracker
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_of
 
@@ -58,10 +57,9 @@ class Preview:
 def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Sequence[str] = ()) -> Preview:
     """Check a study as `run` does before it trains, and its network on one batch.
 
-    Raises StudyFileError, TrackerError, BuildError and DataError.
+    Raises StudyFileError, BuildError and DataError.
     """
     config = load_study(source, overrides)
-    chosen_tracker(config.tracking)
     with quiet_libraries():
         check_trainer(config)
         factory = TrialFactory(config, build_data(config))

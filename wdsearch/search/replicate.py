@@ -110,11 +110,11 @@ def reseeded(config: StudyConfig, data: L.LightningDataModule, seed: int) -> tup
 def _max_fused(factory: TrialFactory, configurations: Mapping[str, Configuration]) -> int:
     """Number of trials in a call: all, or as many as the study allows or memory holds."""
     trainer, count = factory.config.trainer, len(configurations)
-    most = count if trainer.population == "auto" else min(count, trainer.population)
+    limit = count if trainer.population == "auto" else min(count, trainer.population)
     module = factory.module(next(iter(configurations.values())))
     batch = next(iter(factory.data.train_dataloader()))
     needed = footprint(module, batch, stops_early="early_stopping" in factory.config.space)
-    return needed.max_fused(count, most, available(device_of(trainer.accelerator)))
+    return needed.max_fused(count, limit, available(device_of(trainer.accelerator)))
 
 
 def _trained(

@@ -42,7 +42,7 @@ from wdsearch.study.build import population_trainer
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import baseline
-from wdsearch.tracking import chosen_tracker, open_tracker
+from wdsearch.tracking import open_tracker
 from wdsearch.tracking.tracker import Delivery, Tracker
 
 STORAGE_PATIENCE_S = 600.0
@@ -79,7 +79,6 @@ class Session:
         attributes: Mapping[str, Any] | None = None,
     ) -> "Session":
         """Begin a study or take it up again; nothing is trained yet. `attributes` are stored with the study if it is new."""
-        chosen_tracker(config.tracking)
         factory = prepare(config, progress)
         config = factory.config
         digest = factory.dataset["digest"]
@@ -234,8 +233,8 @@ class Session:
 
     def _choose_max_fused(self) -> None:
         """Let as many trials share a call as the study says, or all that train; fewer, with a note, where memory is short."""
-        factory, most = self.factory, self.factory.max_fused
-        self.study.set_user_attr(TRAINING, factory.training(most))
+        factory, limit = self.factory, self.factory.max_fused
+        self.study.set_user_attr(TRAINING, factory.training(limit))
         self.study.set_user_attr(INVARIANT, factory.scale_invariant_share())
         self.study.set_user_attr(INERT, factory.inert)
         if factory.solo:
@@ -245,10 +244,10 @@ class Session:
         batch = next(iter(factory.data.train_dataloader()))
         needed = footprint(module, batch, stops_early="early_stopping" in self.config.space)
         free = available(device)
-        self.max_fused = needed.max_fused(trials, most, free)
-        if self.max_fused < most:
+        self.max_fused = needed.max_fused(trials, limit, free)
+        if self.max_fused < limit:
             text = (
-                f"{trials} trials in training, {most} in a call, need about {shown_bytes(needed.total(trials, most))}"
+                f"{trials} trials in training, {limit} in a call, need about {shown_bytes(needed.total(trials, limit))}"
             )
             self.progress.note(f"{text}; {shown_bytes(free)} are free: {self.max_fused} in a call instead")
             self.study.set_user_attr(TRAINING, factory.training(self.max_fused))

@@ -50,7 +50,14 @@ class StorageReport:
 
 
 def examine_storage(home: Home, url: str | None = None) -> StorageReport:
-    """Check a storage, the one in use if `url` is None. It is written to and cleaned up; no study is touched."""
+    """Check a storage, the one in use if `url` is None. It is written to and cleaned up; no study is touched.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     report = examine_storage(Home(folder))
+    >>> report.findings[0].grade
+    'good'
+    """
     full = home.url(url)
     kind = backend(full)
     check = {"sqlite": _sqlite, "postgresql": _server}.get(kind, _other)

@@ -28,7 +28,11 @@ _DRIVERS = ("postgres", "postgresql")
 
 
 def full_url(url: str) -> str:
-    """A URL with its driver: `postgres://` and `postgresql://` mean psycopg 3; a SQLite file's from any folder."""
+    """A URL with its driver: `postgres://` and `postgresql://` mean psycopg 3; a SQLite file's from any folder.
+
+    >>> full_url("postgres://ada@db/studies"), full_url("sqlite:////srv/studies.db")
+    ('postgresql+psycopg://ada@db/studies', 'sqlite:////srv/studies.db')
+    """
     file = sqlite_file(url)
     if file and file.name not in ("", ":memory:") and not file.is_absolute():
         return f"sqlite:///{file.absolute()}"
@@ -44,7 +48,11 @@ def _parsed(url: str) -> URL:
 
 
 def shown_url(url: str) -> str:
-    """A storage's URL without its password, also where that is one of the options behind a `?`."""
+    """A storage's URL without its password, also where that is one of the options behind a `?`.
+
+    >>> shown_url("postgresql://ada:hunter2@db/studies"), shown_url("postgresql://db/studies?password=hunter2")
+    ('postgresql://ada:***@db/studies', 'postgresql://db/studies?password=***')
+    """
     try:
         hidden = _parsed(url).render_as_string(hide_password=True)
     except ArgumentError:
@@ -53,7 +61,11 @@ def shown_url(url: str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """True for a URL of a storage or a server that holds what must not be shown."""
+    """True for a URL of a storage or a server that holds what must not be shown.
+
+    >>> has_password("postgresql://ada:hunter2@db/studies"), has_password("postgresql://ada@db/studies")
+    (True, False)
+    """
     return bool(_LOGIN.search(url) or _OPTION.search(url))
 
 
@@ -62,7 +74,11 @@ _OPTION = re.compile("([?&][^=&]*(?:passw|pwd|secret|token)[^=&]*=)[^&']*", re.I
 
 
 def backend(url: str) -> str:
-    """`sqlite`, `postgresql`, ...; empty for what is no URL."""
+    """`sqlite`, `postgresql`, ...; empty for what is no URL.
+
+    >>> backend("postgresql+psycopg://ada@db/studies"), backend("sqlite:///studies.db"), backend("studies.db")
+    ('postgresql', 'sqlite', '')
+    """
     try:
         return _parsed(url).get_backend_name()
     except ArgumentError:
@@ -70,7 +86,11 @@ def backend(url: str) -> str:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """The file of a SQLite storage; None for other storages, and for what is no URL."""
+    """The file of a SQLite storage; None for other storages, and for what is no URL.
+
+    >>> sqlite_file("sqlite:////srv/studies.db"), sqlite_file("postgresql://ada@db/studies")
+    (PosixPath('/srv/studies.db'), None)
+    """
     return Path(_parsed(url).database or "") if backend(url) == "sqlite" else None
 
 
@@ -79,7 +99,11 @@ _NETWORK |= {"pvfs2", "orangefs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "
 
 
 def network_file_system(path: Path) -> str:
-    """The kind of network file system that a file or folder is on, wherever links to it lie; empty if it is none."""
+    """The kind of network file system that a file or folder is on, wherever links to it lie; empty if it is none.
+
+    >>> network_file_system(Path("/proc"))
+    ''
+    """
     mounts = psutil.disk_partitions(all=True)
     around = [part for part in mounts if path.resolve().is_relative_to(part.mountpoint)]
     kind = max(around, key=lambda part: len(part.mountpoint)).fstype if around else ""
@@ -95,14 +119,28 @@ class NetworkFileSystemError(WdsearchError, OSError):
 
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
-    """One connection, for a look; nothing is made."""
+    """One connection, for a look; nothing is made.
+
+    >>> with connected("sqlite://") as database:
+    ...     database.scalar(text("SELECT 6 * 7"))
+    42
+    """
     engine = create_engine(url, poolclass=NullPool, **_connect(url))
     with engine.connect() as database:
         yield database
 
 
 def open_database(url: str) -> Storage:
-    """Optuna's storage with our tables beside its own, all made if need be."""
+    """Optuna's storage with our tables beside its own, all made if need be.
+
+    >>> from sqlalchemy import inspect
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     opened = open_database(f"sqlite:///{folder}/optuna.db")
+    ...     [name for name in inspect(opened.engine).get_table_names() if name.startswith("wdsearch")]
+    ...     opened.engine.dispose()
+    ['wdsearch_fires', 'wdsearch_launches', 'wdsearch_schedules', 'wdsearch_slots', 'wdsearch_workers']
+    """
     kind = _parsed(url).get_backend_name()
     file = sqlite_file(url)
     if file and (system := network_file_system(file)):
@@ -130,7 +168,15 @@ def _make_tables(engine: Engine) -> None:
 
 
 def forget_study(engine: Engine, study_id: int) -> None:
-    """Drop what an earlier study of this id, since deleted, left behind in our tables."""
+    """Drop what an earlier study of this id, since deleted, left behind in our tables.
+
+    >>> engine = create_engine("sqlite://")
+    >>> _make_tables(engine)
+    >>> launches.record(engine, 1, launches.Launch("local", "login1", "/logs", (), {}))
+    >>> forget_study(engine, 1)
+    >>> launches.launches_of(engine, 1)
+    []
+    """
     slots.forget_workers(engine, study_id)
     launches.forget_launches(engine, study_id)
 
@@ -178,7 +224,14 @@ def _write_ahead(engine: Engine) -> None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it."""
+    """An error and what led to it.
+
+    >>> try:
+    ...     raise RuntimeError("no result") from OSError("disk full")
+    ... except RuntimeError as error:
+    ...     [str(cause) for cause in causes(error)]
+    ['no result', 'disk full']
+    """
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -201,13 +254,21 @@ _AWAY = (
 
 
 def is_away(error: BaseException) -> bool:
-    """True for an error of a database server that is away for a moment: restarted, or out of reach."""
+    """True for an error of a database server that is away for a moment: restarted, or out of reach.
+
+    >>> is_away(DBAPIError("SELECT 1", {}, OSError("Connection refused"))), is_away(OSError("Connection refused"))
+    (True, False)
+    """
     failures = [cause for cause in causes(error) if isinstance(cause, DBAPIError)]
     return any(cause.connection_invalidated or any(text in str(cause) for text in _AWAY) for cause in failures)
 
 
 def patiently(act: Callable[[], T], say: Callable[[str], None], seconds: float) -> T:
-    """Result of `act`, tried again while the storage's server is away, for so many seconds."""
+    """Result of `act`, tried again while the storage's server is away, for so many seconds.
+
+    >>> patiently(lambda: 3, print, seconds=60.0)
+    3
+    """
 
     def pause(_: Exception) -> None:
         say("the storage does not answer: waiting for it")

@@ -85,7 +85,15 @@ class Home:
 
 @contextmanager
 def clear_storage_errors(home: Home, storage: str | None = None) -> Iterator[None]:
-    """Say what is wrong with a storage or its disk, and what to do, in a StorageError; other errors pass."""
+    """Say what is wrong with a storage or its disk, and what to do, in a StorageError; other errors pass.
+
+    >>> try:
+    ...     with clear_storage_errors(Home("/srv"), "sqlite:////srv/studies.db"):
+    ...         raise OSError(errno.ENOSPC, "No space left on device")
+    ... except StorageError as error:
+    ...     print(error.hint)
+    the disk is full: free some space and run the same command again; what was written before is not lost
+    """
     try:
         yield
     except Exception as error:

@@ -65,7 +65,7 @@ class Leases:
         _number(self.folder)
         self._machine_id = _machine_id(self.folder)
         for row in self._others():
-            if row.state == RELEASED or row.place == self._machine_id:
+            if row.state == RELEASED or row.machine_id == self._machine_id:
                 lock = self._locked(row.worker)
                 if lock is not None and self._becomes(row):
                     self._lock, self.worker = lock, row.worker
@@ -133,7 +133,13 @@ class Leases:
             self._register()
 
     def _register(self) -> None:
-        row = {"study": self.study_id, "worker": self.worker, "place": self._machine_id, "state": ALIVE, "beats": 0}
+        row = {
+            "study": self.study_id,
+            "worker": self.worker,
+            "machine_id": self._machine_id,
+            "state": ALIVE,
+            "beats": 0,
+        }
         with self.engine.begin() as database:
             database.execute(
                 sql.insert(WORKERS).values(**row, beat_at=_clock(self.engine), tick=self.tick, settled=self.settled)
@@ -264,7 +270,7 @@ class Leases:
         """Released, or dead on this machine, or without a beat for so long, by this worker's own watch."""
         if row.state == RELEASED:
             return True
-        if row.place == self._machine_id:
+        if row.machine_id == self._machine_id:
             lock = self._locked(row.worker)
             if lock is not None:
                 lock.close()
@@ -277,7 +283,7 @@ class Leases:
     def _becomes(self, row: Any) -> bool:
         """Become a worker; False if another process was quicker, or the worker showed life meanwhile."""
         same = sql.and_(self._is(row.worker), WORKERS.c.beats == row.beats, WORKERS.c.state == row.state)
-        news = {"place": self._machine_id, "state": ALIVE, "beats": row.beats + 1, "beat_at": _clock(self.engine)}
+        news = {"machine_id": self._machine_id, "state": ALIVE, "beats": row.beats + 1, "beat_at": _clock(self.engine)}
         with self.engine.begin() as database:
             return bool(database.execute(sql.update(WORKERS).where(same).values(**news)).rowcount)
 
@@ -311,14 +317,27 @@ def _clock(engine: Engine) -> Any:
 
 
 def workers(engine: Engine, study_id: int, folder: Path) -> list[Worker]:
-    """All workers of a study that have not left it, for someone who only looks."""
+    """All workers of a study that have not left it, for someone who only looks.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from wdsearch.storage.home import Home
+    >>> with TemporaryDirectory() as home:
+    ...     engine, folder = Home(home).open().engine, Path(home, "workers")
+    ...     leases = Leases(engine, 1, folder)
+    ...     slots = leases.join()
+    ...     listed = workers(engine, 1, folder)
+    ...     leases.finish()
+    ...     engine.dispose()
+    >>> [worker.alive for worker in listed]
+    [True]
+    """
     looker, listed = Leases(engine, study_id, folder), []
     with engine.begin() as database:
         now = database.scalar(sql.select(_clock(engine)))
     for row in looker._others():
         silent_s = max(0.0, now - row.beat_at)
         alive = row.state == ALIVE and (
-            not looker._is_dead(row) if row.place == looker._machine_id else silent_s < GRACE_S
+            not looker._is_dead(row) if row.machine_id == looker._machine_id else silent_s < GRACE_S
         )
-        listed.append(Worker(row.worker[:8], row.place, alive, row.state == RELEASED, round(silent_s, 1)))
+        listed.append(Worker(row.worker[:8], row.machine_id, alive, row.state == RELEASED, round(silent_s, 1)))
     return listed

@@ -36,7 +36,13 @@ V = TypeVar("V")
 
 
 def create_trials(study: optuna.Study, templates: Sequence[FrozenTrial]) -> list[int]:
-    """Enter trials in training with the templates' parameters and attributes; their ids."""
+    """Enter trials in training with the templates' parameters and attributes; their ids.
+
+    >>> study = optuna.create_study(storage=Storage("sqlite:///:memory:"))
+    >>> ids = create_trials(study, [optuna.trial.create_trial(state=TrialState.RUNNING) for _ in range(2)])
+    >>> [(trial.number, trial.state.name) for trial in study.trials]
+    [(0, 'RUNNING'), (1, 'RUNNING')]
+    """
     storage = relational_storage(study)
     if storage is None:
         return [storage_of(study).create_new_trial(study_id(study), template_trial=one) for one in templates]
@@ -59,7 +65,14 @@ def create_trials(study: optuna.Study, templates: Sequence[FrozenTrial]) -> list
 
 
 def report(study: optuna.Study, values: Mapping[int, tuple[int, float]]) -> None:
-    """Report an intermediate value of each trial, by its id: (step, value)."""
+    """Report an intermediate value of each trial, by its id: (step, value).
+
+    >>> study = optuna.create_study(storage=Storage("sqlite:///:memory:"))
+    >>> ids = create_trials(study, [optuna.trial.create_trial(state=TrialState.RUNNING) for _ in range(2)])
+    >>> report(study, {ids[0]: (1, 0.5), ids[1]: (1, 0.4)})
+    >>> [trial.intermediate_values for trial in study.trials]
+    [{1: 0.5}, {1: 0.4}]
+    """
     model = models.TrialIntermediateValueModel
     with _training(study, values) as (session, running):
         for step in {step for step, _ in running.values()}:
@@ -69,7 +82,14 @@ def report(study: optuna.Study, values: Mapping[int, tuple[int, float]]) -> None
 
 
 def set_attribute(study: optuna.Study, key: str, values: Mapping[int, Any]) -> None:
-    """Set one user attribute of each trial, by its id."""
+    """Set one user attribute of each trial, by its id.
+
+    >>> study = optuna.create_study(storage=Storage("sqlite:///:memory:"))
+    >>> ids = create_trials(study, [optuna.trial.create_trial(state=TrialState.RUNNING) for _ in range(2)])
+    >>> set_attribute(study, "age", dict.fromkeys(ids, 9))
+    >>> [trial.user_attrs for trial in study.trials]
+    [{'age': 9}, {'age': 9}]
+    """
     model = models.TrialUserAttributeModel
     with _training(study, values) as (session, running):
         session.execute(delete(model).where(model.trial_id.in_(running), model.key == key))
@@ -77,7 +97,14 @@ def set_attribute(study: optuna.Study, key: str, values: Mapping[int, Any]) -> N
 
 
 def finish(study: optuna.Study, ends: Mapping[int, End]) -> None:
-    """End each trial, by its id."""
+    """End each trial, by its id.
+
+    >>> study = optuna.create_study(storage=Storage("sqlite:///:memory:"))
+    >>> ids = create_trials(study, [optuna.trial.create_trial(state=TrialState.RUNNING) for _ in range(2)])
+    >>> finish(study, {ids[0]: (TrialState.COMPLETE, [0.4]), ids[1]: (TrialState.PRUNED, None)})
+    >>> [(trial.state.name, trial.values) for trial in study.trials]
+    [('COMPLETE', [0.4]), ('PRUNED', None)]
+    """
     model = models.TrialValueModel
     with _training(study, ends) as (session, running):
         session.execute(delete(model).where(model.trial_id.in_(running)))
@@ -93,8 +120,8 @@ class Storage(HookedStorage):
     has shown before it reads only what may change: they were entered with all their parameters.
     """
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._in_training: dict[int, FrozenTrial] = {}
 
     def read_trials(

@@ -11,7 +11,11 @@ LIBRARIES = ("wdsearch", "optuna", "lightning", "torch")
 
 @cache
 def provenance(libraries: tuple[str, ...] = ()) -> dict[str, str]:
-    """Tags `version.<library>`, of plugins too, and `git.commit` (with `+` if there are changes) within a repository."""
+    """Tags `version.<library>`, of plugins too, and `git.commit` (with `+` if there are changes) within a repository.
+
+    >>> provenance()["version.optuna"] == version("optuna")
+    True
+    """
     numbers = {name: version(name) for name in (*LIBRARIES, *libraries)} | plugin_versions()
     versions = {f"version.{name}": number for name, number in numbers.items()}
     call = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]

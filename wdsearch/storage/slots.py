@@ -13,7 +13,7 @@ WORKERS = sql.Table(
     METADATA,
     sql.Column("study", sql.Integer, primary_key=True),
     sql.Column("worker", sql.String(32), primary_key=True),
-    sql.Column("place", sql.String(1024)),
+    sql.Column("place", sql.String(1024), key="machine_id"),
     sql.Column("state", sql.String(16)),
     sql.Column("beats", sql.Integer),
     sql.Column("beat_at", sql.Float),
@@ -61,7 +61,17 @@ class Slot:
 
 
 def forget_workers(engine: Engine, study_id: int) -> None:
-    """Drop what workers of an earlier study of this id, since deleted, left behind."""
+    """Drop what workers of an earlier study of this id, since deleted, left behind.
+
+    >>> engine = sql.create_engine("sqlite://")
+    >>> METADATA.create_all(engine)
+    >>> with engine.begin() as database:
+    ...     _ = database.execute(sql.insert(SLOTS).values(study=1, slot=0, worker="1a2b"))
+    >>> forget_workers(engine, 1)
+    >>> with engine.begin() as database:
+    ...     list(database.execute(sql.select(SLOTS.c.slot)))
+    []
+    """
     with engine.begin() as database:
         for table in (WORKERS, SLOTS):
             database.execute(sql.delete(table).where(table.c.study == study_id))

@@ -44,6 +44,15 @@ def open_study(
 
     `attributes` are set on a new one, before anybody else takes it for begun.
     Raises StudyChangedError if the study of this name was begun with another file.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from wdsearch.study.load import load_study
+    >>> config = load_study("studies/mnist1d.yaml")
+    >>> with TemporaryDirectory() as folder:
+    ...     study, engine = open_study(config, Home(folder), None, optuna.pruners.NopPruner(), "accuracy", "1a2b")
+    ...     engine.dispose()
+    >>> study.study_name
+    'mnist1d'
     """
     opened = home.open(storage)
     try:
@@ -57,11 +66,7 @@ def open_study(
         forget_study(opened.engine, study_id(study))
         is_new = True
     if is_new:
-        news = {GOALS: config.objective.goals, METRIC: metric, CONFIG: config.dump(), **(attributes or {})}
-        news |= {TOKEN: os.urandom(4).hex()}  # tells it from a later study of this name
-        for name, value in news.items():
-            study.set_user_attr(name, value)
-        study.set_user_attr(IDENTITY, identity(config, digest))  # the last one: with it the study is begun
+        _begin(study, config, {METRIC: metric, **(attributes or {})}, digest)
     else:
         check_same(study, identity(config, digest))
         study.set_user_attr(CONFIG, config.dump())
@@ -71,6 +76,14 @@ def open_study(
     return study, opened.engine
 
 
+def _begin(study: optuna.Study, config: StudyConfig, attributes: Mapping[str, Any], digest: str) -> None:
+    stored = {GOALS: config.objective.goals, CONFIG: config.dump(), **attributes}
+    stored |= {TOKEN: os.urandom(4).hex()}  # tells it from a later study of this name
+    for name, value in stored.items():
+        study.set_user_attr(name, value)
+    study.set_user_attr(IDENTITY, identity(config, digest))  # the last one: with it the study is begun
+
+
 def _folder(config: StudyConfig) -> str | None:
     """Folder of the study's file, in which own modules and tables are looked for; None if it does not come from a file."""
     folders = [part.folder for part in (config.data, config.model) if isinstance(part, Source)]
@@ -78,7 +91,13 @@ def _folder(config: StudyConfig) -> str | None:
 
 
 def identity(config: StudyConfig, digest: str) -> dict[str, Any]:
-    """Every key of a study with its value, given or by default, but those that are `FREE`; and the digest of its data."""
+    """Every key of a study with its value, given or by default, but those that are `FREE`; and the digest of its data.
+
+    >>> from wdsearch.study.load import load_study
+    >>> begun = identity(load_study("studies/mnist1d.yaml"), digest="1a2b")
+    >>> begun["budget.epochs"], "budget.trials" in begun, begun["data (digest)"]
+    (40, False, '1a2b')
+    """
     leaves = _leaves(config.dump(defaults=True))
     fixed = {
         ".".join(path): value for path, value in leaves.items() if not any(path[: len(free)] == free for free in FREE)
@@ -93,7 +112,18 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any
 
 
 def check_same(study: optuna.Study, now: dict[str, Any]) -> None:
-    """Raise StudyChangedError if a study was begun with another identity."""
+    """Raise StudyChangedError if a study was begun with another identity.
+
+    >>> study = optuna.create_study(study_name="digits")
+    >>> study.set_user_attr(IDENTITY, {"seed": 0})
+    >>> try:
+    ...     check_same(study, {"seed": 1})
+    ... except StudyChangedError as error:
+    ...     print(error)
+    study 'digits' was begun with another file; since then changed:
+      seed: 0 -> 1
+    give the changed study its own name (study: ..., or --set study=NAME), or undo the change
+    """
     begun = _identity_of(study)
     changed = sorted(key for key in begun.keys() | now.keys() if begun.get(key) != now.get(key))
     if changed:

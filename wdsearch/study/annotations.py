@@ -5,11 +5,13 @@ Judged are plain kinds and lists of them; an annotation that says more allows ev
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from wdsearch.messages import nearest, shown_path, shown_value
 
 _NAMES = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "Sequence": Sequence, "None": None}
 _WORDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
@@ -18,10 +20,42 @@ _TUPLE = re.compile(r"tuple\[(\w+), \.\.\.\]")
 
 
 def annotation_of(parameter: inspect.Parameter) -> str:
-    """A parameter's annotation as text, `` if it has none: `int | None`, `Sequence[int]`."""
+    """A parameter's annotation as text, `` if it has none: `int | None`, `Sequence[int]`.
+
+    >>> def mlp(hidden: Sequence[int] = (64,)): ...
+    >>> annotation_of(inspect.signature(mlp).parameters["hidden"])
+    'Sequence[int]'
+    """
     if parameter.annotation is parameter.empty:
         return ""
     return re.sub(r"\b(collections\.abc|typing)\.", "", inspect.formatannotation(parameter.annotation)).strip("'")
+
+
+def keyword_only(builder: Callable[..., Any]) -> dict[str, str]:
+    """Annotations of a builder's keyword-only arguments.
+
+    >>> def build(path, *, folder: str, limit: int = 3): ...
+    >>> keyword_only(build)
+    {'folder': 'str', 'limit': 'int'}
+    """
+    parameters = inspect.signature(builder).parameters.values()
+    return {p.name: annotation_of(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def option_faults(
+    section: tuple[str, ...], owner: str, options: Mapping[str, Any], known: Mapping[str, str]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Faults of the options beside a name in a section, each with its key; `known` are the owner's options and their annotations.
+
+    >>> dict(option_faults(("tracking",), "jsonl", {"foldr": "records"}, {"folder": "str"}))
+    {('tracking', 'foldr'): 'tracking.foldr is not an option of jsonl; did you mean folder? known: folder'}
+    """
+    for name, value in options.items():
+        location = (*section, name)
+        if name not in known:
+            yield location, f"{shown_path(location)} is not an option of {owner}{nearest(name, known)}"
+        elif not fits(value, known[name]):
+            yield location, f"{shown_path(location)} is {shown_value(value)}; allowed is {allowed(known[name])}"
 
 
 def fits(value: Any, annotation: str) -> bool:

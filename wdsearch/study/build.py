@@ -23,7 +23,13 @@ from wdsearch.trial.recipe import Recipe
 
 
 def build_data(config: StudyConfig) -> L.LightningDataModule:
-    """The study's data module, set up; an own object is taken as it is. Raises BuildError."""
+    """The study's data module, set up; an own object is taken as it is. Raises BuildError.
+
+    >>> from wdsearch.study.load import load_study
+    >>> data = build_data(load_study("studies/mnist1d.yaml"))
+    >>> data.inputs, data.outputs
+    (40, 10)
+    """
     data = config.data
     if is_data_module(data):
         module = data
@@ -55,11 +61,20 @@ def _known(config: StudyConfig) -> dict[str, Any]:
 
 
 def built(key: str, name: str, builder: Callable[..., Any], arguments: Mapping[str, Any], kind: type) -> Any:
+    """Object of a kind from a builder, which messages call `name`, for a section of the study. Raises BuildError.
+
+    >>> from wdsearch.models import MODELS
+    >>> built("model", "mlp", MODELS["mlp"], {"inputs": 2, "outputs": 1, "hidden": []}, object)
+    Sequential(
+      (flatten): Flatten(start_dim=1, end_dim=-1)
+      (output): Linear(in_features=2, out_features=1, bias=True)
+    )
+    """
     try:
         instance = builder(**arguments)
     except Exception as error:  # whatever a user's constructor raises
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise BuildError(f"{key}: {name}({given}) cannot be built: {text_of(error)}") from error
+        shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise BuildError(f"{key}: {name}({shown}) cannot be built: {text_of(error)}") from error
     if lightning_base(type(instance), kind.__name__) is None and not isinstance(instance, kind):
         raise BuildError(f"{key}: {name} gives {shown_value(instance)}; it must be a {kind.__module__}.{kind.__name__}")
     return instance
@@ -87,7 +102,16 @@ def _check_loaders(data: L.LightningDataModule, own_trainer: bool) -> None:
 
 
 def check_hooks(data: L.LightningDataModule) -> None:
-    """Raise BuildError if data change batches in a hook that Lightning calls for one module, and nobody for a population."""
+    """Raise BuildError if data change batches in a hook that Lightning calls for one module, and nobody for a population.
+
+    >>> class Cropped(L.LightningDataModule):
+    ...     def on_after_batch_transfer(self, batch, dataloader_idx): return batch
+    >>> try:
+    ...     check_hooks(Cropped())
+    ... except BuildError as error:
+    ...     print(error)
+    data: Cropped.on_after_batch_transfer() is not called where trials share their batches; change batches in the data set, ...
+    """
     for hook in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"):
         if getattr(type(data), hook) is not getattr(lightning_base(type(data), "LightningDataModule"), hook):
             text = f"{type(data).__name__}.{hook}() is not called where trials share their batches"
@@ -95,18 +119,31 @@ def check_hooks(data: L.LightningDataModule) -> None:
 
 
 def text_of(error: Exception) -> str:
+    """Class and message of an error.
+
+    >>> text_of(ValueError("depth is 0"))
+    'ValueError: depth is 0'
+    """
     return f"{type(error).__name__}: {error}"
 
 
 def alone() -> list[Any]:
-    """Trainer's plugin for a worker that shares its study by the storage, not its training with the other tasks of a job."""
+    """Trainer's plugin for a worker that shares its study by the storage, not its training with the other tasks of a job.
+
+    >>> [type(plugin).__name__ for plugin in alone()]
+    ['LightningEnvironment']
+    """
     from lightning.pytorch.plugins.environments import LightningEnvironment
 
     return [LightningEnvironment()]
 
 
 def check_trainer(config: StudyConfig) -> None:
-    """Raise BuildError if this machine has not what the trainer is to use."""
+    """Raise BuildError if this machine has not what the trainer is to use.
+
+    >>> from wdsearch.study.load import load_study
+    >>> check_trainer(load_study("studies/mnist1d.yaml", ["trainer.accelerator=cpu"]))
+    """
     settings = config.trainer.model_dump(include={"accelerator", "devices", "precision"})
     try:
         L.Trainer(**settings, plugins=alone(), logger=False, enable_checkpointing=False, enable_progress_bar=False)
@@ -116,7 +153,12 @@ def check_trainer(config: StudyConfig) -> None:
 
 
 def population_trainer(trainer: TrainerConfig, callback: L.Callback) -> L.Trainer:
-    """Trainer of a population as the study says, which goes on until no trial is left in it."""
+    """Trainer of a population as the study says, which goes on until no trial is left in it.
+
+    >>> trainer = population_trainer(TrainerConfig(accelerator="cpu"), L.Callback())
+    >>> trainer.max_epochs
+    -1
+    """
     return L.Trainer(
         max_epochs=-1,
         accelerator=trainer.accelerator,
@@ -136,6 +178,12 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
     """Task of a study: as the study says, else as the data say, else classification by accuracy.
 
     Raises BuildError, also where the rest of the study does not fit a task that only the data's target tells.
+
+    >>> from wdsearch.study.load import load_study
+    >>> config = load_study("studies/mnist1d.yaml")
+    >>> task = build_task(config, DATASETS["mnist1d"]())
+    >>> task.name, task.metric.name
+    ('classification', 'accuracy')
     """
     own: str = getattr(data, "task", config.task or "classification")
     if config.task not in (None, own):
@@ -155,7 +203,13 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
 
 
 def build_recipe(config: StudyConfig) -> Recipe:
-    """The optimizer, the schedule and which parameters decay, as all trials share them."""
+    """The optimizer, the schedule and which parameters decay, as all trials share them.
+
+    >>> from wdsearch.study.load import load_study
+    >>> recipe = build_recipe(load_study("studies/mnist1d.yaml"))
+    >>> recipe.optimizer, recipe.schedule, recipe.decay
+    ('adamw', 'cosine', 'weights')
+    """
     optimizer, decay = config.optimizer, config.optimizer.decay
     return Recipe(
         optimizer.name,
@@ -170,7 +224,14 @@ def build_recipe(config: StudyConfig) -> Recipe:
 
 
 def describe_data(config: StudyConfig, data: L.LightningDataModule) -> dict[str, str]:
-    """The data set as trackers record it: name, digest of its rows, where it comes from, rows of each part."""
+    """The data set as trackers record it: name, digest of its rows, where it comes from, rows of each part.
+
+    >>> from wdsearch.study.load import load_study
+    >>> config = load_study("studies/mnist1d.yaml")
+    >>> description = describe_data(config, build_data(config))
+    >>> description["name"], description["schema"]
+    ('mnist1d', '{"inputs": 40, "outputs": 10}')
+    """
     parts = getattr(data, "parts", {})
     digest = blake2b(digest_size=8)
     for part in parts.values():

@@ -13,7 +13,7 @@ from wdsearch.optimizers import OPTIMIZERS, Optimizer
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.strategies.pruners import PRUNERS
 from wdsearch.strategies.samplers import SAMPLERS, options_of
-from wdsearch.study.annotations import allowed, annotation_of
+from wdsearch.study.annotations import allowed, annotation_of, keyword_only
 from wdsearch.study.sources import given_to, parameters_of
 
 NEEDED = inspect.Parameter.empty
@@ -42,24 +42,51 @@ class Argument:
 
 
 def as_json(default: Any) -> Any:
-    """A default as JSON can hold it."""
+    """A default as JSON can hold it.
+
+    >>> as_json((0.9, 0.999)), as_json(True)
+    ([0.9, 0.999], True)
+    """
     return list(default) if isinstance(default, tuple) else default
 
 
 def arguments(builder: Callable[..., Any]) -> list[Argument]:
-    """The arguments of a model or data set that a study file may give."""
+    """The arguments of a model or data set that a study file may give.
+
+    >>> [argument.name for argument in arguments(MODELS["mlp"])]
+    ['hidden', 'activation', 'norm', 'dropout']
+    """
     parameters, reserved = parameters_of(builder).items(), given_to(builder)
     return [Argument(name, annotation_of(p), p.default) for name, p in parameters if name not in reserved]
 
 
+def keyword_arguments(kind: Callable[..., Any]) -> list[Argument]:
+    """The options of a tracker that a study file may give: its constructor's keyword-only arguments.
+
+    >>> def tracker(home, *, folder: str = "records"): ...
+    >>> keyword_arguments(tracker)
+    [Argument(name='folder', annotation='str', default='records')]
+    """
+    parameters = parameters_of(kind)
+    return [Argument(name, text, parameters[name].default) for name, text in keyword_only(kind).items()]
+
+
 def options(name: str, kind: type) -> list[Argument]:
-    """The options of a sampler or pruner that a study file may give."""
+    """The options of a sampler or pruner that a study file may give.
+
+    >>> {option.name: option.default for option in options("median", PRUNERS["median"])}["n_warmup_steps"]
+    'epochs/4'
+    """
     parameters, own = parameters_of(kind), _DEFAULTS.get(name, {})
     return [Argument(key, text, own.get(key, parameters[key].default)) for key, text in options_of(kind).items()]
 
 
 def catalog() -> dict[str, list[dict[str, Any]]]:
-    """All that can be named, as JSON can hold it: ∞ is the text `inf`."""
+    """All that can be named, as JSON can hold it: ∞ is the text `inf`.
+
+    >>> [entry["name"] for entry in catalog()["samplers"]]
+    ['tpe', 'random', 'qmc', 'cmaes', 'gp']
+    """
     return {
         "regularizers": [_strength(regularizer) for regularizer in REGULARIZERS.values()],
         "optimizers": [_optimizer(optimizer) for optimizer in OPTIMIZERS.values()],
@@ -106,5 +133,9 @@ def _summary(builder: Callable[..., Any]) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """A summary's first sentence; `et al. 2014` ends none."""
+    """A summary's first sentence; `et al. 2014` ends none.
+
+    >>> first_sentence("Dropout by Srivastava et al. 2014. Rates lie in [0, 1).")
+    'Dropout by Srivastava et al. 2014'
+    """
     return re.split(r"\.\s(?=[A-Z])", text, maxsplit=1)[0].rstrip(".")

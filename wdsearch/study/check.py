@@ -7,17 +7,20 @@ from typing import Any
 import lightning as L
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from pydantic import BaseModel, ValidationError
 
 from wdsearch.messages import nearest, shown_path, shown_value
 from wdsearch.optimizers import OPTIMIZERS
+from wdsearch.plugins import table_of
 from wdsearch.strategies.pruners import PRUNERS, make_pruner
 from wdsearch.strategies.samplers import SAMPLERS, make_sampler, options_of
-from wdsearch.study.annotations import allowed, fits
+from wdsearch.study.annotations import keyword_only, option_faults
 from wdsearch.study.check_space import check_space
-from wdsearch.study.cron import LONGEST_FAMILY
+from wdsearch.study.cron import LONGEST_FAMILY, ScheduleConfig
 from wdsearch.study.file import Location
 from wdsearch.study.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig, StudyConfig, TrainerConfig
 from wdsearch.study.sources import Faults, attribute_of_data, check_data, check_model, is_solo
+from wdsearch.study.validation import invalid_keys
 from wdsearch.tasks import LOSSES, METRICS
 
 TAKEN = {
@@ -29,7 +32,11 @@ TAKEN = {
 
 
 def check(sections: Mapping[str, Any]) -> Faults:
-    """Faults of the sections that are well formed by themselves, each with the key that it is about."""
+    """Faults of the sections that are well formed by themselves, each with the key that it is about.
+
+    >>> [text for _, text in check({"trainer": TrainerConfig(devices=2)})]
+    ['trainer.devices is 2; a population trains on one device; several are for an own LightningModule (or start several workers)']
+    """
     data, model, metric = (sections.get(name) for name in ("data", "model", "metric"))
     own_task = attribute_of_data(data, "task")
     own_task = own_task if own_task in LOSSES else None
@@ -52,13 +59,20 @@ def check(sections: Mapping[str, Any]) -> Faults:
         yield ("metric",), f"metric is {metric!r}, which is for {METRICS[metric].task}; for {task}: {fitting}"
     if "search" in sections:
         yield from _search(sections["search"], sections.get("objective"))
-    name = sections.get("study", "")
-    if sections.get("schedule") and len(name) > LONGEST_FAMILY:
-        yield ("study",), f"study has {len(name)} letters; with a schedule at most {LONGEST_FAMILY}: a date is added"
+    if sections.get("tracking"):
+        yield from _tracking(sections["tracking"])
+    if sections.get("schedule"):
+        yield from _schedule(sections["schedule"], sections.get("study", ""))
 
 
 def settled(config: StudyConfig) -> StudyConfig:
-    """Configuration with the defaults that depend on several sections: user-defined modules are asked for one at a time."""
+    """Configuration with the defaults that depend on several sections: user-defined modules are asked for one at a time.
+
+    >>> from wdsearch.study.load import load_study
+    >>> config = load_study("studies/mnist1d.yaml")
+    >>> settled(config) is config  # a network, not a LightningModule
+    True
+    """
     if config.search.batch is not None or not is_solo(config.model):
         return config
     return config.model_copy(update={"search": config.search.model_copy(update={"batch": 1})})
@@ -115,7 +129,7 @@ def _trainer(trainer: TrainerConfig, solo: bool) -> Faults:
 
 
 def _named(objective: ObjectiveConfig) -> list[tuple[Location, str]]:
-    """Every result that an objective names, with its place."""
+    """Every result that an objective names, with its key."""
     goals: list[tuple[Location, str]] = [
         (("objective", key, index), name)
         for key in ("minimize", "maximize")
@@ -159,11 +173,37 @@ def _chosen(key: str, choice: Choice, table: Mapping[str, Any]) -> Faults:
 
 
 def _options(key: str, choice: Choice, known: Mapping[str, Any]) -> Faults:
-    for name, value in choice.options.items():
-        location, name_in_file = ("search", key, name), f"search.{key}.{name}"
-        if name == "seed":
-            yield location, f"{name_in_file}: it comes from the study's own seed"
-        elif name not in known:
-            yield location, f"{name_in_file} is not an option of {choice.name}{nearest(name, known)}"
-        elif not fits(value, known[name]):
-            yield location, f"{name_in_file} is {shown_value(value)}; allowed is {allowed(known[name])}"
+    options = choice.options
+    if "seed" in options:
+        del options["seed"]
+        yield ("search", key, "seed"), f"search.{key}.seed: it comes from the study's own seed"
+    yield from option_faults(("search", key), choice.name, options, known)
+
+
+def _tracking(tracking: Choice) -> Faults:
+    trackers = table_of("trackers")
+    if tracking.name not in trackers:
+        yield ("tracking", "name"), f"tracking is {shown_value(tracking.name)}{nearest(tracking.name, trackers)}"
+        return
+    yield from option_faults(("tracking",), tracking.name, tracking.options, keyword_only(trackers[tracking.name]))
+
+
+def _schedule(schedule: ScheduleConfig, study: str) -> Faults:
+    if len(study) > LONGEST_FAMILY:
+        yield ("study",), f"study has {len(study)} letters; with a schedule at most {LONGEST_FAMILY}: a date is added"
+    engines = table_of("engines")
+    if schedule.on not in engines:
+        yield ("schedule", "on"), f"schedule.on is {shown_value(schedule.on)}{nearest(schedule.on, engines)}"
+        return
+    yield from _engine_options(schedule, engines[schedule.on].options)
+
+
+def _engine_options(schedule: ScheduleConfig, kind: type[BaseModel]) -> Faults:
+    def unknown(location: Location) -> str:
+        hint = nearest(str(location[-1]), kind.model_fields)
+        return f"{shown_path(location)} is not an option of {schedule.on}{hint}"
+
+    try:
+        kind.model_validate(schedule.options)
+    except ValidationError as error:
+        yield from invalid_keys(error, ("schedule", "options"), unknown)

@@ -21,7 +21,12 @@ _EXTREMES = "a range lies within ±1e100, and one in logarithms (a timescale too
 
 
 def check_space(space: Mapping[str, Entry], model: Any, task: str | None) -> Faults:
-    """Faults of every key; of those that depend on a model or task only if it is known."""
+    """Faults of every key; of those that depend on a model or task only if it is known.
+
+    >>> space = {"dropout": Entry(low=0.0, high=1.2)}
+    >>> [text for _, text in check_space(space, None, None)]
+    ['space.dropout.high is 1.2; a dropout rate lies in [0, 1)...']
+    """
     for key, dimension in space.items():
         path = ("space", key)
         yield from _form(path, dimension)
@@ -110,7 +115,7 @@ def _step(path: Location, low: float, high: float, dimension: Dimension) -> Faul
 
 
 def _values(path: Location, dimension: Dimension) -> list[tuple[Location, Any]]:
-    """Every single value that a dimension names, with its place."""
+    """Every single value that a dimension names, with its key."""
     if dimension.choices is not None:
         return [((*path, "choices", index), choice) for index, choice in enumerate(dimension.choices)]
     bounds = [((*path, name), getattr(dimension, name)) for name in ("low", "high")]

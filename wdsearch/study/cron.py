@@ -1,6 +1,5 @@
 """Due times of sweeps: cron's five fields in a time zone as instants, and the `schedule` of a study file. Knows no clock."""
 
-import difflib
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from wdsearch.messages import did_you_mean
 from wdsearch.study.fields import Count
 
 ALIASES = {
@@ -60,8 +60,7 @@ def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except Exception:  # KeyError, ValueError, OSError: by what the name makes of a path
-        near = difflib.get_close_matches(name, sorted(available_timezones()), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, available_timezones())
         raise PydanticCustomError(
             "allowed", "a name of the time zone database, as Europe/Berlin{hint}", {"hint": hint}
         ) from None
@@ -77,17 +76,17 @@ class ScheduleConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     cron: Cron
-    """When: cron's five fields (minute, hour, day of month, month, day of week), or @daily and the like."""
+    """Timetable: cron's five fields (minute, hour, day of month, month, day of week), or @daily and the like."""
     timezone: Zone = "UTC"
     """The time zone that `cron` is read in, as Europe/Berlin."""
     workers: Count = 1
     """Workers of each sweep."""
-    on: Literal["local", "slurm", "ray", "kubernetes"] = "local"
-    """The engine that starts them."""
+    on: str = "local"
+    """The engine that starts them: one of those that `wdsearch list` shows."""
     overlap: Literal["skip", "queue"] = "skip"
-    """What becomes of a sweep while the one before is at work: left out, or begun when that has ended."""
+    """Fate of a sweep while the one before is at work: left out, or begun when that has ended."""
     catch_up: Literal["none", "last", "all"] = "last"
-    """Which sweeps that were missed while no scheduler ran are made up for; of `all` each waits for the one before."""
+    """Sweeps, missed while no scheduler ran, that are made up for; of `all` each waits for the one before."""
     options: dict[str, Any] = {}
     """Options of the engine, as `wdsearch launch -o` takes them: {partition: gpu}."""
 
@@ -98,7 +97,11 @@ class ScheduleConfig(BaseModel):
 
 
 def fields(cron: str) -> str:
-    """Cron's five fields; empty for an @word that is none of ours (@reboot is no time)."""
+    """Cron's five fields; empty for an @word that is none of ours (@reboot is no time).
+
+    >>> fields(" 0  2 * * 1"), fields("@daily"), fields("@reboot")
+    ('0 2 * * 1', '0 0 * * *', '')
+    """
     text = cron.strip()
     return ALIASES.get(text.lower(), "") if text.startswith("@") else " ".join(text.split())
 
@@ -136,6 +139,10 @@ def fires(cron: str, zone: str, after: float) -> Iterator[int]:
     As Debian's cron has it, which cronsim follows: of two day fields that are both restricted either suffices; a time of day
     that summer time skips comes when it begins, and one that winter time repeats comes once; what runs every hour or every
     minute (`*`) follows the clock that does not jump.
+
+    >>> from itertools import islice
+    >>> list(islice(fires("*/30 * * * *", "UTC", after=0.0), 3))
+    [1800, 3600, 5400]
     """
     last = int(after)
     start = datetime.fromtimestamp(last, UTC) - LONGEST_GAP  # what is due may have been skipped by the clock before
@@ -147,7 +154,11 @@ def fires(cron: str, zone: str, after: float) -> Iterator[int]:
 
 
 def fires_between(cron: str, zone: str, after: float, until: float) -> list[int]:
-    """The fires after `after` up to `until`; of very many the latest."""
+    """The fires after `after` up to `until`; of very many the latest.
+
+    >>> fires_between("0 * * * *", "UTC", after=0.0, until=7200.0)
+    [3600, 7200]
+    """
     latest: deque[int] = deque(maxlen=MOST_FIRES)
     for instant in fires(cron, zone, after):
         if instant > until:
@@ -157,12 +168,20 @@ def fires_between(cron: str, zone: str, after: float, until: float) -> list[int]
 
 
 def next_fire(cron: str, zone: str, after: float) -> int:
-    """The first fire after `after`."""
+    """The first fire after `after`.
+
+    >>> next_fire("0 0 * * *", "Europe/Berlin", after=0.0)  # midnight in Berlin is 23:00 UTC
+    82800
+    """
     return next(fires(cron, zone, after))
 
 
 def latest_fire(cron: str, zone: str, until: float) -> int | None:
-    """The last fire up to `until`; None if there was none within eight years, as 29 February may be apart."""
+    """The last fire up to `until`; None if there was none within eight years, as 29 February may be apart.
+
+    >>> latest_fire("0 0 * * *", "UTC", until=100_000.0)
+    86400
+    """
     for days in (1, 8, 32, 367, 8 * 366):
         if due := fires_between(cron, zone, until - days * 86_400, until):
             return due[-1]
@@ -174,7 +193,11 @@ def _tzinfo(zone: str) -> Any:
 
 
 def dated(family: str, instant: float) -> str:
-    """The name of a family's sweep: FAMILY.20261126T0200Z."""
+    """The name of a family's sweep: FAMILY.20261126T0200Z.
+
+    >>> dated("digits", 0.0)
+    'digits.19700101T0000Z'
+    """
     return f"{family}.{datetime.fromtimestamp(instant, UTC):%Y%m%dT%H%MZ}"
 
 

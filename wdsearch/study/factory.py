@@ -139,11 +139,11 @@ class TrialFactory:
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.config.seed, "weights"))
-            made = self._network(configuration.model, own)
-            if any(isinstance(value, UninitializedParameter) for value in made.parameters()):
-                self._initialize(made)
-        self._refuse_lightning_module(made)
-        module = made if isinstance(made, RegularizedModule) else RegularizedModule(made, **own)  # type: ignore[arg-type]
+            network = self._network(configuration.model, own)
+            if any(isinstance(value, UninitializedParameter) for value in network.parameters()):
+                self._initialize(network)
+        self._refuse_lightning_module(network)
+        module = network if isinstance(network, RegularizedModule) else RegularizedModule(network, **own)  # type: ignore[arg-type]
         if self.task.class_weights and type(module).loss is not RegularizedModule.loss:
             text = f"{type(module).__name__} has a loss of its own, which would not know of them"
             raise BuildError(f"data: class_weight weights the loss of wdsearch, but {text}; leave class_weight out")

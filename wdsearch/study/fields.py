@@ -81,6 +81,12 @@ def _dumped(value: Any, info: Any) -> Any:
     return None if value is None else type(value).__name__
 
 
+def _bits(value: Any) -> Any:
+    return 32 if value == "auto" else value
+
+
+_Bits = Literal[32, 64, "bf16-mixed"]
+Precision = Annotated[_Bits, BeforeValidator(_bits, json_schema_input_type=Literal["auto"] | _Bits)]
 Rule = Literal["weights", "all"]
 
 
@@ -102,7 +108,11 @@ class DecayConfig(BaseModel):
 
 
 def ruled(value: Any) -> Any:
-    """A word as a rule without exceptions."""
+    """A word as a rule without exceptions.
+
+    >>> ruled("all"), ruled({"exclude": ["norm"]})
+    ({'rule': 'all'}, {'exclude': ['norm']})
+    """
     return {"rule": value} if isinstance(value, str) else value
 
 

@@ -254,7 +254,11 @@ class _Reader:
 
 
 def assignments(texts: Sequence[str], flag: str) -> dict[str, Any]:
-    """`NAME=YAML value` words of a command line as a mapping; raises StudyFileError for what is none."""
+    """`NAME=YAML value` words of a command line as a mapping; raises StudyFileError for what is none.
+
+    >>> assignments(["partition=gpu", "gpus=2"], "-o")
+    {'partition': 'gpu', 'gpus': 2}
+    """
     assigned = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -290,7 +294,12 @@ def _files_near(path: Path) -> str:
 
 
 def as_yaml(content: Any, flow: bool = True) -> str:
-    """Plain content as YAML, in the order of its keys; with `flow` lists and short mappings are on one line."""
+    """Plain content as YAML, in the order of its keys; with `flow` lists and short mappings are on one line.
+
+    >>> print(as_yaml({"study": "digits", "budget": {"trials": 4, "epochs": 2}}), end="")
+    study: digits
+    budget: {trials: 4, epochs: 2}
+    """
     style = None if flow else False
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=style, width=120)
 

@@ -15,13 +15,21 @@ _folders: set[str] = set()
 
 
 def import_path(path: str, folder: Path | None = None) -> Any:
-    """The object at `package.module.Name`, looked for in the study file's folder and in what is installed."""
+    """The object at `package.module.Name`, looked for in the study file's folder and in what is installed.
+
+    >>> import_path("pathlib.PurePath").__name__
+    'PurePath'
+    """
     module, _, name = path.rpartition(".")
     return getattr(_module(module, folder), name)
 
 
 def why_not(path: str, folder: Path | None = None) -> str:
-    """Reason why there is no class at an import path, and what to do."""
+    """Reason why there is no class at an import path, and what to do.
+
+    >>> why_not("pathlib.PurePat").partition("?")[0]
+    'the module pathlib has no PurePat; did you mean PurePath'
+    """
     module, _, name = path.rpartition(".")
     try:
         loaded = _module(module, folder)

@@ -14,11 +14,12 @@ from pydantic import BaseModel
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.optimizers import DEFAULT, OPTIMIZERS
+from wdsearch.plugins import table_of
 from wdsearch.regularizers import REGULARIZERS, Regularizer
 from wdsearch.strategies.pruners import PRUNERS
 from wdsearch.strategies.samplers import SAMPLERS
 from wdsearch.study.annotations import allowed, as_json_schema
-from wdsearch.study.catalog import Argument, arguments, as_json, options
+from wdsearch.study.catalog import Argument, arguments, as_json, keyword_arguments, options
 from wdsearch.study.options import options_by_name
 from wdsearch.study.schema import DataConfig, Dimension, Entry, Group, Source, StudyConfig, with_options
 from wdsearch.tasks import METRICS
@@ -32,17 +33,24 @@ _LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", 
 
 
 def study_schema() -> Schema:
-    """The schema, in words that drafts 7 to 2020-12 share."""
+    """The schema, in words that drafts 7 to 2020-12 share.
+
+    >>> study_schema()["properties"]["schedule"]["anyOf"][0]["properties"]["on"]["enum"]
+    ['kubernetes', 'local', 'ray', 'slurm']
+    """
     schema = _plain(StudyConfig)
     sections = schema["properties"]
     sections["data"] |= _named(DataConfig, DATASETS)
     sections["model"] |= _named(Source, MODELS)
     sections["optimizer"] = _optimizer()
     sections["space"] |= _space()
-    choices: dict[str, Mapping[str, type]] = {"sampler": SAMPLERS, "pruner": PRUNERS}
-    for key, table in choices.items():
-        keys = sections["search"]["properties"]
-        keys[key] = {"description": keys[key]["description"], **_chosen(table)}
+    strategies: dict[str, Mapping[str, type]] = {"sampler": SAMPLERS, "pruner": PRUNERS}
+    for key, table in strategies.items():
+        known = {name: options(name, kind) for name, kind in table.items()}
+        _describe_choice(sections["search"]["properties"], key, _chosen(known))
+    trackers = {name: keyword_arguments(kind) for name, kind in table_of("trackers").items()}
+    _describe_choice(sections, "tracking", _chosen(trackers), {"type": "null"})
+    _name_engines(sections["schedule"])
     _name_results(sections["objective"]["properties"])
     header = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "A study of wdsearch"}
     return header | schema
@@ -109,9 +117,20 @@ def _value(argument: Argument) -> Schema:
     return as_json_schema(argument.annotation) | ({} if default is None else {"default": default})
 
 
-def _chosen(table: Mapping[str, type]) -> Schema:
+def _describe_choice(keys: Schema, key: str, choice: Schema, *others: Schema) -> None:
+    choice["anyOf"] += others
+    keys[key] = {"description": keys[key]["description"], **choice}
+
+
+def _name_engines(schedule: Schema) -> None:
+    for form in schedule["anyOf"]:
+        if "properties" in form:
+            form["properties"]["on"]["enum"] = sorted(table_of("engines"))
+
+
+def _chosen(table: Mapping[str, list[Argument]]) -> Schema:
     """A name alone, or a mapping of the name and its options."""
-    known = {name: {o.name: _value(o) for o in options(name, kind)} for name, kind in table.items()}
+    known = {name: {option.name: _value(option) for option in listed} for name, listed in table.items()}
     mapping = {
         "type": "object",
         "properties": {"name": _names(table)},

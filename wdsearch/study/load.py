@@ -1,6 +1,5 @@
 """From a study file, or its content as a mapping, to a checked StudyConfig."""
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -9,9 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from wdsearch.messages import nearest, shown_path, shown_value
+from wdsearch.messages import nearest, shown_path
 from wdsearch.study.file import Fault, Location, StudyFileError, StudySource
 from wdsearch.study.schema import SECTIONS, Entry, Group, Limit, Source, StudyConfig, with_options
+from wdsearch.study.validation import invalid_keys
 
 __all__ = ["StudyConfig", "StudyFileError", "load_study"]
 
@@ -24,6 +24,10 @@ def load_study(
     In a mapping, own objects may stand for `data`, `model`, `search.sampler` and `search.pruner`; its own modules and tables are
     looked for in `folder`, as those of a file beside it.
     Raises StudyFileError with all faults at once.
+
+    >>> config = load_study("studies/mnist1d.yaml", ["budget.trials=8"])
+    >>> config.study, config.budget.trials, config.space["dropout"].high
+    ('mnist1d', 8, 0.6)
     """
     if isinstance(source, StudyConfig) and not overrides:
         return source
@@ -78,7 +82,7 @@ def _validated(source: StudySource) -> tuple[dict[str, Any], list[Fault]]:
                 sections[name] = _section(name, source.content[name], source.folder)
             except ValidationError as error:
                 faults += _faults(source, name, error)
-                sections |= _sound_part(name, source.content[name], error)
+                sections |= _sound_part(name, source.content[name], error, source.folder)
         elif field.is_required():
             faults.append(source.fault((), f"{name} is missing; add `{name}: ...`"))
         else:
@@ -97,82 +101,29 @@ def _adapter(name: str) -> TypeAdapter:
     return TypeAdapter(annotation)
 
 
-def _sound_part(name: str, value: Any, error: ValidationError) -> dict[str, Any]:
-    """Well-formed part of a faulty space or search, so that the others' faults do not hide theirs."""
-    if name not in ("space", "search") or not isinstance(value, Mapping):
-        return {}
+_DECISIVE = {"name", "class_path", "on"}
+"""Keys that say what the others of a section mean."""
+_STAND_INS = {"schedule": {"cron": "@daily"}}
+"""Values for keys that a section cannot do without, where a faulty one would hide the faults of others."""
+
+
+def _sound_part(name: str, value: Any, error: ValidationError, folder: Path | None) -> dict[str, Any]:
+    """Well-formed part of a faulty section, so that its faults are not all: how its other keys fit is checked as well."""
     faulty = {item["loc"][0] for item in error.errors() if item["loc"]}
+    if not isinstance(value, Mapping) or faulty & _DECISIVE:
+        return {}
+    sound = {key: item for key, item in value.items() if key not in faulty}
     with suppress(ValidationError):
-        return {name: _section(name, {key: item for key, item in value.items() if key not in faulty})}
+        return {name: _section(name, _STAND_INS.get(name, {}) | sound, folder)}
     return {}
 
 
-# -- pydantic's errors in our words ------------------------------------------------------------------------------
-
-# pydantic puts the tried member of a union into the location
-_MEMBER = re.compile(r"function-(before|after|plain|wrap)\[.*\]|constrained-.*|literal\[.*\]|int|float")
-_ALLOWED = {
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-    "dict_type": "a mapping",
-    "float_type": "a number",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "at most {le:g}",
-    "list_type": "a list",
-    "literal_error": "{expected}",
-    "model_type": "a mapping",
-    "string_too_long": "at most {max_length} characters",
-    "string_type": "text (in quotes if it looks like a number)",
-    "string_unicode": "text of whole characters",
-    "too_long": "a list of at most {max_length}",
-    "too_short": "a list of at least {min_length}",
-    "tuple_type": "a list",
-}
-_PATTERNS = {
-    "study": "letters, digits and _ - . (not first)",
-    "class_path": "package.module.Class",
-    "name": "letters, digits and _ -",
-}
-
-
 def _faults(source: StudySource, name: str, error: ValidationError) -> list[Fault]:
-    """One fault for each key: what the members of a union allow is joined by `or`."""
-    wrong: dict[tuple[Location, str], list[str]] = {}
-    faults = []
-    for item in error.errors():
-        inner = (key for key in item["loc"] if isinstance(key, int) or not _MEMBER.fullmatch(key))
-        location = (name, *inner)
-        if item["type"] in ("extra_forbidden", "missing"):
-            faults.append(source.fault(location, _unknown_or_missing(location, item["type"])))
-        else:
-            problem = f"{shown_path(location)} is {shown_value(item['input'])}"
-            wrong.setdefault((location, problem), []).append(_allowed(location, item))
-    for (location, problem), allowed in wrong.items():
-        verb = "are" if allowed[0].startswith("letters") else "is"
-        faults.append(source.fault(location, f"{problem}; allowed {verb} {' or '.join(allowed)}"))
-    return faults
+    return [source.fault(location, text) for location, text in invalid_keys(error, (name,), _unknown)]
 
 
-def _unknown_or_missing(location: Location, kind: str) -> str:
-    path, last = shown_path(location), location[-1]
-    if kind == "extra_forbidden":
-        return f"{path} is not a known key{nearest(str(last), _known_beside(location))}"
-    if isinstance(last, int):  # all our tuples are pairs
-        return f"{path} is missing; {shown_path(location[:-1])} takes two values"
-    return f"{path} is missing; add `{last}: ...`"
-
-
-def _allowed(location: Location, error: Any) -> str:
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "string_pattern_mismatch":
-        return _PATTERNS[str(location[-1])]
-    if kind == "model_type" and context["class_name"] in ("DataConfig", "Source", "Choice"):
-        return "a name or a mapping"
-    return _ALLOWED[kind].format(**context) if kind in _ALLOWED else error["msg"]
+def _unknown(location: Location) -> str:
+    return f"{shown_path(location)} is not a known key{nearest(str(location[-1]), _known_beside(location))}"
 
 
 def _known_beside(location: Location) -> set[str]:

@@ -15,7 +15,12 @@ Section = TypeVar("Section", bound=BaseModel)
 
 @cache
 def with_optimizers(section: type[Section]) -> type[Section]:
-    """A section whose `name` is an optimizer's, with the options of all optimizers; a key left empty is as if absent."""
+    """A section whose `name` is an optimizer's, with the options of all optimizers; a key left empty is as if absent.
+
+    >>> from wdsearch.study.schema import OptimizerConfig
+    >>> with_optimizers(OptimizerConfig)(name="sgd", momentum=0.9).options
+    {'momentum': 0.9}
+    """
     known: Any = Literal[tuple(OPTIMIZERS)]
     default, about = section.model_fields["name"].default, section.model_fields["name"].description
     fields: dict[str, Any] = {"name": (known, Field(default, description=about))}
@@ -25,7 +30,11 @@ def with_optimizers(section: type[Section]) -> type[Section]:
 
 
 def options_by_name() -> dict[str, Option]:
-    """The options of all optimizers; those of one name are one option."""
+    """The options of all optimizers; those of one name are one option.
+
+    >>> options_by_name()["momentum"].default
+    0.9
+    """
     return {name: option for optimizer in OPTIMIZERS.values() for name, option in optimizer.options.items()}
 
 

@@ -19,6 +19,11 @@ def possible(config: StudyConfig, rate_sum: float, largest_factor: float) -> tup
     `rate_sum` is the sum of the schedule's factors over all steps, `largest_factor` the largest of them. A range of timescales
     is cut at its short end, for it means "as short as makes sense". A λ is a number that somebody chose: it is refused if the
     highest learning rate makes ηλ 1 or more, as is a range of timescales of which nothing is left. Raises StudyFileError.
+
+    >>> from wdsearch.study.load import load_study
+    >>> study, notes = possible(load_study("studies/mnist1d.yaml"), rate_sum=50.0, largest_factor=1.0)
+    >>> study.dimensions["weight_decay"].timescale, notes[0][:44]
+    ((0.0202, 10.0), 'space.weight_decay.timescale begins at 0.01,')
     """
     if is_solo(config.model):
         return config, []

@@ -33,6 +33,11 @@ def begin_study(folder: Path, csv: Path | None = None, target: str | None = None
     """Write a study file, for the table in a CSV or Parquet file if one is given, and its schema; nothing is overwritten.
 
     Raises ScaffoldError, and DataError for a table of which no study can be made.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     [path.name for path in begin_study(Path(folder)).files]
+    ['study.yaml', 'study.schema.json']
     """
     notes: tuple[str, ...] = ()
     if csv is None:
@@ -48,12 +53,22 @@ def begin_study(folder: Path, csv: Path | None = None, target: str | None = None
 
 
 def schema_text() -> str:
-    """The schema as it is written."""
+    """The schema as it is written.
+
+    >>> json.loads(schema_text())["title"]
+    'A study of wdsearch'
+    """
     return json.dumps(study_schema(), indent=1, ensure_ascii=False)
 
 
 def write_schema(path: Path) -> str:
-    """Write the schema and say how an editor finds it; raises ScaffoldError."""
+    """Write the schema and say how an editor finds it; raises ScaffoldError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     print(write_schema(Path(folder, "s.json")).splitlines()[1])
+    # yaml-language-server: $schema=s.json
+    """
     try:
         path.write_text(schema_text() + "\n", encoding="utf-8")
     except OSError as error:

@@ -27,6 +27,7 @@ from wdsearch.study.fields import (
     Number,
     OwnOr,
     Positive,
+    Precision,
     Regex,
     Rule,
     Seed,
@@ -36,7 +37,7 @@ from wdsearch.study.fields import (
 )
 
 
-def scalar(value: Any) -> Any:
+def _scalar(value: Any) -> Any:
     """A value of the space that is no mapping, as a fixed one."""
     return value if isinstance(value, Mapping | BaseModel) else {"value": value}
 
@@ -91,7 +92,7 @@ class OptimizerConfig(_Section):
     warmup: Fraction = 0.0
     """Share of all steps in which the rate rises to its full value."""
     decay: Annotated[DecayConfig, BeforeValidator(ruled, json_schema_input_type=Rule | DecayConfig)] = DecayConfig()
-    """Which parameters decay: `weights` only (no biases, norm scales, embeddings), or `all`; or a mapping with exceptions."""
+    """Parameters that decay: `weights` only (no biases, norm scales, embeddings), or `all`; or a mapping with exceptions."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -100,7 +101,11 @@ class OptimizerConfig(_Section):
 
 
 def with_options() -> type[OptimizerConfig]:
-    """The section with the options of all optimizers as keys; it imports torch, for their table does."""
+    """The section with the options of all optimizers as keys; it imports torch, for their table does.
+
+    >>> with_options()(name="adamw", eps=1e-6).options
+    {'eps': 1e-06}
+    """
     from wdsearch.study.options import with_optimizers
 
     return with_optimizers(OptimizerConfig)
@@ -153,7 +158,7 @@ class Group(Dimension):
     match: Regex
     """Regular expression, found anywhere in a parameter's name (of dropout: a layer's); the first group that matches counts."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=50)] | None = None
-    """What the group is called; by default made from `match`."""
+    """Name of the group; by default made from `match`."""
 
     @property
     def label(self) -> str:
@@ -245,26 +250,19 @@ class SearchConfig(_Section):
     batch: Count | None = None
     """Trials asked at a time, part of what makes the study; 16 by default, 4 with gp, 1 for an own LightningModule."""
     sampler: Annotated[Any, OwnOr(Choice)] = None
-    """What chooses configurations, tpe by default; a name, or a name with its options beside it."""
+    """Sampler, which chooses configurations, tpe by default; a name, or a name with its options beside it."""
     pruner: Annotated[Any, OwnOr(Choice)] = None
-    """What ends hopeless trials, halving by default; a name, or a name with its options beside it."""
-
-
-Precision = Literal[32, 64, "bf16-mixed"]
-
-
-def _precise(value: Any) -> Any:
-    return 32 if value == "auto" else value
+    """Pruner, which ends hopeless trials, halving by default; a name, or a name with its options beside it."""
 
 
 class TrainerConfig(_Section):
     """Lightning's words, and how many threads and fused trials."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    """Where to train."""
+    """Device to train on."""
     devices: Count = 1
-    """How many of them."""
-    precision: Annotated[Precision, BeforeValidator(_precise, json_schema_input_type=Literal["auto"] | Precision)] = 32
+    """Number of devices."""
+    precision: Precision = 32
     """Bits of a number in training; auto is 32 everywhere, for what is found should not hang on the device."""
     threads: Literal["auto"] | Count = "auto"
     """CPU threads, by default one for each core; changes the speed, and no result."""
@@ -284,12 +282,12 @@ class StudyConfig(_Section):
     model: Annotated[Any, OwnOr(Source)]
     """The network: a name, or `name` or `class_path` with `init_args`."""
     task: Literal["classification", "regression"] | None = None
-    """What is learned; the data say it by default."""
+    """Kind of targets to be learned; the data say it by default."""
     metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
-    """What is reported beside the loss; by default what the data say, or accuracy, or r2."""
+    """Metric reported beside the loss; by default what the data say, or accuracy, or r2."""
     optimizer: Annotated[SerializeAsAny[OptimizerConfig], WrapValidator(_optimizer)] = OptimizerConfig()
-    space: Annotated[dict[str, Annotated[Entry, BeforeValidator(scalar)]], AfterValidator(_searched)]
-    """What is searched: `lr`, regularizers, and arguments of the network as `model.<argument>`."""
+    space: Annotated[dict[str, Annotated[Entry, BeforeValidator(_scalar)]], AfterValidator(_searched)]
+    """Space to be searched: `lr`, regularizers, and arguments of the network as `model.<argument>`."""
     objective: ObjectiveConfig = ObjectiveConfig()
     budget: BudgetConfig
     search: SearchConfig = SearchConfig()
@@ -297,9 +295,9 @@ class StudyConfig(_Section):
     seed: Seed = 0
     """Seed of initial weights, batches, noise and the sampler."""
     tracking: Annotated[Choice, BeforeValidator(_named, json_schema_input_type=str | Choice)] | None = None
-    """What records the study for people, mlflow by default; a name, or a name with its options beside it."""
+    """Tracker that records the study for people, mlflow by default; a name, or a name with its options beside it."""
     schedule: ScheduleConfig | None = None
-    """When `wdsearch schedule` starts sweeps of this study, and with which workers; it changes no result."""
+    """Timetable by which `wdsearch schedule` starts sweeps of this study, and their workers; it changes no result."""
 
     @property
     def dimensions(self) -> dict[str, Dimension]:

@@ -28,18 +28,26 @@ _SHAPES = ((1, 8, 8), (1, 27720), (27720,))
 
 
 def builder_of(model: Any) -> Callable[..., Any] | None:
-    """Builder of the network from `inputs`, `outputs` and its own arguments; None for a network already built."""
+    """Builder of the network from `inputs`, `outputs` and its own arguments; None for a network already built.
+
+    >>> builder_of(Source(name="mlp")) is MODELS["mlp"], builder_of(nn.Linear(2, 1)) is None
+    (True, True)
+    """
     if isinstance(model, nn.Module):
         return None
-    return _made(model, MODELS) if isinstance(model, Source) else model
+    return _builder(model, MODELS) if isinstance(model, Source) else model
 
 
 def is_solo(model: Any) -> bool:
-    """True for what builds user-defined LightningModules, which are trained by Trainers of their own."""
+    """True for what builds user-defined LightningModules, which are trained by Trainers of their own.
+
+    >>> is_solo(Source(name="mlp"))
+    False
+    """
     return builds_lightning_module(builder_of(model))
 
 
-def _made(source: Source, table: Mapping[str, Any]) -> Any:
+def _builder(source: Source, table: Mapping[str, Any]) -> Any:
     """Builder that a source names; None if that is unknown, not importable, or nothing that can be called."""
     try:
         by_path = source.class_path is not None
@@ -50,13 +58,21 @@ def _made(source: Source, table: Mapping[str, Any]) -> Any:
 
 
 def attribute_of_data(data: Any, name: str) -> str | None:
-    """The `task` or `metric` that the data say of themselves, if they say it before they are built."""
-    value = getattr(_made(data, DATASETS) if isinstance(data, Source) else data, name, None)
+    """The `task` or `metric` that the data say of themselves, if they say it before they are built.
+
+    >>> attribute_of_data(DataConfig(name="diabetes"), "task")
+    'regression'
+    """
+    value = getattr(_builder(data, DATASETS) if isinstance(data, Source) else data, name, None)
     return value if isinstance(value, str) else None
 
 
 def parameters_of(builder: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """A builder's arguments; without any if Python cannot tell."""
+    """A builder's arguments; without any if Python cannot tell.
+
+    >>> list(parameters_of(lambda hidden, depth=2: None)), list(parameters_of(dict))
+    (['hidden', 'depth'], [])
+    """
     try:
         return inspect.signature(builder).parameters
     except (TypeError, ValueError):
@@ -64,20 +80,33 @@ def parameters_of(builder: Callable[..., Any]) -> Mapping[str, inspect.Parameter
 
 
 def arguments_of(builder: Callable[..., Any]) -> set[str] | None:
-    """The names that a study may give; None if the builder takes any, or Python cannot tell."""
+    """The names that a study may give; None if the builder takes any, or Python cannot tell.
+
+    >>> def network(inputs, outputs, width): ...
+    >>> arguments_of(network), arguments_of(lambda **options: None)
+    ({'width'}, None)
+    """
     parameters = parameters_of(builder)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return None if takes_any or not parameters else set(parameters) - given_to(builder)
 
 
 def given_to(builder: Callable[..., Any]) -> set[str]:
-    """The arguments that are not the user's to give: of data those from the study, of a network the sizes of the data."""
+    """The arguments that are not the user's to give: of data those from the study, of a network the sizes of the data.
+
+    >>> sorted(given_to(MODELS["mlp"]))
+    ['categories', 'inputs', 'outputs', 'shape']
+    """
     is_data = lightning_base(builder, "LightningDataModule") is not None
     return from_study(builder) if is_data else set(SHAPE)
 
 
 def from_study(builder: Callable[..., Any]) -> set[str]:
-    """The arguments that a data set takes from the rest of the study, as it says itself."""
+    """The arguments that a data set takes from the rest of the study, as it says itself.
+
+    >>> sorted(from_study(DATASETS["table"]))
+    ['codes', 'folder', 'task']
+    """
     return set(getattr(builder, "from_study", ()))
 
 
@@ -92,7 +121,11 @@ _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def misfit(builder: Callable[..., Any], name: str, value: Any) -> str | None:
-    """Words for what an argument of one of our builders takes, if the value is of another kind."""
+    """Words for what an argument of one of our builders takes, if the value is of another kind.
+
+    >>> misfit(MODELS["mlp"], "hidden", 8), misfit(MODELS["mlp"], "hidden", [8])
+    ('a list of whole numbers', None)
+    """
     parameter = parameters_of(builder).get(name)
     annotation = annotation_of(parameter) if parameter else ""
     return None if fits(value, annotation) else allowed(annotation)
@@ -102,6 +135,9 @@ def default_of(model: Any, name: str) -> Any:
     """Value of a network's argument if nothing is searched: as `init_args` say, else the builder's default.
 
     Raises LookupError if neither says.
+
+    >>> default_of(Source(name="mlp", init_args={"hidden": [8]}), "hidden"), default_of(Source(name="mlp"), "dropout")
+    ([8], 0.0)
     """
     first, *inner = name.split(".")
     if isinstance(model, Source) and first in model.init_args:
@@ -125,7 +161,13 @@ def _within(value: Any, names: list[str]) -> Any:
 
 
 def refused(model: Any, arguments: Mapping[str, Any]) -> str | None:
-    """Reason why one of our networks cannot be built with these arguments; None if it can, or is not ours."""
+    """Reason why one of our networks cannot be built with these arguments; None if it can, or is not ours.
+
+    >>> refused(Source(name="mlp"), {"hidden": [8]}) is None
+    True
+    >>> refused(Source(name="mlp"), {"activation": "swoosh"})
+    "activation is 'swoosh'; allowed are relu, gelu, silu, tanh"
+    """
     builder = MODELS.get(model.name or "") if isinstance(model, Source) else None
     if builder is None:
         return None
@@ -149,14 +191,19 @@ def _refusal(builder: Callable[..., Any], shape: tuple[int, ...], arguments: Map
 
 
 def check_data(data: Any) -> Faults:
-    """Faults of the data's source."""
+    """Faults of the data's source.
+
+    >>> [text.partition("?")[0] for _, text in check_data(DataConfig(name="digts"))]
+    ["data.name is 'digts'; did you mean digits"]
+    """
     if isinstance(data, DataConfig):
         yield from _check("data", data, DATASETS)
-        if (builder := _made(data, DATASETS)) is not None and (lacking := _lacking(builder, data)):
+        builder = _builder(data, DATASETS)
+        if builder is not None and (lacking := _lacking(builder, data)):
             location = ("data", "init_args") if data.init_args else ("data",)
             text = f"{data.name or data.class_path} needs {' and '.join(lacking)}"
             yield location, f"data.init_args: {text}, as in init_args: {{{lacking[0]}: ...}}"
-        taken = arguments_of(made) if data.class_path and (made := _made(data, DATASETS)) else None
+        taken = arguments_of(builder) if data.class_path and builder is not None else None
         if "split_seed" in data.model_fields_set and taken is not None and "split_seed" not in taken:
             yield (
                 ("data", "split_seed"),
@@ -172,7 +219,11 @@ def check_data(data: Any) -> Faults:
 
 
 def check_model(model: Any) -> Faults:
-    """Faults of the network's source; one of ours is built, without memory, to hear whether it takes its arguments."""
+    """Faults of the network's source; one of ours is built, without memory, to hear whether it takes its arguments.
+
+    >>> [text.partition("?")[0] for _, text in check_model(Source(name="mlp", init_args={"hiden": [8]}))]
+    ['model.init_args.hiden is not an argument of mlp; did you mean hidden']
+    """
     if isinstance(model, Source):
         faults = [*_check("model", model, MODELS)]
         refusal = None if faults else refused(model, {})
@@ -195,7 +246,7 @@ def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
         yield (key,), f"{key} takes either `name` (known: {', '.join(sorted(table))}) or `class_path` with `init_args`"
     elif source.name is not None and source.name not in table:
         yield (key, "name"), f"{key}.name is {shown_value(source.name)}{nearest(source.name, table)}"
-    elif (builder := _made(source, table)) is None:
+    elif (builder := _builder(source, table)) is None:
         reason = why_not(str(source.class_path), source.folder)
         yield (key, "class_path"), f"{key}.class_path is {source.class_path}; {reason}"
     else:

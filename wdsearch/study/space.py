@@ -30,6 +30,10 @@ def distributions(config: StudyConfig) -> dict[str, BaseDistribution]:
 
     With `off: true` a range goes on beyond the end at which the regularizer vanishes, and what lies there is off: a weak
     decay is then a neighbour of none, and a sampler models all keys jointly, as it cannot with gates beside the values.
+
+    >>> from wdsearch.study.load import load_study
+    >>> distributions(load_study("studies/mnist1d.yaml"))["dropout"]
+    FloatDistribution(high=0.6, log=False, low=0.0, step=None)
     """
     searched = {key: dimension for key, dimension in config.dimensions.items() if dimension.form != "fixed"}
     return {_name(key, dimension): _distribution(key, dimension) for key, dimension in searched.items()}
@@ -111,7 +115,11 @@ def _is_off(key: str, dimension: Dimension, value: float) -> bool:
 
 
 def is_integer(key: str, dimension: Dimension) -> bool:
-    """Regularizers say whether they count; an argument of the model does if its range is written in whole numbers."""
+    """Regularizers say whether they count; an argument of the model does if its range is written in whole numbers.
+
+    >>> is_integer("early_stopping", Dimension(low=2, high=9)), is_integer("model.depth", Dimension(low=1.0, high=3.0))
+    (True, False)
+    """
     regularizer = regularizer_of(key)
     return regularizer.integer if regularizer else key != "lr" and dimension.integer
 
@@ -121,6 +129,11 @@ def configuration(config: StudyConfig, params: Mapping[str, Any], rate_sum: floa
 
     `rate_sum` is the sum of the schedule's factors over all steps: a timescale τ is λ = 1/(η·rate_sum·τ), the number of
     training lengths in which decay alone shrinks a weight by e (Wang & Aitchison 2405.13698).
+
+    >>> from wdsearch.study.load import load_study
+    >>> params = {"lr": 0.01, "weight_decay.timescale": 1.0, "dropout": 0.2, "label_smoothing": 0.1}
+    >>> configuration(load_study("studies/mnist1d.yaml"), params, rate_sum=1000.0).strengths
+    {'weight_decay': 0.1, 'dropout': 0.2, 'label_smoothing': 0.1}
     """
     dimensions = config.dimensions
     values = {key: _value(key, dimension, params) for key, dimension in dimensions.items()}
@@ -145,7 +158,12 @@ def _value(key: str, dimension: Dimension, params: Mapping[str, Any]) -> Any:
 
 
 def baseline(config: StudyConfig) -> Configuration:
-    """The unregularized baseline: every strength neutral, the study's own rate and network."""
+    """The unregularized baseline: every strength neutral, the study's own rate and network.
+
+    >>> from wdsearch.study.load import load_study
+    >>> baseline(load_study("studies/mnist1d.yaml")).strengths
+    {'weight_decay': 0.0, 'dropout': 0.0, 'label_smoothing': 0.0}
+    """
     rate = config.space.get("lr")
     strengths = {key: neutral(key) for key in config.dimensions if regularizer_of(key)}
     model = {
@@ -176,5 +194,9 @@ def _middle(dimension: Dimension) -> Any:
 
 
 def encoded(choice: Any) -> Any:
-    """A choice as Optuna can hold it: lists and mappings as JSON."""
+    """A choice as Optuna can hold it: lists and mappings as JSON.
+
+    >>> encoded([64, 32]), encoded("relu")
+    ('[64, 32]', 'relu')
+    """
     return choice if choice is None or isinstance(choice, str | int | float | bool) else json.dumps(choice)

@@ -1,6 +1,5 @@
 """The table of trackers: one file and one line each. A tracker keeps the record of a study that people look at."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -35,14 +34,23 @@ def chosen_tracker(tracking: Any = None) -> tuple[type[Tracker], dict[str, Any]]
     name = options.pop("name", None)
     if name not in TRACKERS:
         raise TrackerError(f"tracking is {shown_value(name)}{nearest(str(name), TRACKERS)}")
-    faults = [_fault(name, option, value) for option, value in options.items()]
-    if any(faults):
-        raise TrackerError("\n".join(filter(None, faults)))
+    if options:
+        from wdsearch.study.annotations import keyword_only, option_faults  # loads pydantic
+
+        faults = [text for _, text in option_faults(("tracking",), name, options, keyword_only(TRACKERS[name]))]
+        if faults:
+            raise TrackerError("\n".join(faults))
     return TRACKERS[name], options
 
 
 def open_tracker(tracking: Any, home: Home, study: str, storage: str | None = None) -> Tracker:
-    """Tracker of a study on this machine, as its file's `tracking` says; raises TrackerError."""
+    """Tracker of a study on this machine, as its file's `tracking` says; raises TrackerError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     open_tracker("jsonl", Home(folder), "digits").name
+    'jsonl'
+    """
     kind, options = chosen_tracker(tracking)
     return kind(home.path, study, node=home.node(storage), **options)
 
@@ -61,7 +69,13 @@ def study_page(result: StudyResult, home: Home, port: int) -> Server:
 
 
 def backlog(home: Home, study: str) -> Backlog:
-    """Records that wait to be delivered, by whichever tracker: a study may go on with another one."""
+    """Records that wait to be delivered, by whichever tracker: a study may go on with another one.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     backlog(Home(folder), "digits").undelivered
+    0
+    """
     waiting = [kind.backlog(home.path, study) for kind in TRACKERS.values()]
     errors, lost = [one.error for one in waiting], [one.lost for one in waiting]
     counts = sum(one.undelivered for one in waiting), sum(one.elsewhere for one in waiting)
@@ -80,29 +94,14 @@ def deliver_backlog(
 
 
 def trackers() -> list[dict[str, Any]]:
-    """All trackers with their options, as JSON can hold them."""
-    from wdsearch.study.catalog import Argument  # and with it torch
+    """All trackers with their options, as JSON can hold them.
 
-    described = []
-    for name, kind in TRACKERS.items():
-        options = [Argument(option, takes, default).as_dict() for option, (takes, default) in _options_of(kind).items()]
-        described.append({"name": name, "summary": kind.summary, "arguments": options})
-    return described
+    >>> [tracker["name"] for tracker in trackers()]
+    ['mlflow', 'jsonl']
+    """
+    from wdsearch.study.catalog import keyword_arguments  # loads torch
 
-
-def _options_of(kind: type[Tracker]) -> dict[str, tuple[str, Any]]:
-    """Annotation and default of what a study file may set: a constructor's keyword-only arguments."""
-    from wdsearch.study.annotations import annotation_of
-
-    parameters = inspect.signature(kind).parameters.values()
-    return {p.name: (annotation_of(p), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def _fault(name: str, option: str, value: Any) -> str | None:
-    from wdsearch.study.annotations import allowed, fits
-
-    known = _options_of(TRACKERS[name])
-    if option not in known:
-        return f"tracking.{option} is not an option of {name}{nearest(option, known)}"
-    takes = known[option][0]
-    return None if fits(value, takes) else f"tracking.{option} is {shown_value(value)}; allowed is {allowed(takes)}"
+    return [
+        {"name": name, "summary": kind.summary, "arguments": [option.as_dict() for option in keyword_arguments(kind)]}
+        for name, kind in TRACKERS.items()
+    ]

@@ -13,9 +13,9 @@ from wdsearch.errors import WdsearchError
 from wdsearch.files import is_locked, locked
 from wdsearch.storage.home import Home
 from wdsearch.tracking.mlflow_address import HASTE, PATIENCE, QUIET, shown_uri
-from wdsearch.tracking.mlflow_client import LIVE_EVERY_S, Courier, complain, warm_up
+from wdsearch.tracking.mlflow_client import LIVE_EVERY_S, Courier, warm_up
 from wdsearch.tracking.mlflow_store import write_through
-from wdsearch.tracking.spool import Spool, interrupt, lock_of, open_elsewhere, spool_paths
+from wdsearch.tracking.spool import Spool, complain, interrupt, lock_of, open_elsewhere, spool_paths
 
 QUIET_S = 20.0  # so long nobody looks yet; a short study is delivered at its end, when no training is held up
 DUTY = 0.05  # share of the time that delivery may take while training goes on

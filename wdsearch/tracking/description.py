@@ -16,14 +16,29 @@ LONGEST = 7500
 
 
 def study_description(result: StudyResult) -> str:
-    """The answer in a sentence, the best trials beside the baseline, the study file, and the commands that go on."""
+    """The answer in a sentence, the best trials beside the baseline, the study file, and the commands that go on.
+
+    >>> import optuna
+    >>> from wdsearch.storage.results import load_result
+    >>> study_description(load_result(optuna.create_study(study_name="digits"))).splitlines()[0]
+    'No trial of **digits** is complete yet.'
+    """
     text = f"{_answer(result)}\n\n{_table(result)}\n\n`wdsearch best {result.study}` prints what to put into your own training."
     study = f"\n\nThe study:\n```yaml\n{as_yaml(result.config)}```"
     return text + (study if len(text + study) <= LONGEST else "\n\nThe study's file is too long to be shown here.")
 
 
 def trial_description(params: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
-    """A trial's settings, from its recorded params and its network's arguments, ready to be pasted into one's own training."""
+    """A trial's settings, from its recorded params and its network's arguments, ready to be pasted into one's own training.
+
+    >>> print(trial_description({"lr": 0.01, "torch.l2": "torch.optim.SGD(weight_decay=0.1)"}, {"hidden": [8]}))
+    ```yaml
+    lr: 0.01
+    hidden: [8]
+    ```
+    <BLANKLINE>
+    - `l2`: torch.optim.SGD(weight_decay=0.1)
+    """
     derived = ("log10_", "torch.")
     numbers = {key: value for key, value in params.items() if isinstance(value, float) and not key.startswith(derived)}
     settings = {key: value for key, value in numbers.items() if not key.endswith(TIMESCALE)} | dict(arguments)

@@ -23,12 +23,20 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT
 
 
 def local_uri(home: Path) -> str:
-    """A SQLite file in the home folder."""
+    """A SQLite file in the home folder.
+
+    >>> local_uri(Path("/srv/studies"))
+    'sqlite:////srv/studies/mlflow.db'
+    """
     return f"sqlite:///{home.absolute() / 'mlflow.db'}"
 
 
 def default_uri(home: Path, uri: str | None = None) -> str:
-    """MLflow's store: as given, `$MLFLOW_TRACKING_URI`, or a SQLite file in the home folder."""
+    """MLflow's store: as given, `$MLFLOW_TRACKING_URI`, or a SQLite file in the home folder.
+
+    >>> default_uri(Path("/srv/studies"), "http://mlflow:5000")
+    'http://mlflow:5000'
+    """
     return uri or os.environ.get(URI) or local_uri(home)
 
 
@@ -37,6 +45,9 @@ def experiment_link(uri: str, experiment: str, port: int = PORT, view: str | Non
 
     MLflow opens in another mode without `workflowType`. A server is where `$WDSEARCH_MLFLOW_PAGE` says, for people may reach
     it by another name than workers do.
+
+    >>> experiment_link("sqlite:///mlflow.db", "3")
+    'http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning'
     """
     base = f"http://127.0.0.1:{port}"
     if uri.startswith("http"):
@@ -48,7 +59,11 @@ def experiment_link(uri: str, experiment: str, port: int = PORT, view: str | Non
 
 
 def shown_uri(uri: str) -> str:
-    """A tracking URI without user and password; that of a database as a storage's is shown."""
+    """A tracking URI without user and password; that of a database as a storage's is shown.
+
+    >>> shown_uri("https://ada:hunter2@mlflow.example.org/a")
+    'https://mlflow.example.org/a'
+    """
     if not uri.startswith("http"):
         return shown_url(uri) if "://" in uri else uri
     parts = urlsplit(uri)

@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import sys
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -15,7 +13,7 @@ from typing import Any
 
 from wdsearch.report.trial_picture import TrialPicture
 from wdsearch.tracking.mlflow_store import VIEW_TAG, make_store, write_ahead
-from wdsearch.tracking.spool import LOST, MODEL, Record, Spool, now_ms
+from wdsearch.tracking.spool import LOST, MODEL, Record, Spool, complain, now_ms
 from wdsearch.tracking.tracker import STUDY
 
 LIVE_EVERY_S = 10.0
@@ -29,7 +27,7 @@ REFUSALS = {
     "BAD_REQUEST",
     "INVALID_STATE",
 }
-"""What MLflow will say again however often it is asked, other than being out of reach."""
+"""Refusals of MLflow that come again however often it is asked, unlike errors of a server out of reach."""
 
 
 class Courier:
@@ -316,16 +314,6 @@ def warm_up(spool: Spool) -> None:
     with suppress(Exception):  # what is wrong shows when there is something to deliver
         if spool.recall("local") == "True":
             make_store(spool.recall("uri") or "")
-
-
-def complain(spool: Spool, text: str, fact: str = "error") -> None:
-    """Into the log once, and into the spool for the one who waits: an `error`, until it is over, or what is lost for good."""
-    if spool.recall(fact) != text:
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr)
-        if sys.exc_info()[0] is not None:
-            traceback.print_exc()
-        sys.stderr.flush()
-        spool.remember(fact, text)
 
 
 def _last_of_kind(records: Sequence[Record]) -> Iterator[Record]:

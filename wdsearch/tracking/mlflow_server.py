@@ -30,7 +30,12 @@ def mlflow_server(home: Path, study: str, port: int) -> Server:
 
 
 def ui_command(home: Path, uri: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of an MLflow server on this machine over a local store."""
+    """Command and environment of an MLflow server on this machine over a local store.
+
+    >>> command, environment = ui_command(Path("/srv"), "sqlite:////srv/mlflow.db", 5000)
+    >>> command[1:4], environment["MLFLOW_DISABLE_TELEMETRY"]
+    (['-m', 'mlflow', 'server'], 'true')
+    """
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (home.absolute() / "artifacts").as_uri()]

@@ -32,14 +32,32 @@ def make_store(uri: str) -> None:
 
 
 def write_ahead(uri: str) -> None:
-    """One sync per commit instead of several, and readers of our own store do not block the delivery."""
+    """One sync per commit instead of several, and readers of our own store do not block the delivery.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_ahead(f"sqlite:///{folder}/mlflow.db")
+    ...     database = sqlite3.connect(f"{folder}/mlflow.db")
+    ...     mode = database.execute("PRAGMA journal_mode").fetchone()
+    ...     database.close()
+    >>> mode
+    ('wal',)
+    """
     database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=60.0)
     database.execute("PRAGMA journal_mode=WAL")
     database.close()
 
 
 def write_through(uri: str) -> None:
-    """All that was written, into the database file itself: people copy it without the log beside it."""
+    """All that was written, into the database file itself: people copy it without the log beside it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_ahead(f"sqlite:///{folder}/mlflow.db")
+    ...     write_through(f"sqlite:///{folder}/mlflow.db")
+    ...     [path.name for path in Path(folder).iterdir()]
+    ['mlflow.db']
+    """
     with suppress(sqlite3.Error):
         database = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=1.0)
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -24,6 +24,11 @@ def saved_views(config: StudyConfig, metric: str, time_ms: int) -> dict[str, str
     """Each view by its key, as MLflow keeps it: a table of trials by the objective, with charts.
 
     MLflow shows all runs in all charts of a view, or the first ten of the table in all: hence two views.
+
+    >>> from wdsearch.study.load import load_study
+    >>> views = saved_views(load_study("studies/mnist1d.yaml"), "accuracy", time_ms=0)
+    >>> {key: json.loads(view)["name"] for key, view in views.items()}
+    {'wdsearch': 'mnist1d: λ and gap', 'wdsearch-losses': 'mnist1d: losses of the ten best'}
     """
     table = _table(config, metric)
     views = {
@@ -84,7 +89,7 @@ def _charts(study: str, view: str, charts: list[dict[str, Any]]) -> dict[str, An
             | {"display": False, "isGenerated": True},
         ],
         "compareRunCharts": [
-            common | {"uuid": _identity(study, view, str(place))} | chart for place, chart in enumerate(charts)
+            common | {"uuid": _identity(study, view, str(index))} | chart for index, chart in enumerate(charts)
         ],
         "viewMaximized": False,
         "runListHidden": False,

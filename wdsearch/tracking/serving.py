@@ -13,7 +13,7 @@ from typing import NamedTuple
 from wdsearch.errors import WdsearchError
 
 PORT = 5000
-"""Where `wdsearch ui` serves the pages of records that have no server of their own, unless told otherwise."""
+"""Default port on which `wdsearch ui` serves the pages of records that have no server of their own."""
 STORAGE = "WDSEARCH_DASHBOARD_STORAGE"
 _DASHBOARD = (
     f"import os, sys, optuna_dashboard as d; d.run_server(os.environ['{STORAGE}'], '127.0.0.1', int(sys.argv[1]))"
@@ -43,6 +43,9 @@ def dashboard_server(storage: str, study_id: int, port: int) -> Server:
     """Server of Optuna's dashboard over a storage's URL, which may hold a password: it goes by the environment.
 
     Raises DashboardError if it is not installed.
+
+    >>> dashboard_server("sqlite:///optuna.db", study_id=1, port=8080).link
+    'http://127.0.0.1:8080/dashboard/studies/1'
     """
     if find_spec("optuna_dashboard") is None:
         raise DashboardError("optuna-dashboard is not installed; install it with: pip install 'wdsearch[dashboard]'")
@@ -51,7 +54,11 @@ def dashboard_server(storage: str, study_id: int, port: int) -> Server:
 
 
 def serve(servers: Sequence[Server], say: Callable[[str], None]) -> None:
-    """Say each page and serve them until interrupted. Raises PortError before anything is started."""
+    """Say each page and serve them until interrupted. Raises PortError before anything is started.
+
+    >>> serve([Server("https://mlflow.example.org", 443, [], {})], print)  # another machine serves it
+    https://mlflow.example.org
+    """
     here = [server for server in servers if server.command]
     for server in here:
         _check_port(server.port)

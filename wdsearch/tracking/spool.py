@@ -3,7 +3,9 @@
 import json
 import platform
 import sqlite3
+import sys
 import time
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +35,11 @@ _LAST = 2**63 - 1  # as SQLite counts
 
 
 def spool_path(home: Path, study: str, node: str = "") -> Path:
-    """The spool of a study, on this node if it is one of several: SQLite's files are not for several machines."""
+    """The spool of a study, on this node if it is one of several: SQLite's files are not for several machines.
+
+    >>> spool_path(Path("/srv"), "digits"), spool_path(Path("/srv"), "digits", "node7")
+    (PosixPath('/srv/spool/digits.db'), PosixPath('/srv/spool/digits@node7.db'))
+    """
     return home.absolute() / "spool" / (f"{study}@{node}.db" if node else f"{study}.db")
 
 
@@ -41,13 +47,30 @@ def spool_paths(home: Path, study: str) -> list[Path]:
     """The spools of a study that lie in a folder and may be opened here, those of this machine first.
 
     Where several machines share the folder, what one of them has open is not for another: SQLite would lose records.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     spool = Spool(spool_path(Path(folder), "digits"))
+    ...     spool.close()
+    ...     [path.name for path in spool_paths(Path(folder), "digits")]
+    ['digits.db']
     """
     own = [spool_path(home, study), spool_path(home, study, platform.node())]
     return [path for path in own if path.exists()] + [path for path in _others(home, study) if not _is_open(path)]
 
 
 def open_elsewhere(home: Path, study: str) -> int:
-    """Count of other machines that have their spool of a study open in a folder: what waits there is theirs to deliver."""
+    """Count of other machines that have their spool of a study open in a folder: what waits there is theirs to deliver.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     from wdsearch.files import hold
+    ...     other = spool_path(Path(folder), "digits", "node7")
+    ...     Spool(other).close()
+    ...     with hold(other.with_suffix(".lock")):
+    ...         open_elsewhere(Path(folder), "digits")
+    1
+    """
     return sum(map(_is_open, _others(home, study)))
 
 
@@ -62,7 +85,16 @@ def _is_open(path: Path) -> bool:
 
 
 def backlog_of(home: Path, study: str) -> Backlog:
-    """Records that wait in the spools of a study; a model that is on its way while a delivery lives needs nobody."""
+    """Records that wait in the spools of a study; a model that is on its way while a delivery lives needs nobody.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     spool = Spool(spool_path(Path(folder), "digits"))
+    ...     spool.append([("study", "start", {}), ("trial-0", "start", {})])
+    ...     spool.close()
+    ...     backlog_of(Path(folder), "digits").undelivered
+    2
+    """
     left, error, lost = 0, None, None
     for path in spool_paths(home, study):
         spool = Spool(path)
@@ -182,19 +214,62 @@ class Spool:
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970, as MLflow counts."""
+    """Milliseconds since 1970, as MLflow counts.
+
+    >>> 0 <= time.time() * 1000 - now_ms() < 1000
+    True
+    """
     return time.time_ns() // 1_000_000
 
 
 def lock_of(spool: Spool, writer: str) -> Path:
-    """The file that a writer keeps locked while it lives."""
+    """The file that a writer keeps locked while it lives.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     spool = Spool(spool_path(Path(folder), "digits"))
+    ...     spool.close()
+    ...     lock_of(spool, "12345").name
+    'digits.12345.lock'
+    """
     return spool.path.with_name(f"{spool.path.stem}.{writer}.lock")
 
 
 def interrupt(spool: Spool, writer: str) -> None:
-    """End the runs that a writer left open; continuing the study opens them again."""
+    """End the runs that a writer left open; continuing the study opens them again.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     spool = Spool(spool_path(Path(folder), "digits"))
+    ...     spool.append([], {"open trial-0": "12345"})
+    ...     interrupt(spool, "12345")
+    ...     [record.body["status"] for record in spool.undelivered("trial-0")]
+    ...     spool.close()
+    ['KILLED']
+    """
     unended = [key for key, owner in spool.facts("open").items() if owner == writer]
     body = {"status": "KILLED", "metrics": {}, "tags": {"wdsearch.state": "INTERRUPTED"}, "step": 0, "time": now_ms()}
     spool.append([(key, "end", body) for key in unended], {f"open {key}": "" for key in unended})
     spool.forget(f"writer {writer}")
     lock_of(spool, writer).unlink(missing_ok=True)
+
+
+def complain(spool: Spool, text: str, fact: str = "error") -> None:
+    """Write a complaint into the log once, and into the spool for the one who waits: an `error`, or what is `lost` for good.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from contextlib import redirect_stderr
+    >>> from io import StringIO
+    >>> with TemporaryDirectory() as folder, redirect_stderr(StringIO()):
+    ...     spool = Spool(Path(folder, "digits.db"))
+    ...     complain(spool, "MLflow is out of reach")
+    ...     spool.recall("error")
+    ...     spool.close()
+    'MLflow is out of reach'
+    """
+    if spool.recall(fact) != text:
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=sys.stderr)
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        sys.stderr.flush()
+        spool.remember(fact, text)

@@ -181,17 +181,30 @@ class Tracker(ABC):
 
 
 def ending(result: Result) -> tuple[str, dict[str, float], dict[str, str]]:
-    """A trial's state in Optuna, and its result as metrics and tags."""
+    """A trial's state in Optuna, and its result as metrics and tags.
+
+    >>> from wdsearch.trial.result import Result
+    >>> ending(Result("pruned", 9, {"val_loss": 0.5}, lr=0.01, strengths={}, model={}))[:2]
+    ('PRUNED', {'val_loss': 0.5, 'epochs': 9})
+    """
     tags = {"wdsearch.end": result.end, "wdsearch.diverged": str(result.is_diverged).lower()}
     return "COMPLETE" if result.is_complete else "PRUNED", result.metrics | {"epochs": result.epochs}, tags
 
 
 def measured(metrics: Mapping[str, float], diagnostics: Mapping[str, Any] | None) -> dict[str, float]:
-    """The finite metrics of an end, with those of the whole network's diagnostics as `diagnosis/...`."""
+    """The finite metrics of an end, with those of the whole network's diagnostics as `diagnosis/...`.
+
+    >>> measured({"val_loss": 0.5}, {"whole": {"weight_norm": 3.0}})
+    {'val_loss': 0.5, 'diagnosis/weight_norm': 3.0}
+    """
     measures = {f"diagnosis/{name}": value for name, value in (diagnostics or {}).get("whole", {}).items()}
     return finite({**metrics, **measures})
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics without NaN and infinities."""
+    """Metrics without NaN and infinities.
+
+    >>> finite({"val_loss": math.nan, "gap": 1})
+    {'gap': 1.0}
+    """
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}

@@ -204,7 +204,7 @@ def _cut(part: Any, rows: int, most: int) -> Any:
 
 
 def remedy_of(error: Exception, batch: Batch) -> str:
-    """What to do about an error of a network on a batch, as the end of a message; empty where nothing is known.
+    """Remedy for an error of a network on a batch, as the end of a message; empty where nothing is known.
 
     >>> import torch
     >>> remedy_of(RuntimeError("must have the same dtype"), (torch.zeros(1, dtype=torch.float64), torch.zeros(1)))

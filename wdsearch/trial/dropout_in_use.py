@@ -1,4 +1,4 @@
-"""Which dropout of a network a study reaches, and which keeps the rate that the network sets: found by one training step."""
+"""Finds by one training step the dropout that a study reaches, and that which keeps the rate set by the network."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ class DropoutInUse(NamedTuple):
 
 
 def dropout_in_use(module: RegularizedModule, batch: Batch) -> DropoutInUse:
-    """What drops in one training step of a trial, which is of no use afterwards.
+    """Layers and calls that drop in one training step of a trial; the trial is of no use afterwards.
 
     >>> network = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1))
     >>> dropout_in_use(RegularizedModule(network), (torch.zeros(5, 3), torch.zeros(5, dtype=torch.int64)))
@@ -56,20 +56,20 @@ def dropout_notes(module: RegularizedModule, use: DropoutInUse) -> list[str]:
     searched = any(key.partition(":")[0] == "dropout" for key in module.regularizers)
     fixed = {name: layer.p for name, layer in module.network.named_modules() if isinstance(layer, Dropout)}
     members = {name.removeprefix("network.") for key, names in module.members.items() for name in names}
-    kept = [
+    unreached = [
         f"{name} (dropout {rate:g})"
         for name, rate in fixed.items()
         if name in use.layers and name not in members and rate
     ]
-    kept += use.others
+    unreached += use.others
     notes = []
     if searched and not use.layers:
         text = "dropout acts on nothing here: no torch.nn.Dropout layer of the network is called in training"
         notes.append(f"{text}; leave it out of the space")
-    if kept:
+    if unreached:
         reach = "the search of dropout does not reach" if searched else "dropout is not searched, and trials keep"
         notes.append(
-            f"{reach} {_listed(kept)}; the unregularized baseline keeps {'it' if len(kept) == 1 else 'them'} too"
+            f"{reach} {_listed(unreached)}; the unregularized baseline keeps {'it' if len(unreached) == 1 else 'them'} too"
         )
     return notes
 

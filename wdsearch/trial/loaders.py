@@ -133,15 +133,15 @@ def train_eval_loader(data: L.LightningDataModule) -> Any:
 
 def _of_stream(data: L.LightningDataModule, validation: Any) -> DataLoader:
     """Batches at equal distances in a stream's first epoch, with as many rows as the validation set or a batch more."""
-    kept: list[Any] | None = vars(data).get(_KEPT)
-    if kept is None:
+    evaluated: list[Any] | None = vars(data).get(_KEPT)
+    if evaluated is None:
         count, needed = epoch_length(data), min(_rows_in(validation), MOST_EVALUATED)
         first = next(batches_of(data.train_dataloader(), 0, 0, 1), None)
         number = min(count, -(-needed // max(1, rows_of(first))))
-        places = {count * place // max(1, number) for place in range(number)}
+        chosen = {count * index // max(1, number) for index in range(number)}
         batches = enumerate(batches_of(data.train_dataloader(), 0, 0, count))
-        vars(data)[_KEPT] = kept = [batch for place, batch in batches if place in places]
-    return DataLoader(kept, batch_size=None)  # type: ignore[arg-type]
+        vars(data)[_KEPT] = evaluated = [batch for index, batch in batches if index in chosen]
+    return DataLoader(evaluated, batch_size=None)  # type: ignore[arg-type]
 
 
 _KEPT = "_wdsearch_training_rows"

@@ -132,25 +132,23 @@ def why_refused(model: Any, builder: Any) -> str | None:
     >>> why_refused(L.LightningModule(), None)
     "model is a LightningModule object; give its class, LightningModule: its constructor's arguments are the search space, ..."
     """
-    made = next((one for one in (model, builder) if isinstance(one, nn.Module)), None)
-    if isinstance(made, RegularizedModule):
-        kind = type(made)
+    network = next((one for one in (model, builder) if isinstance(one, nn.Module)), None)
+    if isinstance(network, RegularizedModule):
+        kind = type(network)
         remedy = (
             "its network, as an object or by what builds it"
             if kind is RegularizedModule
             else f"its class, {kind.__name__}"
         )
         return f"model is a {kind.__name__} object, whose strengths are set already; give {remedy}"
-    if made is not None and is_lightning_module(made):
-        name = type(getattr(made, "_orig_mod", made)).__name__
+    if network is not None and is_lightning_module(network):
+        name = type(getattr(network, "_orig_mod", network)).__name__
         return (
             f"model is a {name} object; give its class, {name}: its constructor's arguments are the search space, and "
             f"each trial is a new one"
         )
-    if made is not None and made is builder:
-        return (
-            f"model.class_path names an object of {type(made).__name__}; give its class, or a function that builds it"
-        )
+    if network is not None and network is builder:
+        return f"model.class_path names an object of {type(network).__name__}; give its class, or a function that builds it"
     if is_regularized_module(builder):
         return _unheard(product_of(builder))
     return _incomplete(product_of(builder)) if builds_lightning_module(builder) else None

@@ -67,7 +67,6 @@ NEED_MORE: dict[str, str] = {
     "analysis.trend.sweeps_of": _STUDY,
     "analysis.trend.trend": _STUDY,
     "analysis.trend.trend_in": _STUDY,
-    "analysis.verdicts.acts_at_all": _OUTCOMES,
     "report.claim_charts.claim_chart": _STUDY,
     "report.claim_charts.claim_charts": _STUDY,
     "report.gap_plot.plot_gap": _STUDY,
@@ -123,7 +122,7 @@ class Documented(NamedTuple):
 
     @property
     def full_name(self) -> str:
-        """The name within the package: `analysis.bootstrap.effect`."""
+        """The name within the package: `analysis.effects.effect`."""
         return f"{self.module}.{self.name}"
 
 

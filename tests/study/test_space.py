@@ -8,8 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.study.file import StudyFileError
 from wdsearch.study.load import StudyConfig, load_study
-from wdsearch.study.possible import possible
-from wdsearch.study.space import baseline, configuration, distributions, points
+from wdsearch.study.space import baseline, configuration, distributions, points, possible
 from wdsearch.trial.recipe import Recipe
 
 

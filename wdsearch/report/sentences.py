@@ -18,7 +18,7 @@ from wdsearch.messages import shown_number
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.report.study_charts import chosen_strength, strength_text
 from wdsearch.report.texts import Texts
-from wdsearch.storage.results import StudyResult, main_key, settings_of
+from wdsearch.storage.results import StudyResult, TrialRecord, is_better, main_key, settings_of
 from wdsearch.trial.result import Result
 
 PERCENT = ("share", "weights", "runs")
@@ -83,7 +83,34 @@ def _against_baseline(result: StudyResult, goal: str, words: Texts) -> str:
     value = shown_number(result.baseline.metrics[goal])
     settings, gap = settings_shown(result, result.baseline), _gap_of(result.baseline, goal, words)
     rate = words("answer.rate", lr=shown_number(settings["lr"])) if "lr" in settings else ""
-    return words("answer.baseline", rate=rate, goal=words.metric(goal), value=value, gap=gap)
+    baseline = words("answer.baseline", rate=rate, goal=words.metric(goal), value=value, gap=gap)
+    return " ".join(filter(None, (baseline, _tuned_baseline(result, goal, words))))
+
+
+def _tuned_baseline(result: StudyResult, goal: str, words: Texts) -> str:
+    """The best unregularized trial beside the baseline, which has the study's own rate; empty if no rate was searched."""
+    if "lr" not in result.config.get("space", {}):
+        return ""
+    trial = best_unregularized(result)
+    if trial is None:
+        return words("answer.untuned")
+    value, lr = shown_number(trial.values[0]), shown_number(trial.result.lr)
+    return words("answer.tuned", number=trial.number, lr=lr, goal=words.metric(goal), value=value)
+
+
+def best_unregularized(result: StudyResult) -> TrialRecord | None:
+    """The best complete trial all of whose strengths are neutral: a baseline at a rate that was searched."""
+    trials = [
+        trial
+        for trial in result.trials
+        if trial.state == "COMPLETE" and all(value == neutral(key) for key, value in trial.result.strengths.items())
+    ]
+    directions = result.optuna_study.directions
+    return (
+        reduce(lambda best, trial: trial if is_better(trial.values, best.values, directions) else best, trials)
+        if trials
+        else None
+    )
 
 
 def _trust(result: StudyResult, explanation: Explanation | None, words: Texts) -> str:

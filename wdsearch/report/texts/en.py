@@ -25,6 +25,8 @@ TEXTS = {
     "answer.setting_off": "{key} off",
     "answer.baseline": "Unregularized{rate}, the network reaches {goal} {value}{gap}.",
     "answer.rate": ", at lr = {lr}",
+    "answer.tuned": "At a rate of its own, lr = {lr}, the best unregularized trial ({number}) reaches {goal} {value}.",
+    "answer.untuned": "No complete trial was unregularized at a rate of its own, so part of the difference may be the rate's.",
     "answer.baseline_same": "The unregularized baseline has no {goal} to compare it with.",
     "answer.no_baseline": "The unregularized baseline has not been trained yet.",
     "answer.not_explained": "This is one training on one split: `wdsearch explain {study}` trains the winner again on fresh "

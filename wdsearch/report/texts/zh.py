@@ -25,6 +25,8 @@ TEXTS = {
     "answer.setting_off": "{key} 关闭",
     "answer.baseline": "不加任何正则化时{rate}，同一网络的{goal}为 {value}{gap}。",
     "answer.rate": "（lr = {lr}）",
+    "answer.tuned": "在自己的学习率 lr = {lr} 下，最好的无正则化试验（{number}）的{goal}为 {value}。",
+    "answer.untuned": "没有完成的试验在自己的学习率下不加正则化，因此差异的一部分可能来自学习率。",
     "answer.baseline_same": "未正则化的基线没有可比较的{goal}。",
     "answer.no_baseline": "未正则化的基线尚未训练。",
     "answer.not_explained": "以上只是单次划分上的单次训练：运行 `wdsearch explain {study}` 可用新的随机种子重新训练最优配置，"

@@ -19,6 +19,7 @@ from wdsearch.noise import derive_seed
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
 from wdsearch.population.memory import device_name, device_of
+from wdsearch.population.user.cadence import why_unvalidated
 from wdsearch.population.user.framework import is_lightning_module
 from wdsearch.population.user.model_kinds import is_regularized_module
 from wdsearch.population.user.random_state import seeded
@@ -113,6 +114,10 @@ class TrialFactory:
     def checked_baseline(self) -> L.LightningModule:
         """The baseline's trial; raises StudyFileError and BuildError if the space does not fit the schedule or the network."""
         check_timescales(self.config, self.rate_sum, self.largest_factor)
+        trainer = self.config.trainer
+        if self.solo and trainer.devices == 1:  # several share the batches of an epoch
+            if fault := why_unvalidated(trainer.options, self.config.budget.epochs, self.batches):
+                raise BuildError(f"trainer.options.{fault[0]} {fault[1]}")
         trial = self.trial(baseline(self.config))
         if isinstance(trial, RegularizedModule):
             check_names(trial)

@@ -56,15 +56,16 @@ class AbandonedError(Exception):
 class LoggedEpoch:
     """Values that a module has logged by the end of an epoch, and those of the last validation on training rows.
 
-    `larger` says of torchmetrics' objects whether larger is better; `validated` is true once a validation has run, `learns`
-    once a training step has returned a loss (or optimizes by hand), `stops` if its Trainer ends after this epoch;
-    `unmeasured` tells why there are no values on training rows.
+    `larger` says of torchmetrics' objects whether larger is better; `validated` is true once a validation has run, `current`
+    if no training batch has followed it, `learns` once a training step has returned a loss (or optimizes by hand), `stops` if
+    its Trainer ends after this epoch; `unmeasured` tells why there are no values on training rows.
     """
 
     values: dict[str, float]
     train: dict[str, float]
     larger: dict[str, bool] = field(default_factory=dict)
     validated: bool = True
+    current: bool = True
     learns: bool = True
     stops: bool = False
     unmeasured: str = ""
@@ -78,7 +79,7 @@ class _Reporter:
 
     def __init__(self, connection: Connection) -> None:
         self.connection, self.rows = connection, TrainingRows()
-        self.abandoned = self.validated = self.learns = False
+        self.abandoned = self.validated = self.current = self.learns = False
         self.train: dict[str, float] = {}
         self.larger: dict[str, bool] = {}
         self.unmeasured = ""
@@ -92,6 +93,7 @@ class _Reporter:
         loop.on_advance_end = partial(self._end_epoch, trainer, module, loop.on_advance_end)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+        self.current = False
         self.learns |= bool(outputs) or not module.automatic_optimization
         self.on_validation_batch_end()
 
@@ -103,7 +105,8 @@ class _Reporter:
         """Validate the training rows, before the validation changes anything."""
         if trainer.sanity_checking:
             return
-        self.validated, self.train, self.unmeasured = True, {}, ""
+        self.validated = self.current = True
+        self.train, self.unmeasured = {}, ""
         try:
             self.train, self.larger = self.rows.logged(trainer, self)
         except AbandonedError:
@@ -116,8 +119,8 @@ class _Reporter:
         values = numbers(trainer.callback_metrics)
         word = ""
         if trainer.is_global_zero:
-            own = (self.larger, self.validated, self.learns, trainer.should_stop, self.unmeasured)
-            self.connection.send(LoggedEpoch(values, self.train, *own))
+            state = (self.validated, self.current, self.learns, trainer.should_stop)
+            self.connection.send(LoggedEpoch(values, self.train, self.larger, *state, self.unmeasured))
             while (word := self.connection.recv()) == STATE:
                 self.connection.send_bytes(_packed(module.state_dict()))
         trainer.should_stop |= trainer.strategy.broadcast(word) == END

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 import torch
 from support.training import INF, Ends, quiet_trainer, train_fused
+from support.written_networks import WRITTEN
 from torch import nn
 
 from wdsearch.datasets import DATASETS
@@ -17,7 +18,7 @@ from wdsearch.models import MODELS
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.population import Population
 from wdsearch.population.step_statistics import EVERY
-from wdsearch.trial.diagnostics import scale_invariant_share
+from wdsearch.trial.diagnostics import activation_correlations, scale_invariant_share
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 from wdsearch.trial.result import Diagnosis
@@ -195,6 +196,17 @@ def test_trends_come_ten_times_in_a_training() -> None:
         assert all(set(epoch.trends) == names for epoch in epochs if epoch.trends)
     decayed, free = ends.epochs[2][-1].trends["weights/norm"], ends.epochs[0][-1].trends["weights/norm"]
     assert decayed < free
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensor.*:UserWarning")
+def test_layers_whose_rows_are_of_unequal_lengths_are_left_out() -> None:
+    """torch's encoder makes nested tensors of rows with padding."""
+    one = WRITTEN["padding mask"]
+    module = RegularizedModule(one.build())
+    with torch.no_grad():
+        correlations = activation_correlations(module, next(iter(one.data().train_dataloader())))
+    assert "network.head.weight" in correlations
+    assert "network.body.encoder.layers.0.linear1.weight" not in correlations
 
 
 def test_a_weight_of_zeros_or_of_one_unit_is_no_error() -> None:

@@ -6,13 +6,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 
 from wdsearch.population.cohort import Cohort, Saved, TrialEpoch
 from wdsearch.population.fused import FusedCohort
 from wdsearch.population.looped import LoopedCohort
 from wdsearch.tasks import Sums, total
-from wdsearch.trial.batches import Batch
+from wdsearch.trial.batches import Batch, changed
 from wdsearch.trial.loaders import batches_of, epoch_length, train_eval_loader
 from wdsearch.trial.module import TRAINING_ROWS, VALIDATION, RegularizedModule
 from wdsearch.trial.result import Diagnosis
@@ -132,7 +131,7 @@ class Population(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         if self._validation_batch is None and not dataloader_idx:
-            self._validation_batch = apply_to_collection(batch, torch.Tensor, lambda tensor: tensor.detach().cpu())
+            self._validation_batch = changed(batch, lambda tensor: tensor.detach().cpu())
         for cohort, sums in zip(self.cohorts, self._sums, strict=True):
             phase = TRAINING_ROWS if dataloader_idx else VALIDATION
             sums[dataloader_idx].append(cohort.evaluate(batch, batch_idx, phase))

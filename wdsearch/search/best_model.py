@@ -65,8 +65,7 @@ def export_best(factory: TrialFactory, result: StudyResult) -> Export:
     Its example inputs have the shapes of the data and are zeros, so that no data leave with a model.
     Raises ExportError for a network that cannot be exported.
     """
-    network, inputs, rows = _network(factory, result)
-    args, kwargs = apply_to_collection((inputs.args, dict(inputs.kwargs)), Tensor, partial(_zeros, rows))
+    network, args, kwargs = _network(factory, result)
     tensors: list[Tensor] = []
     apply_to_collection((args, kwargs), Tensor, tensors.append)
     sizes = torch.export.ShapesCollection()
@@ -75,8 +74,9 @@ def export_best(factory: TrialFactory, result: StudyResult) -> Export:
             sizes[one] = {0: torch.export.Dim.AUTO}
     path = result.folder / "best.pt2"
     try:
+        shapes = sizes.dynamic_shapes(network, args, kwargs)
         with torch.no_grad():
-            torch.export.save(torch.export.export(network, args, kwargs, dynamic_shapes=sizes), path)
+            torch.export.save(torch.export.export(network, args, kwargs, dynamic_shapes=shapes), path)
     except Exception as error:  # whatever torch makes of a user's network
         text = str(error).strip().partition("\n")[0]
         raise ExportError(f"torch.export cannot trace it ({type(error).__name__}: {text})") from error
@@ -86,7 +86,7 @@ def export_best(factory: TrialFactory, result: StudyResult) -> Export:
 
 
 def _zeros(rows: int, tensor: Tensor) -> Tensor:
-    """Zeros of a tensor's shape, for a few rows if it has one for each target."""
+    """Zeros of a tensor's shape, for a few rows if it has so many."""
     return torch.zeros_like(tensor[:EXAMPLE_ROWS] if tensor.ndim and len(tensor) == rows else tensor)
 
 
@@ -95,8 +95,8 @@ def requirements() -> list[str]:
     return [f"torch=={version('torch').partition('+')[0]}"]
 
 
-def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Module, Inputs, int]:
-    """The best trial's network with its weights, inputs to call it with, and their number of rows."""
+def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """The best trial's network with its weights, and arguments of zeros to call it with."""
     if factory.solo:
         raise ExportError("a LightningModule is called as its author likes")
     if result.best is None or not has_best_weights(result):
@@ -106,4 +106,15 @@ def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Modul
     if type(module).forward is not RegularizedModule.forward:
         raise ExportError(f"{type(module).__name__} has a forward of its own")
     inputs, targets = module.split(next(iter(factory.data.val_dataloader())))
-    return module.network.eval(), inputs, len(targets)
+    network, rows = module.network.eval(), len(targets)
+    args, kwargs = _example(inputs, rows)
+    try:
+        with torch.no_grad():
+            network(*args, **kwargs)
+    except Exception:  # its rows belong together, as those of a graph
+        args, kwargs = _example(inputs, -1)
+    return network, args, kwargs
+
+
+def _example(inputs: Inputs, rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return apply_to_collection((inputs.args, dict(inputs.kwargs)), Tensor, partial(_zeros, rows))  # type: ignore[no-any-return]

@@ -10,9 +10,9 @@ from optuna.samplers import BaseSampler
 
 from wdsearch.messages import nearest, shown_path, shown_value
 from wdsearch.optimizers import OPTIMIZERS
+from wdsearch.population.user.cadence import why_unvalidated
 from wdsearch.strategies.pruners import PRUNERS, make_pruner
 from wdsearch.strategies.samplers import SAMPLERS, make_sampler, options_of
-from wdsearch.population.user.cadence import why_unvalidated
 from wdsearch.study.annotations import allowed, fits
 from wdsearch.study.check_space import check_space
 from wdsearch.study.cron import LONGEST_FAMILY

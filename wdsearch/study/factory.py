@@ -9,8 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from wdsearch.errors import BuildError
@@ -29,7 +28,17 @@ from wdsearch.study.nested import instantiated, with_values
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
 from wdsearch.study.space import Configuration, baseline, check_timescales
-from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
+from wdsearch.trial.batches import (
+    Batch,
+    BatchError,
+    changed,
+    first_rows,
+    fitting,
+    remedy_of,
+    rows_of,
+    shapes_of,
+    split_batch,
+)
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.diagnostics import scale_invariant_share
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
@@ -115,9 +124,9 @@ class TrialFactory:
         """The baseline's trial; raises StudyFileError and BuildError if the space does not fit the schedule or the network."""
         check_timescales(self.config, self.rate_sum, self.largest_factor)
         trainer = self.config.trainer
-        if self.solo and trainer.devices == 1:  # several share the batches of an epoch
-            if fault := why_unvalidated(trainer.options, self.config.budget.epochs, self.batches):
-                raise BuildError(f"trainer.options.{fault[0]} {fault[1]}")
+        batches = self.batches if trainer.devices == 1 else 0  # several share the batches of an epoch
+        if self.solo and (fault := why_unvalidated(trainer.options, self.config.budget.epochs, batches)):
+            raise BuildError(f"trainer.options.{fault[0]} {fault[1]}")
         trial = self.trial(baseline(self.config))
         if isinstance(trial, RegularizedModule):
             check_names(trial)
@@ -231,7 +240,7 @@ class TrialFactory:
         loader = islice(self.data.train_dataloader(), PROBED_BATCHES)
         batches = [first_rows(self._as_trained(batch), most) for batch in loader]
         rows = rows_of(batches[0])
-        backwards = apply_to_collection(batches[0], Tensor, lambda x: x.flip(0) if x.ndim and len(x) == rows else x)
+        backwards = changed(batches[0], lambda x: x.flip(0) if x.ndim and len(x) == rows else x)
         return batches if len(batches) > 1 else [*batches, backwards]
 
     @cached_property
@@ -283,7 +292,7 @@ class TrialFactory:
         """A batch as a network gets it; in 64 bits the Trainer converts both, and the network is tried in 32."""
         if not str(self.config.trainer.precision).startswith("64"):
             return batch
-        return apply_to_collection(batch, Tensor, lambda x: x.float() if x.dtype == torch.float64 else x)
+        return changed(batch, lambda x: x.float() if x.dtype == torch.float64 else x)
 
     def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
         """Arguments that the builder takes from the data; those with defaults only if the data say them."""

@@ -158,7 +158,7 @@ def activation_correlations(module: RegularizedModule, batch: Batch) -> Measures
 
     def keep(name: str, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
-        if isinstance(first, Tensor) and first.is_floating_point() and first.ndim > 1:
+        if isinstance(first, Tensor) and first.is_floating_point() and not first.is_nested and first.ndim > 1:
             outputs[name] = first
 
     handles = [

@@ -101,7 +101,9 @@ class UserModules:
         elif logged.stops:
             end = STOPPED_EARLY
         if end and not logged.current:
-            text = f"{trial.name} trained on after its last validation, which saw other weights than those that are kept"
+            text = (
+                f"{trial.name} trained on after its last validation, which saw other weights than those that are kept"
+            )
             warnings.warn(f"model: {text}; let its Trainer validate at the end of an epoch", stacklevel=2)
         return TrialEpoch(number, trial.age, metrics, metrics, end)
 

@@ -117,4 +117,4 @@ def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Modul
 
 
 def _example(inputs: Inputs, rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return apply_to_collection((inputs.args, dict(inputs.kwargs)), Tensor, partial(_zeros, rows))  # type: ignore[no-any-return]
+    return apply_to_collection((inputs.args, dict(inputs.kwargs)), Tensor, partial(_zeros, rows))

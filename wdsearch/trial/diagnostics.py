@@ -158,18 +158,20 @@ def activation_correlations(module: RegularizedModule, batch: Batch) -> Measures
 
     def keep(name: str, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
-        if isinstance(first, Tensor) and first.is_floating_point() and not first.is_nested and first.ndim > 1:
+        if isinstance(first, Tensor) and first.is_floating_point() and first.ndim > 1:
             outputs[name] = first
 
     handles = [
         owner.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
         for name, owner in owners.items()
     ]
-    was_training = module.training
+    was_training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)  # with nested tensors, which layers with hooks do not take
         inputs, _ = module.eval().split(batch)
         module(*inputs.args, **inputs.kwargs)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         module.train(was_training)
         for handle in handles:
             handle.remove()

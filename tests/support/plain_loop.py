@@ -42,7 +42,7 @@ def searched(
     alone = factory.why_alone({})
     settings = [Configuration(0.01, {"weight_decay": value, "dropout": 0.0}, {}) for value in strengths]
     trials = {number: factory.module(one) for number, one in enumerate(settings)}
-    precision = "64-true" if str(config.trainer.precision) == "64" else "32-true"
+    precision = "64-true" if str(config.trainer.precision).startswith("64") else "32-true"
     ends = train_fused(trials, factory.data, EPOCHS, precision=precision, fuse=alone is None)
     metrics = [ends.epochs[number][-1].metrics for number in trials]
     return alone, [{name: one[key] for name, key in NAMES.items()} for one in metrics]

@@ -61,6 +61,7 @@ class TrialFactory:
         self.rate_sum, self.largest_factor = sum(factors), max(factors)
         self.augmented = self._augmented()
         self._reasons: dict[str, str | None] = {}
+        self._is_double = False
         if not self.solo:
             check_hooks(data)
 
@@ -117,6 +118,8 @@ class TrialFactory:
             count = torch.get_num_threads() if trainer.threads == "auto" else trainer.threads
             where += f" with {count} thread{'s' if count > 1 else ''}"
         bits = trainer.precision if isinstance(trainer.precision, str) else f"{trainer.precision} bits"
+        if self._is_double and bits == "32 bits":
+            bits = "64 bits, as the network is"
         way = f"one trial after another, for {alone}" if alone else f"fused, up to {max_fused} trials in a call"
         return f"on {where}, in {bits}; {way}"
 
@@ -223,6 +226,7 @@ class TrialFactory:
     def _try(self, arguments: Mapping[str, Any]) -> str | None:
         tried, whole = self.module(self._unequal(arguments)[0]), self._batch()
         batch, most = first_rows(whole, PROBED_ROWS), PROBED_ROWS
+        self._is_double = any(value.dtype == torch.float64 for value in tried.parameters())
         try:
             step_alone(tried, batch)
         except Exception:  # whatever a user's network raises: its rows may belong together, as those of a graph

@@ -253,5 +253,5 @@ def remedy_of(error: Exception, batch: Batch) -> str:
     doubles = any(x.dtype == torch.float64 for x in tensors)
     if doubles and re.search(r"dtype|scalar type|Double", str(error)):
         text = "the rows are float64, as NumPy's are, and the network is not"
-        return f"; {text}: give them as float32 (.float()), or train all in 64 bits (trainer: {{precision: 64-true}})"
+        return f"; {text}: give them as float32 (.float()), or train all in 64 bits (trainer: {{precision: 64}})"
     return ""

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.mark.parametrize("name", WRITTEN)
 def test_losses_and_gap_are_those_of_a_plain_loop(name: str) -> None:
     one = WRITTEN[name]
-    alone, trials = searched(study_of(one.build, one.data()))
+    alone, trials = searched(study_of(one.model or one.build, one.data()))
     if one.alone is None:
         assert alone is None
     else:
@@ -55,3 +55,17 @@ def test_rows_of_64_bits_are_refused_by_a_network_of_32_and_trained_in_64_as_the
 def test_it_is_said_that_a_network_of_64_bits_trains_in_them() -> None:
     config = load_study(study_of(Double, Data(arrays)))
     assert "in 64 bits, as the network is; fused" in TrialFactory(config, build_data(config)).training(2)
+
+
+def test_objects_that_hold_tensors_are_trained_in_64_bits_too() -> None:
+    one = WRITTEN["graphs as an object"]
+    in_64_bits = {"trainer": {"accelerator": "cpu", "precision": 64}}
+    _, (trial,) = searched(study_of(one.build, one.data(), **in_64_bits), strengths=[2.0])
+    expected = plain_loop(
+        lambda: one.build().double(),
+        one.data(),
+        one.decayed,
+        2.0,
+        lambda network, batch: (network(batch.nodes.double(), batch.number), batch.y),
+    )
+    assert trial == pytest.approx(expected, rel=1e-12)

@@ -13,6 +13,8 @@ from torch.nn.utils import parametrizations, weight_norm
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+import wdsearch
+
 FEATURES, CLASSES = 6, 3
 Rows = Callable[[int, torch.Generator], Any]
 """A data set of so many rows, drawn by a generator."""
@@ -300,6 +302,38 @@ class Attributes(nn.Module):
         return self.body(features)
 
 
+class OwnSplit(wdsearch.RegularizedModule):
+    """Takes its batches apart itself, and changes them in place."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(perceptron(), **options)
+
+    def split(self, batch: Any) -> tuple[wdsearch.Inputs, Tensor]:
+        return wdsearch.Inputs((batch.x.mul_(1.5),)), batch.kinds
+
+
+class Opaque:
+    """A batch of which nobody else knows anything."""
+
+    def __init__(self, rows: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self.x, self.kinds = (torch.stack(column) for column in zip(*rows, strict=True))
+
+
+class InMapping(nn.Module):
+    """Takes a mapping of tensors as its argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = perceptron()
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        return self.body(x["features"])
+
+
+def mappings(count: int, generator: torch.Generator) -> list[dict[str, Any]]:
+    return [{"row": {"features": x}, "target": y} for x, y in table(count, generator)]
+
+
 class Straight(torch.autograd.Function):
     """A function in the old form, as sparsemax and gradient reversal are written."""
 
@@ -384,7 +418,10 @@ def one_logit(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Written:
-    """A network, its data, the parameters that decay, and why it is trained alone, if it is; `call` is a plain loop's."""
+    """A network, its data, the parameters that decay, and why it is trained alone, if it is.
+
+    `call` is that of a plain loop, `model` that of the study if it is not the network.
+    """
 
     build: Callable[[], nn.Module]
     data: Callable[[], Data]
@@ -393,6 +430,7 @@ class Written:
     call: Callable[[nn.Module, Any], tuple[Tensor, Tensor]] = positional
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     precise: bool = False
+    model: Any = None
 
 
 TWO = ("body.0.weight", "body.2.weight")
@@ -452,6 +490,16 @@ WRITTEN: dict[str, Written] = {
         lambda: Data(table, collate=as_dataclass),
         TWO,
         call=lambda net, batch: (net(batch.features), batch.target),
+    ),
+    "mapping in a mapping": Written(
+        InMapping, lambda: Data(mappings), TWO, call=lambda net, batch: (net(batch["row"]), batch["target"])
+    ),
+    "split of its own": Written(
+        perceptron,
+        lambda: Data(table, collate=Opaque),
+        ("0.weight", "2.weight"),
+        model=OwnSplit,
+        call=lambda net, batch: (net(1.5 * batch.x), batch.kinds),
     ),
     "shared layer": Written(Shared, lambda: Data(table), ("a.0.weight", "head.weight"), "Shared"),
     "parametrized": Written(

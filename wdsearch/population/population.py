@@ -121,6 +121,12 @@ class Population(L.LightningModule):
     def val_dataloader(self) -> list[Any]:
         return [self.datamodule.val_dataloader(), train_eval_loader(self.datamodule)]
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Batch in 64 bits, if all is trained in them: Lightning converts collections of tensors, not objects that hold some."""
+        if self.trainer.precision != "64-true":
+            return batch
+        return changed(batch, lambda x: x.double() if x.is_floating_point() else x)
+
     def training_step(self, batch: dict[int, tuple[Batch, ...]], batch_idx: int) -> None:
         for cohort in self.cohorts:
             for index, one in enumerate(batch[cohort.age], start=batch_idx * self.batches.STEPS):

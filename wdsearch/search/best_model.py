@@ -1,6 +1,9 @@
 """Writes and reads the best trial's weights (best.pt), and exports its network (best.pt2), in the folder of a study."""
 
-from collections.abc import Mapping, Sequence
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -75,14 +78,26 @@ def export_best(factory: TrialFactory, result: StudyResult) -> Export:
     path = result.folder / "best.pt2"
     try:
         shapes = sizes.dynamic_shapes(network, args, kwargs)
-        with torch.no_grad():
+        with torch.no_grad(), _quiet():
             torch.export.save(torch.export.export(network, args, kwargs, dynamic_shapes=shapes), path)
     except Exception as error:  # whatever torch makes of a user's network
         text = str(error).strip().partition("\n")[0]
         raise ExportError(f"torch.export cannot trace it ({type(error).__name__}: {text})") from error
     one_tensor = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
-    by_position = [f"{len(args)} arguments" if len(args) > 1 else "one argument"] if args else []
+    by_position = [f"{len(args)} arguments" if len(args) > 1 else f"a {type(args[0]).__name__}"] if args else []
     return Export(path, "" if one_tensor else " and ".join([*by_position, *map(str, kwargs)]))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch.export prints of a network that it cannot trace: its error is told."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _zeros(rows: int, tensor: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ def _holds_targets(batch: Any) -> bool:
 def fitting(inputs: Inputs, forward: Callable[..., Any]) -> Inputs:
     """Those of a mapping's entries that a network's `forward` takes; file names, numbers of rows and the like are left out.
 
-    A single tensor goes to a `forward` with one argument, whatever their names are; of an object go the attributes that
+    A single tensor or entry goes to a `forward` with one argument, whatever their names are; of an object go the attributes that
     `forward` names, or the whole. A `forward(**kwargs)` gets all. Raises BatchError, with the keys, if arguments are missing.
 
     >>> import torch
@@ -147,8 +147,9 @@ def fitting(inputs: Inputs, forward: Callable[..., Any]) -> Inputs:
     kwargs = {one.name: inputs.kwargs[one.name] for one in named if one.name in inputs.kwargs}
     missing = [name for name in required if name not in kwargs]
     tensors = [value for value in inputs.kwargs.values() if isinstance(value, Tensor)]
-    if len(required) == 1 and missing and len(tensors) == 1:
-        return Inputs((tensors[0],))
+    only = tensors or list(inputs.kwargs.values())
+    if len(required) == 1 and missing and len(only) == 1:
+        return Inputs((only[0],))
     if missing or not kwargs:
         keys, arguments = ", ".join(map(str, inputs.kwargs)), ", ".join(one.name for one in named)
         text = f"a batch's keys beside its targets are {keys or 'none'}; the network's forward takes {arguments}"
@@ -173,6 +174,8 @@ def own_copy(batch: Batch) -> Batch:
     >>> own_copy(batch).pop("x").add_(1.0), batch
     (tensor([1., 1.]), {'x': tensor([0., 0.]), 'y': tensor([1., 1.])})
     """
+    if hasattr(batch, "__dict__") and not isinstance(batch, Mapping | Sequence):
+        return _own_part(batch)  # an object of any class, of which the user's split makes the inputs
     return apply_to_collection(batch, (Tensor, Cloneable, Movable), _own_part)
 
 

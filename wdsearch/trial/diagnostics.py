@@ -180,13 +180,16 @@ def activation_correlations(module: RegularizedModule, batch: Batch) -> Measures
 
 
 def _owners(module: RegularizedModule) -> dict[str, nn.Module]:
-    """Layers by name of their decayed weight with two or more axes; for a parametrized weight the layer that has it."""
+    """Layers by name of their decayed weight with two or more axes; for a parametrized weight the layer that has it.
+
+    Scripted layers, whose outputs nobody can see, are left out.
+    """
     layers = {}
     for name, parameter in module.parameters_named(module.decayed).items():
         if parameter.ndim > 1:
             path = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
             layers[name] = module.get_submodule(path)
-    return layers
+    return {name: layer for name, layer in layers.items() if not isinstance(layer, torch.jit.ScriptModule)}
 
 
 def _by_unit(owner: nn.Module, output: Float[Tensor, "batch ..."]) -> Float[Tensor, "units rows"]:

@@ -18,7 +18,7 @@ from wdsearch.models import MODELS
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.population import Population
 from wdsearch.population.step_statistics import EVERY
-from wdsearch.trial.diagnostics import activation_correlations, scale_invariant_share
+from wdsearch.trial.diagnostics import Span, Steps, activation_correlations, diagnose, scale_invariant_share
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 from wdsearch.trial.result import Diagnosis
@@ -207,6 +207,17 @@ def test_a_transformer_with_a_padding_mask_is_looked_at() -> None:
         correlations = activation_correlations(module, next(iter(one.data().train_dataloader())))
     assert {"network.head.weight", "network.body.encoder.layers.0.linear1.weight"} <= correlations.keys()
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
+def test_a_scripted_network_is_measured_by_its_weights_alone() -> None:
+    one = WRITTEN["scripted"]
+    module = RegularizedModule(one.build(), {"weight_decay": 0.1})
+    none, unmeasured = torch.zeros(0), torch.zeros(0, len(module.decayed))
+    steps = Steps(none, unmeasured, unmeasured, none)
+    diagnosis = diagnose(module, next(iter(one.data().train_dataloader())), steps, Span(1, 1, 1))
+    assert diagnosis.layers["network.0.weight"]["norm"] > 0
+    assert "activation_correlation" not in diagnosis.layers["network.0.weight"]
 
 
 def test_a_weight_of_zeros_or_of_one_unit_is_no_error() -> None:

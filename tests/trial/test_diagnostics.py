@@ -216,8 +216,8 @@ def test_a_scripted_network_is_measured_by_its_weights_alone() -> None:
     none, unmeasured = torch.zeros(0), torch.zeros(0, len(module.decayed))
     steps = Steps(none, unmeasured, unmeasured, none)
     diagnosis = diagnose(module, next(iter(one.data().train_dataloader())), steps, Span(1, 1, 1))
-    assert diagnosis.layers["network.0.weight"]["norm"] > 0
-    assert "activation_correlation" not in diagnosis.layers["network.0.weight"]
+    assert diagnosis.layers["0.weight"]["norm"] > 0
+    assert "activation_correlation" not in diagnosis.layers["0.weight"]
 
 
 def test_a_weight_of_zeros_or_of_one_unit_is_no_error() -> None:

@@ -107,7 +107,7 @@ NEED_MORE: dict[str, str] = {
 """Functions that a few lines cannot show, and what they need."""
 LATER = {*wdsearch.__all__} - {
     *("ArrayDataModule", "Arrays", "ArraysData", "ImageFolder", "TableData", "Task"),
-    *("Population", "Recipe", "RegularizedModule", "load_result", "load_study"),
+    *("Inputs", "Population", "Recipe", "RegularizedModule", "load_result", "load_study"),
 }
 """Public names of `wdsearch` that have no example yet."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wdsearch.storage.results import StudyResult, load_result
     from wdsearch.study.load import StudyConfig, StudyFileError, load_study
     from wdsearch.tasks import Task
+    from wdsearch.trial.batches import Inputs
     from wdsearch.trial.module import RegularizedModule
     from wdsearch.trial.recipe import Recipe
 
@@ -40,6 +41,7 @@ _HOMES = {
     "ArraysData": "datasets",
     "ImageFolder": "datasets",
     "TableData": "datasets",
+    "Inputs": "trial.batches",
     "RegularizedModule": "trial.module",
     "explain": "search.explain",
     "plot_gap": "report.gap_plot",

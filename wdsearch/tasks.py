@@ -40,7 +40,8 @@ def _hit_sums(outputs: Float[Tensor, "batch ... classes"], targets: Int[Tensor, 
     return {"hits": hit.sum(), "rows": torch.ones_like(hit).sum()}
 
 
-def _class_sums(outputs: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Sums:
+def _class_sums(outputs: Float[Tensor, "batch ... classes"], targets: Int[Tensor, "batch ..."]) -> Sums:
+    outputs, targets = outputs.flatten(0, -2), targets.flatten()
     one_hot = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
     hit = (outputs.argmax(dim=-1) == targets).to(outputs.dtype)
     return {"hits": (one_hot * hit.unsqueeze(-1)).sum(0), "members": one_hot.sum(0)}
@@ -113,13 +114,16 @@ def logits_of(outputs: Any) -> Tensor:
 
 
 def _class_scores(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores of each class, and class numbers (batch) or shares of classes (batch, classes), as `cross_entropy` takes them.
+    """Scores with the classes last, and class numbers (batch, ...) or shares of classes (batch, classes).
 
-    One logit z per row is that of the second of two classes: the scores are 0 and z, whose cross-entropy is
-    `torch.nn.functional.binary_cross_entropy_with_logits`. Raises ValueError for targets that torch would refuse, too.
+    Of rows with several targets (pixels, words) the classes are the scores' second axis, as in torch's `cross_entropy`, or the
+    last one, by the targets' shape. One logit z per row is that of the second of two classes: the scores are 0 and z, whose
+    cross-entropy is `torch.nn.functional.binary_cross_entropy_with_logits`. Raises ValueError for targets that torch would
+    refuse, too.
     """
     if outputs.ndim in (1, 2) and len(outputs) == outputs.numel() == targets.numel() == len(targets):
         return _two_classes(outputs.reshape(-1, 1), targets.reshape(-1, 1))
+    outputs, targets = _classes_last(outputs, targets)
     if not targets.is_floating_point():
         if targets.shape != outputs.shape[:-1]:
             text = f"class numbers have shape {tuple(outputs.shape[:-1])}, one a row; the targets have {tuple(targets.shape)}"
@@ -137,6 +141,18 @@ def _class_scores(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return outputs, targets.to(outputs.dtype)
 
 
+def _classes_last(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores with the axis of the classes moved to the end. Raises ValueError if the second axis may be it, or the last."""
+    if outputs.ndim < 3:
+        return outputs, targets
+    is_second, is_last = targets.shape == outputs.shape[:1] + outputs.shape[2:], targets.shape == outputs.shape[:-1]
+    if (is_second and is_last) or targets.shape == outputs.shape:
+        text = f"the network's outputs are {tuple(outputs.shape)} and the targets {tuple(targets.shape)}"
+        remedy = "override loss and evaluation in a subclass of RegularizedModule"
+        raise ValueError(f"{text}: either the second axis or the last may be that of the classes; {remedy}")
+    return (outputs.movedim(1, -1) if is_second else outputs), targets
+
+
 def _two_classes(logits: Float[Tensor, "batch 1"], targets: Shaped[Tensor, "batch 1"]) -> tuple[Tensor, Tensor]:
     if targets.device.type == "cpu" and (targets.min() < 0 or targets.max() > 1):
         text = f"the network gives one logit a row, for two classes, and targets go from {targets.min()} to {targets.max()}"
@@ -151,7 +167,10 @@ def _check_range(targets: Shaped[Tensor, "batch ..."], classes: int) -> None:
     """Raise ValueError for class numbers without a score; on a CPU only, where to look costs nothing."""
     if targets.device.type == "cpu" and targets.numel() and (targets.min() < 0 or targets.max() >= classes):
         text = f"targets go from {targets.min()} to {targets.max()}, and the network gives scores of {classes} classes"
-        raise ValueError(f"{text}; it is to give one for each class, numbered from 0")
+        remedy = "it is to give one for each class, numbered from 0"
+        if targets.min() == -100:  # which torch's loss ignores
+            remedy += "; to ignore targets of -100 override loss and evaluation in a subclass of RegularizedModule"
+        raise ValueError(f"{text}; {remedy}")
 
 
 def _real(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

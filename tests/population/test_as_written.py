@@ -13,6 +13,7 @@ from support.fuzzed_networks import (
     CheckpointedReentrant,
     Closure,
     CreatedLate,
+    FoundDropout,
     Frozen,
     FrozenNorm,
     FrozenRows,
@@ -23,7 +24,7 @@ from support.fuzzed_networks import (
     Previous,
     UnitNorm,
 )
-from support.training import largest_difference, train_alone, train_fused
+from support.training import Ends, largest_difference, train_alone, train_fused
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -201,6 +202,32 @@ def test_a_lone_trial_keeps_the_weights_that_its_network_changes_in_place() -> N
     alone = trial(UnitNorm)
     train_alone(alone, FuzzData(), 2)
     assert largest_difference(alone.state_dict(), lone) <= 1e-12
+
+
+@pytest.mark.parametrize("build", [LayerDrop, Previous, UnitNorm, FoundDropout])
+def test_a_trials_numbers_do_not_depend_on_its_neighbours(build: Callable[[], nn.Module]) -> None:
+    """Not on how many there are, nor on whether one leaves, whatever the network draws, keeps or changes in place."""
+    alone, fuse = trial(build), reason(build) is None
+    train_alone(alone, FuzzData(), 2)
+    groups = [
+        train_fused(
+            {number: trial(build, number) for number in range(2)}, FuzzData(), 2, Ends(prune={1: 1}), fuse=fuse
+        ),
+        train_fused({number: trial(build, number) for number in range(2)}, FuzzData(), 2, max_fused=1, fuse=fuse),
+        train_fused({0: trial(build)}, FuzzData(), 2, fuse=fuse),
+    ]
+    for ends in groups:
+        assert largest_difference(alone.state_dict(), ends.states[0]) <= (1e-12 if fuse else 0.0)
+
+
+def test_dropout_that_stays_on_in_evaluation_does_so_and_can_be_searched() -> None:
+    module, x = trial(FoundDropout), torch.randn(64, 5)
+    module.eval().rewind_noise(0, 0)
+    first = module(x)
+    assert not torch.equal(module(x), first), "each call draws anew"
+    module.rewind_noise(0, 0)
+    assert torch.equal(module(x), first)
+    assert module.members["dropout"] == ["network.block.drop"]
 
 
 def test_a_network_that_changes_its_inputs_gets_each_batch_once() -> None:

@@ -10,13 +10,15 @@ import mlflow
 import pytest
 import torch
 from mlflow import MlflowClient
+from support.plain_loop import study_of
 from support.shortened import concluded, delivered_beside
+from support.written_networks import WRITTEN
 from torch import nn
 
 import wdsearch
 from wdsearch.report import optuna_page
 from wdsearch.search import conclude as conclusion
-from wdsearch.search.best_model import ExportError, export_best
+from wdsearch.search.best_model import Export, ExportError, export_best
 from wdsearch.search.progress import SearchProgress
 from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
@@ -134,6 +136,35 @@ def test_a_network_that_is_called_in_a_way_of_its_own_is_not_exported(tmp_path: 
         export_best(TrialFactory(config, build_data(config)), result)
 
 
+@pytest.mark.parametrize(
+    ("name", "called_with"),
+    [("files", "image"), ("square matrix", "2 arguments"), ("graphs as a whole", None)],
+)
+def test_a_network_of_other_inputs_than_a_tensor_is_kept_without_a_warning(
+    name: str, called_with: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exported where torch can, and its weights beside; the registry of models takes single tensors."""
+    one = WRITTEN[name]
+    tracking = {"name": "jsonl", "folder": str(tmp_path / "records")}
+    space = {"weight_decay": {"low": 0.1, "high": 3.0}}
+    study = study_of(one.build, one.data(), tracking=tracking, space=space)
+    with concluded("_model"):
+        result = wdsearch.run(study, home=tmp_path, progress=False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning" not in said
+    (folder,) = (tmp_path / "records").rglob("model")
+    assert {path.name for path in folder.iterdir()} == {"best.pt", *(["best.pt2"] if called_with else [])}
+    if called_with is None:
+        assert "the best network is kept by its weights, best.pt, and not exported: " in said
+        return
+    assert f"a registered model is called with a single tensor, and this one with {called_with}" in said
+    assert result.best is not None
+    network = torch.export.load(folder / "best.pt2").module()
+    (batch,) = one.data().val_dataloader()
+    loss = one.loss(*one.call(network, batch)).detach()
+    assert float(loss) == pytest.approx(result.best.result.metrics["val_loss"], rel=1e-4)
+
+
 class Heard(SearchProgress):
     """Keeps what is said instead of printing it."""
 
@@ -237,7 +268,9 @@ def test_every_shipped_network_is_exported_as_it_is(
     config = load_study(study | {"budget": {"trials": 1, "epochs": 1}})
     result = wdsearch.run(config, home=tmp_path, progress=False)
     factory = TrialFactory(config, build_data(config))
-    exported = torch.export.load(export_best(factory, result)).module()
+    export = export_best(factory, result)
+    assert export == Export(result.folder / "best.pt2", "")
+    exported = torch.export.load(export.path).module()
     inputs, targets = next(iter(torch.utils.data.DataLoader(factory.data.val_dataloader().dataset, batch_size=10_000)))
     assert result.best is not None
     loss = nn.functional.cross_entropy(exported(inputs).detach(), targets)

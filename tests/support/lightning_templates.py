@@ -7,7 +7,14 @@ import lightning as L
 import pytorch_lightning as pl
 import torch
 import torchmetrics
-from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -250,6 +257,20 @@ class Averaged(Plain):
         return [Average()]
 
 
+class StochasticAverage(Plain):
+    """Lightning's average over the last epochs, which adds one for the statistics of batch norm."""
+
+    def configure_callbacks(self) -> Any:
+        return [StochasticWeightAveraging(0.01, swa_epoch_start=1)]
+
+
+class ExponentialAverage(Plain):
+    """Lightning's average of the weights, which takes their place when the training has ended."""
+
+    def configure_callbacks(self) -> Any:
+        return [WeightAveraging()]
+
+
 class FromConfig(Plain):
     """All settings in a mapping."""
 
@@ -347,6 +368,8 @@ TEMPLATES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "plateau by hand": (PlateauByHand, Data, {}),
     "annealed": (Annealed, Data, {"val_check_interval": 1}),
     "averaged": (Averaged, Data, {}),
+    "stochastic average": (StochasticAverage, Data, {}),
+    "average at the end": (ExponentialAverage, Data, {}),
     "config": (from_config, Data, {"check_val_every_n_epoch": 3}),
     "transfer": (Transfer, Data, {}),
     "self-supervised": (SelfSupervised, Data, {}),

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 import torch
 from support.training import INF, Ends, quiet_trainer, train_fused
+from support.written_networks import WRITTEN
 from torch import nn
 
 from wdsearch.datasets import DATASETS
@@ -18,7 +19,7 @@ from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.population import Population
 from wdsearch.population.step_statistics import EVERY
 from wdsearch.trial.diagnostics import Span, Steps, diagnose
-from wdsearch.trial.function_measures import output_scale, scale_invariant_share
+from wdsearch.trial.function_measures import function_measures, output_scale, scale_invariant_share
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 from wdsearch.trial.result import Diagnosis
@@ -196,6 +197,27 @@ def test_trends_come_ten_times_in_a_training() -> None:
         assert all(set(epoch.trends) == names for epoch in epochs if epoch.trends)
     decayed, free = ends.epochs[2][-1].trends["weights/norm"], ends.epochs[0][-1].trends["weights/norm"]
     assert decayed < free
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensor.*:UserWarning")
+def test_a_transformer_with_a_padding_mask_is_looked_at() -> None:
+    """Else torch's encoder makes nested tensors of rows with padding."""
+    one = WRITTEN["padding mask"]
+    module = RegularizedModule(one.build())
+    layers = function_measures(module, next(iter(one.data().train_dataloader()))).layers
+    assert {"network.head.weight", "network.body.encoder.layers.0.linear1.weight"} <= layers.keys()
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
+def test_a_scripted_network_is_measured_by_its_weights_alone() -> None:
+    one = WRITTEN["scripted"]
+    module = RegularizedModule(one.build(), {"weight_decay": 0.1})
+    none, unmeasured = torch.zeros(0), torch.zeros(0, len(module.decayed))
+    steps = Steps(none, unmeasured, unmeasured, none)
+    diagnosis = diagnose(module, next(iter(one.data().train_dataloader())), steps, Span(1, 1, 1))
+    assert diagnosis.layers["0.weight"]["norm"] > 0
+    assert "activation_correlation" not in diagnosis.layers["0.weight"]
 
 
 def test_a_weight_of_zeros_or_of_one_unit_is_no_error() -> None:

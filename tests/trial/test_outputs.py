@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -66,6 +67,20 @@ def test_class_numbers_of_any_integer_type_give_the_cross_entropy_of_torch(kind:
     torch.testing.assert_close(task.size(SCORES.sum(), CLASSES.to(kind)), weights[CLASSES].sum())
 
 
+PIXELS = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+PIXEL_CLASSES = torch.arange(40).reshape(2, 4, 5) % 3
+
+
+@pytest.mark.parametrize(("outputs", "first"), [(PIXELS, PIXELS), (PIXELS.movedim(1, -1), PIXELS)])
+def test_classes_of_pixels_and_words_are_the_second_axis_or_the_last(outputs: Tensor, first: Tensor) -> None:
+    expected = F.cross_entropy(first, PIXEL_CLASSES)
+    torch.testing.assert_close(Task().loss(outputs, PIXEL_CLASSES), expected)
+    for metric, scored in (("accuracy", accuracy_score), ("balanced_accuracy", balanced_accuracy_score)):
+        task = Task(metric_name=metric)
+        value = task.metric.value(task.sums(outputs, PIXEL_CLASSES))
+        assert float(value) == pytest.approx(scored(PIXEL_CLASSES.flatten(), first.argmax(1).flatten()))
+
+
 @pytest.mark.parametrize("targets", [SHARES, F.one_hot(CLASSES, 3).double(), SHARES.float()])
 def test_shares_of_classes_give_the_cross_entropy_of_torch(targets: Tensor) -> None:
     weights = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
@@ -81,6 +96,17 @@ def test_shares_of_classes_give_the_cross_entropy_of_torch(targets: Tensor) -> N
         (SCORES, CLASSES.unsqueeze(-1), r"class numbers have shape \(6,\), one a row; the targets have \(6, 1\)"),
         (SCORES, CLASSES + 1, "targets go from 1 to 3, and the network gives scores of 3 classes; .* numbered from 0"),
         (SCORES, CLASSES - 1, "targets go from -1 to 1"),
+        (
+            SCORES,
+            torch.where(CLASSES > 1, -100, CLASSES),
+            "to ignore targets of -100 override loss and evaluation",
+        ),
+        (
+            PIXELS[:, :, :3, :3],
+            PIXEL_CLASSES[:, :3, :3],
+            "either the second axis or the last may be that of the classes",
+        ),
+        (PIXELS, PIXELS.softmax(1), "either the second axis or the last may be that of the classes; override loss and"),
         (SCORES, CLASSES.double(), r"class numbers must be integers \(\.long\(\)\)"),
         (SCORES, SHARES.round(), "add up to 1 in each row, and these do not; for several classes a row override loss"),
         (LOGIT, CLASSES, "one logit a row, for two classes, and targets go from 0 to 2; with more classes"),

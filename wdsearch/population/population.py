@@ -6,13 +6,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 
 from wdsearch.population.cohort import Cohort, Saved, TrialEpoch
 from wdsearch.population.fused import FusedCohort
 from wdsearch.population.looped import LoopedCohort
 from wdsearch.tasks import Sums, total
-from wdsearch.trial.batches import Batch
+from wdsearch.trial.batches import Batch, changed
 from wdsearch.trial.loaders import batches_of, epoch_length, train_eval_loader
 from wdsearch.trial.module import TRAINING_ROWS, VALIDATION, RegularizedModule
 from wdsearch.trial.result import Diagnosis
@@ -122,6 +121,12 @@ class Population(L.LightningModule):
     def val_dataloader(self) -> list[Any]:
         return [self.datamodule.val_dataloader(), train_eval_loader(self.datamodule)]
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Batch in 64 bits, if all is trained in them: Lightning converts collections of tensors, not objects that hold some."""
+        if self.trainer.precision != "64-true":
+            return batch
+        return changed(batch, lambda x: x.double() if x.is_floating_point() else x)
+
     def training_step(self, batch: dict[int, tuple[Batch, ...]], batch_idx: int) -> None:
         for cohort in self.cohorts:
             for index, one in enumerate(batch[cohort.age], start=batch_idx * self.batches.STEPS):
@@ -132,7 +137,7 @@ class Population(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         if self._validation_batch is None and not dataloader_idx:
-            self._validation_batch = apply_to_collection(batch, torch.Tensor, lambda tensor: tensor.detach().cpu())
+            self._validation_batch = changed(batch, lambda tensor: tensor.detach().cpu())
         for cohort, sums in zip(self.cohorts, self._sums, strict=True):
             phase = TRAINING_ROWS if dataloader_idx else VALIDATION
             sums[dataloader_idx].append(cohort.evaluate(batch, batch_idx, phase))

@@ -105,12 +105,10 @@ def best_unregularized(result: StudyResult) -> TrialRecord | None:
         for trial in result.trials
         if trial.state == "COMPLETE" and all(value == neutral(key) for key, value in trial.result.strengths.items())
     ]
-    directions = result.optuna_study.directions
-    return (
-        reduce(lambda best, trial: trial if is_better(trial.values, best.values, directions) else best, trials)
-        if trials
-        else None
-    )
+    best = next(iter(trials), None)
+    for trial in trials[1:]:
+        best = trial if best and is_better(trial.values, best.values, result.optuna_study.directions) else best
+    return best
 
 
 def _trust(result: StudyResult, explanation: Explanation | None, words: Texts) -> str:

@@ -1,11 +1,16 @@
 """Writes and reads the best trial's weights (best.pt), and exports its network (best.pt2), in the folder of a study."""
 
-from collections.abc import Mapping, Sequence
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from wdsearch.errors import WdsearchError
@@ -14,6 +19,7 @@ from wdsearch.search.replicate import configuration_of
 from wdsearch.storage.attributes import TOKEN
 from wdsearch.storage.results import StudyResult
 from wdsearch.study.factory import TrialFactory
+from wdsearch.trial.batches import Inputs
 from wdsearch.trial.module import RegularizedModule
 
 
@@ -49,18 +55,54 @@ class ExportError(WdsearchError):
     exit_code = 1
 
 
-def export_best(factory: TrialFactory, result: StudyResult) -> Path:
-    """Write the best trial's network with its weights, in eval mode, for batches of any size; the file.
+class Export(NamedTuple):
+    """File of an exported network, and what it is called with, in words; `` if that is a single tensor."""
+
+    path: Path
+    arguments: str
+
+
+def export_best(factory: TrialFactory, result: StudyResult) -> Export:
+    """Write the best trial's network with its weights, in eval mode, for batches of any size.
 
     Its example inputs have the shapes of the data and are zeros, so that no data leave with a model.
-    Raises ExportError for a network that is not called with one tensor, and what torch.export raises for what it cannot trace.
+    Raises ExportError for a network that cannot be exported.
     """
-    network, inputs = _network(factory, result)
+    network, args, kwargs = _network(factory, result)
+    tensors: list[Tensor] = []
+    apply_to_collection((args, kwargs), Tensor, tensors.append)
+    sizes = torch.export.ShapesCollection()
+    for one in tensors:
+        if one.ndim:
+            sizes[one] = {0: torch.export.Dim.AUTO}
     path = result.folder / "best.pt2"
-    with torch.no_grad():
-        sizes = ({0: torch.export.Dim.AUTO},)
-        torch.export.save(torch.export.export(network, inputs, dynamic_shapes=sizes), path)
-    return path
+    try:
+        shapes = sizes.dynamic_shapes(network, args, kwargs)
+        with torch.no_grad(), _quiet():
+            torch.export.save(torch.export.export(network, args, kwargs, dynamic_shapes=shapes), path)
+    except Exception as error:  # whatever torch makes of a user's network
+        text = str(error).strip().partition("\n")[0]
+        raise ExportError(f"torch.export cannot trace it ({type(error).__name__}: {text})") from error
+    one_tensor = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+    by_position = [f"{len(args)} arguments" if len(args) > 1 else f"a {type(args[0]).__name__}"] if args else []
+    return Export(path, "" if one_tensor else " and ".join([*by_position, *map(str, kwargs)]))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch.export prints of a network that it cannot trace: its error is told."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _zeros(rows: int, tensor: Tensor) -> Tensor:
+    """Zeros of a tensor's shape, for a few rows if it has so many."""
+    return torch.zeros_like(tensor[:EXAMPLE_ROWS] if tensor.ndim and len(tensor) == rows else tensor)
 
 
 def requirements() -> list[str]:
@@ -68,8 +110,8 @@ def requirements() -> list[str]:
     return [f"torch=={version('torch').partition('+')[0]}"]
 
 
-def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
-    """The best trial's network with its weights, and inputs to call it with."""
+def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """The best trial's network with its weights, and arguments of zeros to call it with."""
     if factory.solo:
         raise ExportError("a LightningModule is called as its author likes")
     if result.best is None or not has_best_weights(result):
@@ -78,7 +120,16 @@ def _network(factory: TrialFactory, result: StudyResult) -> tuple[torch.nn.Modul
     module.load_state_dict(read_weights(result.weights)["state_dict"])
     if type(module).forward is not RegularizedModule.forward:
         raise ExportError(f"{type(module).__name__} has a forward of its own")
-    inputs, _ = module.split(next(iter(factory.data.val_dataloader())))
-    if len(inputs.args) != 1 or inputs.kwargs or not isinstance(inputs.args[0], torch.Tensor):
-        raise ExportError("it is not called with a single tensor")
-    return module.network.eval(), (torch.zeros_like(inputs.args[0][:EXAMPLE_ROWS]),)
+    inputs, targets = module.split(next(iter(factory.data.val_dataloader())))
+    network, rows = module.network.eval(), len(targets)
+    args, kwargs = _example(inputs, rows)
+    try:
+        with torch.no_grad():
+            network(*args, **kwargs)
+    except Exception:  # its rows belong together, as those of a graph
+        args, kwargs = _example(inputs, -1)
+    return network, args, kwargs
+
+
+def _example(inputs: Inputs, rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return apply_to_collection((inputs.args, dict(inputs.kwargs)), Tensor, partial(_zeros, rows))

@@ -11,7 +11,7 @@ from wdsearch.messages import shown_bytes
 from wdsearch.report.gap_plot import plot_gap
 from wdsearch.report.texts import Texts
 from wdsearch.report.write import FOLDER, write_report
-from wdsearch.search.best_model import export_best, has_best_weights, requirements, write_weights
+from wdsearch.search.best_model import ExportError, export_best, has_best_weights, requirements, write_weights
 from wdsearch.search.progress import SearchProgress
 from wdsearch.search.replicate import Watch, configuration_of, trained_again
 from wdsearch.storage.attributes import TOKEN
@@ -107,6 +107,23 @@ def _get_weights(result: StudyResult, factory: TrialFactory, progress: SearchPro
 def _model(
     result: StudyResult, factory: TrialFactory, tracker: Tracker, progress: SearchProgress, watch: Watch
 ) -> None:
+    """Register the best network; one that no registry takes is kept as far as it can be, on the study's run."""
     assert result.best is not None
     _get_weights(result, factory, progress, watch)
-    tracker.log_model(export_best(factory, result), result.best.number, requirements())
+    try:
+        export = export_best(factory, result)
+    except ExportError as error:
+        tracker.log_artifact(result.weights, MODEL_FOLDER)
+        progress.note(f"the best network is kept by its weights, {result.weights.name}, and not exported: {error}")
+        return
+    if not export.arguments:
+        tracker.log_model(export.path, result.best.number, requirements())
+        return
+    for path in (export.path, result.weights):
+        tracker.log_artifact(path, MODEL_FOLDER)
+    text = f"the best network is kept as {export.path.name} and {result.weights.name}, and not registered"
+    progress.note(f"{text}: a registered model is called with a single tensor, and this one with {export.arguments}")
+
+
+MODEL_FOLDER = "model"
+"""Folder of a run in which the best network lies."""

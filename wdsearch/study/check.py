@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from wdsearch.messages import nearest, shown_path, shown_value
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.plugins import table_of
+from wdsearch.population.user.cadence import why_unvalidated
 from wdsearch.strategies.pruners import PRUNERS, make_pruner
 from wdsearch.strategies.samplers import SAMPLERS, make_sampler, options_of
 from wdsearch.study.annotations import keyword_only, option_faults
@@ -50,7 +51,8 @@ def check(sections: Mapping[str, Any]) -> Faults:
     if "space" in sections:
         yield from check_space(sections["space"], model, task)
     if "trainer" in sections:
-        yield from _trainer(sections["trainer"], is_solo(model))
+        budget = sections.get("budget")
+        yield from _trainer(sections["trainer"], is_solo(model), budget.epochs if budget else 0)
     if "objective" in sections and not is_solo(model):
         own_metric = attribute_of_data(data, "metric") if task == own_task else None
         yield from _objective(sections["objective"], metric or own_metric, task)
@@ -110,8 +112,8 @@ def _objective(objective: ObjectiveConfig, metric: str | None, task: str | None)
             )
 
 
-def _trainer(trainer: TrainerConfig, solo: bool) -> Faults:
-    """Several devices and further arguments are for modules with a Trainer of their own."""
+def _trainer(trainer: TrainerConfig, solo: bool, epochs: int) -> Faults:
+    """Several devices and further arguments are for modules with a Trainer of their own, which validates the last epoch."""
     if trainer.devices > 1 and not solo:
         text = "a population trains on one device; several are for an own LightningModule"
         yield ("trainer", "devices"), f"trainer.devices is {trainer.devices}; {text} (or start several workers)"
@@ -126,6 +128,9 @@ def _trainer(trainer: TrainerConfig, solo: bool) -> Faults:
             "wdsearch sets it itself" if name in TAKEN else f"no argument of lightning's Trainer{nearest(name, known)}"
         )
         yield ("trainer", "options", name), f"trainer.options.{name}: {why}"
+    if solo and (fault := why_unvalidated(trainer.options, epochs)):
+        name, why = fault
+        yield ("trainer", "options", name), f"trainer.options.{name} {why}"
 
 
 def _named(objective: ObjectiveConfig) -> list[tuple[Location, str]]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from wdsearch.errors import BuildError
@@ -19,6 +18,7 @@ from wdsearch.noise import derive_seed
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
 from wdsearch.population.memory import device_name, device_of
+from wdsearch.population.user.cadence import why_unvalidated
 from wdsearch.population.user.framework import is_lightning_module
 from wdsearch.population.user.model_kinds import is_regularized_module
 from wdsearch.population.user.random_state import seeded
@@ -28,7 +28,17 @@ from wdsearch.study.nested import instantiated, with_values
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
 from wdsearch.study.space import Configuration, baseline, distributions, points, possible
-from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
+from wdsearch.trial.batches import (
+    Batch,
+    BatchError,
+    changed,
+    first_rows,
+    fitting,
+    remedy_of,
+    rows_of,
+    shapes_of,
+    split_batch,
+)
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
 from wdsearch.trial.function_measures import scale_invariant_share
@@ -52,6 +62,7 @@ class TrialFactory:
         self.config, self._cut = possible(config, self.rate_sum, self.largest_factor)
         self.augmented = self._augmented()
         self._reasons: dict[str, str | None] = {}
+        self._is_double = False
         if not self.solo:
             check_hooks(data)
 
@@ -108,11 +119,17 @@ class TrialFactory:
             count = torch.get_num_threads() if trainer.threads == "auto" else trainer.threads
             where += f" with {count} thread{'s' if count > 1 else ''}"
         bits = trainer.precision if isinstance(trainer.precision, str) else f"{trainer.precision} bits"
+        if self._is_double and bits == "32 bits":
+            bits = "64 bits, as the network is"
         way = f"one trial after another, for {alone}" if alone else f"fused, up to {max_fused} trials in a call"
         return f"on {where}, in {bits}; {way}"
 
     def checked_baseline(self) -> L.LightningModule:
         """The baseline's trial; raises StudyFileError and BuildError if the space does not fit the network."""
+        trainer = self.config.trainer
+        batches = self.batches if trainer.devices == 1 else 0  # several share the batches of an epoch
+        if self.solo and (fault := why_unvalidated(trainer.options, self.config.budget.epochs, batches)):
+            raise BuildError(f"trainer.options.{fault[0]} {fault[1]}")
         trial = self.trial(baseline(self.config))
         if isinstance(trial, RegularizedModule):
             check_names(trial)
@@ -209,6 +226,7 @@ class TrialFactory:
     def _try(self, arguments: Mapping[str, Any]) -> str | None:
         tried, whole = self.module(self._unequal(arguments)[0]), self._batch()
         batch, most = first_rows(whole, PROBED_ROWS), PROBED_ROWS
+        self._is_double = any(value.dtype == torch.float64 for value in tried.parameters())
         try:
             step_alone(tried, batch)
         except Exception:  # whatever a user's network raises: its rows may belong together, as those of a graph
@@ -226,7 +244,7 @@ class TrialFactory:
         loader = islice(self.data.train_dataloader(), PROBED_BATCHES)
         batches = [first_rows(self._as_trained(batch), most) for batch in loader]
         rows = rows_of(batches[0])
-        backwards = apply_to_collection(batches[0], Tensor, lambda x: x.flip(0) if x.ndim and len(x) == rows else x)
+        backwards = changed(batches[0], lambda x: x.flip(0) if x.ndim and len(x) == rows else x)
         return batches if len(batches) > 1 else [*batches, backwards]
 
     @cached_property
@@ -286,7 +304,7 @@ class TrialFactory:
         """A batch as a network gets it; in 64 bits the Trainer converts both, and the network is tried in 32."""
         if not str(self.config.trainer.precision).startswith("64"):
             return batch
-        return apply_to_collection(batch, Tensor, lambda x: x.float() if x.dtype == torch.float64 else x)
+        return changed(batch, lambda x: x.float() if x.dtype == torch.float64 else x)
 
     def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
         """Arguments that the builder takes from the data; those with defaults only if the data say them."""

@@ -4,6 +4,8 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -14,10 +16,12 @@ from torch import Tensor
 from wdsearch.errors import WdsearchError
 
 Batch = Any
-"""`(inputs, targets)`, `(first, second, ..., targets)`, a mapping or graph with its targets under a key, or what users split."""
+"""`(inputs, targets)`, `(first, second, ..., targets)`, a mapping or object that names its targets, or what users split."""
 
 TARGETS = ("targets", "target", "labels", "label", "label_ids", "y", "classes", "class")
-"""Keys under which a mapping, or attributes under which a graph, may hold its targets."""
+"""Keys under which a mapping, or attributes under which an object, may hold its targets."""
+WHOLE = ("batch", "data", "graph", "g", "inputs")
+"""Names of a network's only argument that mean an object as a whole, whatever attributes it has."""
 REMEDY = "override split in a subclass of RegularizedModule, which gives wdsearch.Inputs and the targets"
 
 
@@ -35,6 +39,14 @@ class Cloneable(Protocol):
         """Copy of its tensors."""
 
 
+@runtime_checkable
+class Movable(Protocol):
+    """A part of a batch that Lightning moves between devices: a tensor, or an object that holds some."""
+
+    def to(self, device: Any, /) -> Any:
+        """The part on a device."""
+
+
 class Inputs(NamedTuple):
     """Arguments of a network: tensors, or collections of them, by position and by name.
 
@@ -49,15 +61,32 @@ class Inputs(NamedTuple):
     def map(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
         """Copy with every tensor of floating point changed; class numbers, masks and texts stay."""
 
-        def one(x: Tensor) -> Tensor:
-            return change(x) if x.is_floating_point() else x
+        return Inputs(*changed((self.args, self.kwargs), lambda x: change(x) if x.is_floating_point() else x))
 
-        args = tuple(copy.copy(part).apply(one) if _is_graph(part) else part for part in self.args)
-        return Inputs(*apply_to_collection((args, self.kwargs), Tensor, one))
+
+def changed(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Copy of a batch with every tensor changed: of collections, of graphs, and of objects that have `.to`.
+
+    >>> changed({"x": torch.ones(2), "path": ["a", "b"]}, lambda x: x / 4)
+    {'x': tensor([0.2500, 0.2500]), 'path': ['a', 'b']}
+    """
+    return apply_to_collection(batch, (Tensor, Movable), partial(_changed_part, change))
+
+
+def _changed_part(change: Callable[[Tensor], Tensor], part: Any) -> Any:
+    if isinstance(part, Tensor):
+        return change(part)
+    if isinstance(part, tuple):  # a PackedSequence
+        return apply_to_collection(part, Tensor, change)
+    twin = copy.copy(part)
+    if hasattr(twin, "apply"):  # of a graph
+        return twin.apply(change)
+    vars(twin).update({name: changed(value, change) for name, value in vars(part).items()})
+    return twin
 
 
 def split_batch(batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
-    """Inputs and targets of a batch: the last of several tensors, or a mapping's entry of one of the `TARGETS`.
+    """Inputs and targets of a batch: the last of several tensors, or a mapping's entry or attribute of one of the `TARGETS`.
 
     The other entries of a mapping are the network's arguments of these names. Raises BatchError.
 
@@ -74,7 +103,7 @@ def split_batch(batch: Batch) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
         raise BatchError(
             f"a batch that is a mapping holds its targets under one of {', '.join(TARGETS)}; this {mistake}; else {REMEDY}"
         )
-    if _is_graph(batch):
+    if _holds_targets(batch):
         return Inputs((batch,), {}), next(getattr(batch, key) for key in TARGETS if _has_tensor(batch, key))
     if isinstance(batch, Sequence) and len(batch) >= 2 and isinstance(batch[-1], Tensor):
         return Inputs(tuple(batch[:-1])), batch[-1]
@@ -87,16 +116,17 @@ def _has_tensor(batch: Any, key: str) -> bool:
     return isinstance(getattr(batch, key, None), Tensor)
 
 
-def _is_graph(batch: Any) -> bool:
-    """True for an object with targets among its attributes, as the graphs of PyTorch Geometric."""
+def _holds_targets(batch: Any) -> bool:
+    """True for an object with targets among its attributes that can be moved, as the graphs of PyTorch Geometric."""
     is_collection = isinstance(batch, Mapping | Sequence | Tensor)
-    return not is_collection and hasattr(batch, "apply") and any(_has_tensor(batch, key) for key in TARGETS)
+    is_movable = isinstance(batch, Movable) or is_dataclass(batch)
+    return not is_collection and is_movable and any(_has_tensor(batch, key) for key in TARGETS)
 
 
 def fitting(inputs: Inputs, forward: Callable[..., Any]) -> Inputs:
     """Those of a mapping's entries that a network's `forward` takes; file names, numbers of rows and the like are left out.
 
-    A single tensor goes to a `forward` with one argument, whatever their names are; of a graph go the attributes that
+    A single tensor or entry goes to a `forward` with one argument, whatever their names are; of an object go the attributes that
     `forward` names, or the whole. A `forward(**kwargs)` gets all. Raises BatchError, with the keys, if arguments are missing.
 
     >>> import torch
@@ -104,21 +134,22 @@ def fitting(inputs: Inputs, forward: Callable[..., Any]) -> Inputs:
     >>> list(fitting(inputs, lambda image: image).kwargs), len(fitting(inputs, lambda x: x).args)
     (['image'], 1)
     """
-    graph = inputs.args[0] if len(inputs.args) == 1 and _is_graph(inputs.args[0]) else None
-    if not inputs.kwargs and graph is None:
+    whole = inputs.args[0] if len(inputs.args) == 1 and _holds_targets(inputs.args[0]) else None
+    if not inputs.kwargs and whole is None:
         return inputs
     parameters = inspect.signature(forward).parameters.values()
     named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     required = [one.name for one in named if one.default is one.empty]
-    if graph is not None:
-        return _of_graph(inputs, graph, [one.name for one in named], required)
+    if whole is not None:
+        return _of_object(inputs, whole, [one.name for one in named], required)
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
         return inputs
     kwargs = {one.name: inputs.kwargs[one.name] for one in named if one.name in inputs.kwargs}
     missing = [name for name in required if name not in kwargs]
     tensors = [value for value in inputs.kwargs.values() if isinstance(value, Tensor)]
-    if len(required) == 1 and missing and len(tensors) == 1:
-        return Inputs((tensors[0],))
+    only = tensors or list(inputs.kwargs.values())
+    if len(required) == 1 and missing and len(only) == 1:
+        return Inputs((only[0],))
     if missing or not kwargs:
         keys, arguments = ", ".join(map(str, inputs.kwargs)), ", ".join(one.name for one in named)
         text = f"a batch's keys beside its targets are {keys or 'none'}; the network's forward takes {arguments}"
@@ -126,11 +157,13 @@ def fitting(inputs: Inputs, forward: Callable[..., Any]) -> Inputs:
     return Inputs(inputs.args, kwargs)
 
 
-def _of_graph(inputs: Inputs, graph: Any, names: list[str], required: list[str]) -> Inputs:
-    """Attributes of a graph by the names of a network's arguments if there are several, else the whole graph."""
-    if any(getattr(graph, name, None) is None for name in required) or (len(required) < 2 and required != ["x"]):
+def _of_object(inputs: Inputs, whole: Any, names: list[str], required: list[str]) -> Inputs:
+    """Attributes of an object by the names of a network's arguments if it has them all, else the whole."""
+    if not required or any(getattr(whole, name, None) is None for name in required):
         return inputs
-    return Inputs((), {name: value for name in names if (value := getattr(graph, name, None)) is not None})
+    if len(required) == 1 and required[0] in WHOLE:
+        return inputs
+    return Inputs((), {name: value for name in names if (value := getattr(whole, name, None)) is not None})
 
 
 def own_copy(batch: Batch) -> Batch:
@@ -141,7 +174,13 @@ def own_copy(batch: Batch) -> Batch:
     >>> own_copy(batch).pop("x").add_(1.0), batch
     (tensor([1., 1.]), {'x': tensor([0., 0.]), 'y': tensor([1., 1.])})
     """
-    return apply_to_collection(batch, (Tensor, Cloneable), lambda part: part.clone())
+    if hasattr(batch, "__dict__") and not isinstance(batch, Mapping | Sequence):
+        return _own_part(batch)  # an object of any class, of which the user's split makes the inputs
+    return apply_to_collection(batch, (Tensor, Cloneable, Movable), _own_part)
+
+
+def _own_part(part: Any) -> Any:
+    return part.clone() if isinstance(part, Cloneable) else _changed_part(torch.clone, part)
 
 
 def rows_of(batch: Batch) -> int:
@@ -167,7 +206,9 @@ def shapes_of(batch: Any) -> str:
     if isinstance(batch, Tensor):
         return f"shape {tuple(batch.shape)}"
     if not isinstance(batch, Mapping | Sequence) or isinstance(batch, str):
-        return str(batch) if _is_graph(batch) else f"type {type(batch).__name__}"
+        if hasattr(batch, "apply"):
+            return str(batch)  # of a graph, which is short
+        return f"type {type(batch).__name__}" + (f" with {shapes_of(vars(batch))}" if _holds_targets(batch) else "")
     named = batch.items() if isinstance(batch, Mapping) else enumerate(batch)
     shapes = [(key, tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__) for key, part in named]
     if isinstance(batch, Mapping):
@@ -182,9 +223,9 @@ def first_rows(batch: Batch, most: int) -> Batch:
     >>> [len(part) for part in first_rows((torch.zeros(5, 3), torch.zeros(5)), 2)]
     [2, 2]
     """
-    rows, tensors = rows_of(batch), list[Tensor]()
-    apply_to_collection(batch, Tensor, tensors.append)
-    if rows <= most or _is_graph(batch) or not all(x.ndim == 0 or len(x) == rows for x in tensors):
+    rows, parts = rows_of(batch), list[Any]()
+    apply_to_collection(batch, (Tensor, Movable), parts.append)
+    if rows <= most or not all(isinstance(x, Tensor) and (x.ndim == 0 or len(x) == rows) for x in parts):
         return batch
     return _cut(batch, rows, most)
 
@@ -215,5 +256,5 @@ def remedy_of(error: Exception, batch: Batch) -> str:
     doubles = any(x.dtype == torch.float64 for x in tensors)
     if doubles and re.search(r"dtype|scalar type|Double", str(error)):
         text = "the rows are float64, as NumPy's are, and the network is not"
-        return f"; {text}: give them as float32 (.float()), or train all in 64 bits (trainer: {{precision: 64-true}})"
+        return f"; {text}: give them as float32 (.float()), or train all in 64 bits (trainer: {{precision: 64}})"
     return ""

@@ -152,6 +152,7 @@ def _decay_measures(module: RegularizedModule, steps: Steps, span: Span) -> dict
     factors, strengths = module.recipe.factors(span.planned), module.strengths.as_dict()
     lr, columns = float(module.rates.as_dict()["lr"]), {name: column for column, name in enumerate(module.decayed)}
     late = len(steps.factors) // 2  # the second half: it settles first
+    weights = module.parameters_named(module.decayed)
     measures: dict[str, Measures] = {}
     for keys, names in module.decay_groups():
         decay = float(module.decay(keys, strengths))
@@ -164,9 +165,7 @@ def _decay_measures(module: RegularizedModule, steps: Steps, span: Span) -> dict
                 own["relative_update"] = float(steps.sizes[late:, columns[name]].mean())
                 own["rotation"] = float(steps.angles[late:, columns[name]].mean())
                 own["predicted_rotation"] = _predicted(module, name, lr, decay, steps.factors[late:])
-            own["effective_rate"] = lr / max(
-                float(module.get_parameter(name).detach().norm().double().square()), 1e-300
-            )
+            own["effective_rate"] = lr / max(float(weights[name].detach().norm().double().square()), 1e-300)
             measures[name] = own
     return measures
 

@@ -92,8 +92,8 @@ def _recorded(network: nn.Module, layers: list[str], functions: list[str]) -> It
     handles = []
     for name, layer in network.named_modules():
         text = f"{name or 'the network'} ({type(layer).__name__})"
-        handles.append(layer.register_forward_pre_hook(lambda *_, text=text: inside.append(text)))
-        handles.append(layer.register_forward_hook(lambda *_: inside.pop() and None, always_call=True))
+        handles.append(layer.register_forward_pre_hook(partial(_enter, inside, text)))
+        handles.append(layer.register_forward_hook(partial(_leave, inside), always_call=True))
         if isinstance(layer, Dropout):
             vars(layer)["applied_as"] = partial(_applied, layers, name, layer.applied_as)
     try:
@@ -104,6 +104,14 @@ def _recorded(network: nn.Module, layers: list[str], functions: list[str]) -> It
             handle.remove()
         for layer in network.modules():
             vars(layer).pop("applied_as", None)
+
+
+def _enter(inside: list[str], text: str, *_: Any) -> None:
+    inside.append(text)
+
+
+def _leave(inside: list[str], *_: Any) -> None:
+    inside.pop()
 
 
 def _applied(layers: list[str], name: str, apply: Any, *args: Any) -> Any:

@@ -56,11 +56,13 @@ def function_measures(module: RegularizedModule, batch: Batch) -> FunctionMeasur
         owner.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
         for name, owner in owners.items()
     ]
-    was_training = module.training
+    was_training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)  # with nested tensors, which layers with hooks do not take
         inputs, targets = module.eval().split(batch)
         outputs = module(*inputs.args, **inputs.kwargs)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         module.train(was_training)
         for handle in handles:
             handle.remove()
@@ -96,13 +98,16 @@ def output_scale(outputs: Float[Tensor, "rows ..."], targets: Shaped[Tensor, "ro
 
 
 def _owners(module: RegularizedModule) -> dict[str, nn.Module]:
-    """Layers by name of their decayed weight with two or more axes; for a parametrized weight the layer that has it."""
+    """Layers by name of their decayed weight with two or more axes; for a parametrized weight the layer that has it.
+
+    Scripted layers, whose outputs nobody can see, are left out.
+    """
     layers = {}
     for name, parameter in module.parameters_named(module.decayed).items():
         if parameter.ndim > 1:
             path = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
             layers[name] = module.get_submodule(path)
-    return layers
+    return {name: layer for name, layer in layers.items() if not isinstance(layer, torch.jit.ScriptModule)}
 
 
 def _by_unit(owner: nn.Module, output: Float[Tensor, "batch ..."]) -> Float[Tensor, "units rows"]:

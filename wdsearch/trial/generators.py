@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wdsearch.noise import derive_seed, seed_torch
+from wdsearch.noise import derive_seed, seed_generators
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 DEEPEST = 3
@@ -29,9 +29,7 @@ def rewind_generators(module: nn.Module, seed: int, device: torch.device) -> Non
     >>> first == (random.random(), np.random.rand(), float(torch.rand(())))
     True
     """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    seed_torch(seed, device)
+    seed_generators(seed, device)
     rewind_held(module, seed)
 
 

@@ -1,18 +1,16 @@
 """Batches in an order that depends on (seed, epoch) alone, and the training rows on which the gap is measured."""
 
-import random
 from collections.abc import Iterator, Sized
 from itertools import islice
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from wdsearch.noise import derive_seed
+from wdsearch.noise import derive_seed, seed_generators
 from wdsearch.trial.batches import rows_of
 
 MOST_EVALUATED = 10_000
@@ -94,11 +92,8 @@ _COUNTED = "_wdsearch_epoch_length"
 
 
 def _seed(seed: int, epoch: int, index: int) -> None:
-    """Seed the generators from which augmentation draws: Python's, NumPy's and torch's own."""
-    number = derive_seed(seed, "data", epoch, index)
-    random.seed(number)
-    np.random.seed(number % 2**32)
-    torch.default_generator.manual_seed(number)
+    """Seed the generators from which augmentation draws."""
+    seed_generators(derive_seed(seed, "data", epoch, index))
 
 
 def train_eval_loader(data: L.LightningDataModule) -> Any:

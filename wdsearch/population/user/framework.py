@@ -51,6 +51,18 @@ def framework_of(value: Any) -> ModuleType:
     return import_module("pytorch_lightning" if packages[:1] == ["pytorch_lightning"] else "lightning.pytorch")
 
 
+def foreign_callbacks(trainer: Any) -> list[str]:
+    """Names of a Trainer's callbacks that are of the other package: those that watch a training work all the same.
+
+    >>> import lightning as L
+    >>> foreign_callbacks(L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"))
+    []
+    """
+    own = _package(type(trainer))
+    bases = {type(one).__name__: lightning_base(type(one), "Callback") for one in trainer.callbacks}
+    return [name for name, base in bases.items() if base is not None and _package(base) != own]
+
+
 def _uncompiled(value: Any) -> Any:
     """Module within what `torch.compile` makes of it."""
     return getattr(value, "_orig_mod", value)

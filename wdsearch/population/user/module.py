@@ -100,6 +100,11 @@ class UserModules:
             end = FINISHED
         elif logged.stops:
             end = STOPPED_EARLY
+        if end and not logged.current:
+            text = (
+                f"{trial.name} trained on after its last validation, which saw other weights than those that are kept"
+            )
+            warnings.warn(f"model: {text}; let its Trainer validate at the end of an epoch", stacklevel=2)
         return TrialEpoch(number, trial.age, metrics, metrics, end)
 
     def _metrics(self, trial: UserTrial, logged: LoggedEpoch) -> dict[str, float]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from wdsearch.noise import seed_generators
+
 RandomState = tuple[Any, ...]
 
 
@@ -48,9 +50,8 @@ def seeded(seed: int) -> Iterator[None]:
     """
     before = random_state()
     try:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        seed_generators(seed)
+        torch.manual_seed(seed)  # of all devices: a user's code may draw on any
         yield
     finally:
         set_random_state(before)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from wdsearch.errors import WdsearchError
 from wdsearch.population.user.data_modules import data_for
-from wdsearch.population.user.framework import framework_of
+from wdsearch.population.user.framework import foreign_callbacks, framework_of
 from wdsearch.population.user.random_state import RandomState, random_state, set_random_state
 from wdsearch.population.user.silence import silent_logger
 from wdsearch.population.user.training_rows import TrainingRows, numbers
@@ -56,15 +56,16 @@ class AbandonedError(Exception):
 class LoggedEpoch:
     """Values that a module has logged by the end of an epoch, and those of the last validation on training rows.
 
-    `larger` says of torchmetrics' objects whether larger is better; `validated` is true once a validation has run, `learns`
-    once a training step has returned a loss (or optimizes by hand), `stops` if its Trainer ends after this epoch;
-    `unmeasured` tells why there are no values on training rows.
+    `larger` says of torchmetrics' objects whether larger is better; `validated` is true once a validation has run, `current`
+    if no training batch has followed it, `learns` once a training step has returned a loss (or optimizes by hand), `stops` if
+    its Trainer ends after this epoch; `unmeasured` tells why there are no values on training rows.
     """
 
     values: dict[str, float]
     train: dict[str, float]
     larger: dict[str, bool] = field(default_factory=dict)
     validated: bool = True
+    current: bool = True
     learns: bool = True
     stops: bool = False
     unmeasured: str = ""
@@ -78,7 +79,7 @@ class _Reporter:
 
     def __init__(self, connection: Connection) -> None:
         self.connection, self.rows = connection, TrainingRows()
-        self.abandoned = self.validated = self.learns = False
+        self.abandoned = self.validated = self.current = self.learns = False
         self.train: dict[str, float] = {}
         self.larger: dict[str, bool] = {}
         self.unmeasured = ""
@@ -92,6 +93,7 @@ class _Reporter:
         loop.on_advance_end = partial(self._end_epoch, trainer, module, loop.on_advance_end)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+        self.current = False
         self.learns |= bool(outputs) or not module.automatic_optimization
         self.on_validation_batch_end()
 
@@ -103,7 +105,8 @@ class _Reporter:
         """Validate the training rows, before the validation changes anything."""
         if trainer.sanity_checking:
             return
-        self.validated, self.train, self.unmeasured = True, {}, ""
+        self.validated = self.current = True
+        self.train, self.unmeasured = {}, ""
         try:
             self.train, self.larger = self.rows.logged(trainer, self)
         except AbandonedError:
@@ -114,13 +117,20 @@ class _Reporter:
     def _end_epoch(self, trainer: Any, module: Any, end: Callable[[], None]) -> None:
         end()
         values = numbers(trainer.callback_metrics)
+        processed = trainer.fit_loop.epoch_progress.current.processed
+        stops = trainer.should_stop or processed >= trainer.max_epochs  # to which callbacks may have added
+        if trainer.is_global_zero:
+            state = (self.validated, self.current, self.learns, stops)
+            self.connection.send(LoggedEpoch(values, self.train, self.larger, *state, self.unmeasured))
+        if not stops:
+            trainer.should_stop |= trainer.strategy.broadcast(self._command(trainer, module)) == END
+
+    def _command(self, trainer: Any, module: Any) -> str:
         word = ""
         if trainer.is_global_zero:
-            own = (self.larger, self.validated, self.learns, trainer.should_stop, self.unmeasured)
-            self.connection.send(LoggedEpoch(values, self.train, *own))
             while (word := self.connection.recv()) == STATE:
                 self.connection.send_bytes(_packed(module.state_dict()))
-        trainer.should_stop |= trainer.strategy.broadcast(word) == END
+        return word
 
 
 def reporter(framework: str, connection: Connection, quiet: bool = False) -> Any:
@@ -154,6 +164,7 @@ class UserTrial:
         self.data = data_for(self.framework, data)
         self.age = 0
         self._error: BaseException | None = None
+        self._foreign: list[str] = []
         self._random: RandomState | None = None
         self._connection, reporters_end = Pipe()
         self._reporter = reporter(self.framework.__name__, reporters_end)
@@ -166,7 +177,7 @@ class UserTrial:
         return type(self.module).__name__
 
     def _train(self) -> None:
-        folder = Path(self._folder.name)
+        folder, trainer = Path(self._folder.name), None
         try:
             self.framework.seed_everything(self.seed, verbose=False)
             options = {"default_root_dir": folder} | QUIET | dict(self.options)
@@ -178,15 +189,15 @@ class UserTrial:
         except AbandonedError:
             pass
         except BaseException as error:  # told by the waiting thread
-            self._error = error
+            self._error, self._foreign = error, foreign_callbacks(trainer) if trainer else []
 
     def epoch(self, check: Callable[[], None]) -> LoggedEpoch:
-        """Train one epoch; those before the first validation at once.
+        """Train one epoch; those before the first validation at once, and those that a callback adds with the last.
 
         `check` is called at the start and while waiting; an error that it raises ends the epoch. Raises TrainingError.
         """
         logged = self._one_epoch(check)
-        while not logged.validated and self.age < self.epochs and not logged.stops:
+        while not logged.stops and (not logged.validated or self.age >= self.epochs):
             logged = self._one_epoch(check)
         if not logged.learns:
             text = "training_step has returned no loss in an epoch"
@@ -209,20 +220,38 @@ class UserTrial:
             if not self._thread.is_alive() and not self._connection.poll():
                 raise self._failure() from self._error
         logged: LoggedEpoch = self._connection.recv()
-        self._random, self.age = random_state(), self.age + 1
+        if logged.stops:
+            self._finish(check)
+        self._random, self.age = random_state(), min(self.age + 1, self.epochs)
         return logged
+
+    def _finish(self, check: Callable[[], None]) -> None:
+        """Let the training end: its last hooks may change the weights, as averages of weights do."""
+        while self._thread.is_alive():
+            self._thread.join(timeout=0.05)
+            check()
+        if self._error is not None:
+            raise self._failure() from self._error
 
     def _failure(self) -> TrainingError:
         if self._error is None:
             return TrainingError(
                 f"model: the training of {self.name} ended without an epoch; has the data any batches?"
             )
-        return TrainingError(f"model: {self.name} fails in training: {described(self._error)}")
+        text = f"model: {self.name} fails in training: {described(self._error)}"
+        if self._foreign:
+            names, package = " and ".join(self._foreign), self.framework.__name__.removesuffix(".pytorch")
+            text += f"; the module is of {package}, and of the other package {names}: import all from {package}"
+        return TrainingError(text)
 
     def state(self) -> Params:
-        """State dict of the module between two epochs."""
-        self._connection.send(STATE)
-        content: Params = torch.load(io.BytesIO(self._connection.recv_bytes()), map_location="cpu", weights_only=False)
+        """State dict of the module between two epochs, or after the training."""
+        if self._thread.is_alive():
+            self._connection.send(STATE)
+            packed = self._connection.recv_bytes()
+        else:
+            packed = _packed(self.module.state_dict())
+        content: Params = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=False)
         return content
 
     def end(self) -> None:

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -81,33 +82,35 @@ def _hooked(network: nn.Module, began: dict[str, Call], finished: dict[str, Call
 
 def _why_not_lifted(modules: Sequence[RegularizedModule], path: str, calls: Sequence[Call]) -> str | None:
     """Reason for which a layer's values under vmap differ from those of single calls; None if they agree."""
-    layers = [module.train().get_submodule(path) for module in modules]
-    params, buffers = stacked_state([copied_for_reading(layer) for layer in layers])
-
-    def of_one(inputs: list[Tensor]) -> list[Tensor]:
-        args, kwargs = _with_tensors(calls[0], inputs)
-        with functions_with_rates(modules[0]):
-            return _tensors(layers[0](*args, **kwargs))
-
+    parts = [nn.ModuleList([module.train().get_submodule(path), module.strengths]) for module in modules]
+    params, buffers = stacked_state([copied_for_reading(part) for part in parts])
     try:
         inputs = [torch.stack(of_trials) for of_trials in zip(*map(_tensors, calls), strict=True)]
-        modules[0].rewind_noise(0, 0)
         with no_fallbacks():
-            fused = lift(layers[0], of_one, in_dims=(0, 0, 0))(params, buffers, inputs)
+            lifted = lift(parts[0], partial(_outputs, modules[0], path, calls[0]), in_dims=(0, 0, 0))
+            fused = lifted(params, buffers, inputs)
     except Exception as error:  # any operation that vmap does not support
         return in_words(error)
     tolerance = tolerance_of(modules[0])
-    for row, (module, layer, (args, kwargs)) in enumerate(zip(modules, layers, calls, strict=True)):
-        module.rewind_noise(0, 0)
-        alone = _tensors(layer(*args, **kwargs))
+    for row, (module, part, call) in enumerate(zip(modules, parts, calls, strict=True)):
+        alone = _outputs(module, path, call, _tensors(call))
         for one, other in zip(alone, fused, strict=True):
             difference = size(wide(one) - wide(other[row])) / max(size(one), 1e-30)
             if difference > tolerance:
                 return other_numbers(difference, "output")
-        for name, value in layer.named_buffers():
+        for name, value in part.named_buffers():
             if size(wide(value) - wide(buffers[name][row])) > tolerance * max(size(value), 1e-30):
-                return f"its buffer {name} is assigned anew; it can be fused if the buffer is changed in place (copy_, mul_)"
+                short = name.removeprefix("0.")
+                return f"its buffer {short} is assigned anew; it can be fused if the buffer is changed in place (copy_, mul_)"
     return None
+
+
+def _outputs(module: RegularizedModule, path: str, call: Call, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs of a layer for the tensors of a call, with the noise of the first batch."""
+    module.rewind_noise(0, 0)
+    args, kwargs = _with_tensors(call, inputs)
+    with functions_with_rates(module, module.function_dropout):
+        return _tensors(module.get_submodule(path)(*args, **kwargs))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
 from wdsearch.trial.after_step import AfterStep, holding
 from wdsearch.trial.batches import Batch, Inputs, fitting, own_copy, split_batch
 from wdsearch.trial.dropout import Dropout, replace_dropout
-from wdsearch.trial.functional_dropout import functions_with_rates
+from wdsearch.trial.functional_dropout import function_dropout, functions_with_rates
 from wdsearch.trial.generators import rewind_generators
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.recipe import Recipe, decayed_parameters
@@ -67,6 +67,7 @@ class RegularizedModule(L.LightningModule):
         self.strengths = Scalars(strengths or {})
         self.rates = Scalars({"lr": lr})
         self._write_buffers(strengths or {})
+        self.function_dropout = function_dropout([key for key, _ in self.acting("buffer")], self.strengths, self.noise)
         self.following = AfterStep(self.regularizers, self.members)
         self.progress = Progress()
         self._resumed: Progress | None = None
@@ -119,7 +120,7 @@ class RegularizedModule(L.LightningModule):
 
     def _outputs(self, inputs: Inputs) -> Any:
         """Outputs for a batch in at least 32 bits, as loss and metric need them."""
-        with functions_with_rates(self):
+        with functions_with_rates(self, self.function_dropout):
             return widened(self(*inputs.args, **inputs.kwargs))
 
     def loss(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> Scalar:

@@ -5,13 +5,12 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from wdsearch.population._culprit import culprit, in_words, named, no_fallbacks, other_numbers
 from wdsearch.population._step_values import copies, distance, fused_steps, step_alone, steps_alone, tolerance_of
 from wdsearch.population.module_attributes import changed_attribute, fingerprints
-from wdsearch.trial.batches import Batch
+from wdsearch.trial.batches import Batch, converted
 from wdsearch.trial.copying import CopyError, copied, hooked_parameter
 from wdsearch.trial.module import RegularizedModule
 
@@ -133,7 +132,7 @@ def _in_double(
 ) -> tuple[Sequence[RegularizedModule], Sequence[Batch]]:
     """Modules and batches in float64, where rounding hides no difference; unchanged if the network needs another dtype."""
     wider = [module.double() for module in copies(modules)]
-    doubled = apply_to_collection(list(batches), Tensor, lambda x: x.double() if x.is_floating_point() else x)
+    doubled = converted(list(batches), lambda x: x.double() if x.is_floating_point() else x)
     try:
         steps_alone(copied(wider[0]), doubled)
     except Exception:  # a dtype fixed in the network

@@ -133,6 +133,22 @@ def _of_graph(inputs: Inputs, graph: Any, names: list[str], required: list[str])
     return Inputs((), {name: value for name in names if (value := getattr(graph, name, None)) is not None})
 
 
+def converted(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """Copy of a batch with every tensor changed, those of graphs too.
+
+    >>> import torch
+    >>> converted({"x": torch.ones(2), "id": "a"}, torch.Tensor.double)
+    {'x': tensor([1., 1.], dtype=torch.float64), 'id': 'a'}
+    """
+
+    def one(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return change(part)
+        return copy.copy(part).apply(change) if _is_graph(part) else part
+
+    return apply_to_collection(batch, (Tensor, Cloneable), one)
+
+
 def own_copy(batch: Batch) -> Batch:
     """Copy of a batch for one call of a network, which may change its inputs in place.
 

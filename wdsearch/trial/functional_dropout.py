@@ -76,7 +76,7 @@ def functions_with_rates(network: nn.Module, searched: Source | None = None) -> 
 
 
 class _Functions(TorchFunctionMode):
-    """Replaces dropout at a rate that is data, and attention, whose fused kernels cannot be batched."""
+    """Replaces dropout at a rate that is data, and what vmap cannot batch: attention's fused kernels, `column_stack`."""
 
     def __init__(self, searched: Source | None) -> None:
         super().__init__()
@@ -182,6 +182,11 @@ def _dropped_attention(
     return source.applied_as(ElementDropout, scores.softmax(-1)) @ value
 
 
+def _column_stack(function: Callable[..., Tensor], source_of: Sources, tensors: Sequence[Tensor]) -> Tensor:
+    """Columns side by side, as torch documents it, in functions that vmap can batch."""
+    return torch.cat([x.reshape(-1, 1) if x.ndim < 2 else x for x in tensors], dim=1)
+
+
 _REPLACEMENTS: dict[Any, Callable[..., Tensor]] = {
     F.dropout: _dropout_as(ElementDropout),
     F.dropout1d: _dropout_as(ChannelDropout1d),
@@ -191,4 +196,5 @@ _REPLACEMENTS: dict[Any, Callable[..., Tensor]] = {
     F.feature_alpha_dropout: _dropout_as(FeatureAlphaDropout),
     torch.dropout: _native_dropout,
     F.scaled_dot_product_attention: _attention,
+    torch.column_stack: _column_stack,
 }

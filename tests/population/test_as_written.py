@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,6 +101,26 @@ class KeepsMore(nn.Linear):
 
     def set_extra_state(self, state: int) -> None:
         assert state == 1
+
+
+class Caching(nn.Module):
+    """Puts what it computes into an object of its caller, as attention does with keys; a part of it branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys, self.gate = Keys(), Branching()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(self.keys(x, SimpleNamespace(rows=[])))
+
+
+class Keys(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(6, 6)
+
+    def forward(self, x: Tensor, cache: SimpleNamespace) -> Tensor:  # type: ignore[override]
+        cache.rows.append(super().forward(x))
+        return torch.cat(cache.rows).reshape(x.shape)
 
 
 class Dropping(nn.Module):
@@ -207,6 +228,7 @@ def test_what_people_write_is_fused_where_it_can_be(build: Callable[[], nn.Modul
         (lambda: KeepsMore(6, 6), r"block \(KeepsMore\) keeps extra state, which fused trials cannot hold"),
         (lambda: torch.jit.script(nn.Linear(6, 6)), r"block \(RecursiveScriptModule\) is compiled by torch.jit"),
         (Branching, r"it branches on a tensor's value"),
+        (Caching, r"block.gate \(Branching\): it branches on a tensor's value"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")

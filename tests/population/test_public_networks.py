@@ -26,7 +26,8 @@ STRENGTHS = [
     {"weight_decay": 3.0, "dropout": 0.5},
     {"weight_decay": 0.0, "dropout": 0.0},
 ]
-LR, EPS, SEED, EPOCHS = 1e-3, 1e-6, 3, 2
+ROUNDING = {"64-true": 1e-9, "32-true": 1e-6}
+LR, EPS, SEED, EPOCHS = 1e-3, 1e-4, 3, 2
 """An `eps` far above the rounding of gradients: without it Adam makes steps of the gradient of a bias before a batch norm."""
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -66,19 +67,19 @@ def plain(name: str, number: int) -> Plain:
 
 def test_it_trains_in_a_population_as_by_plain_lightning_with_its_librarys_loss(name: str) -> None:
     public = PUBLIC[name]
-    data = PublicData(public, double=True)
+    data, allowed = PublicData(public, double=True), ROUNDING[public.precision]
     reason = why_alone(list(trials(name).values()), *PublicData(public).train)
     assert re.search(public.alone or "^None$", str(reason))
-    ends = train_fused(trials(name), data, EPOCHS, fuse=reason is None)
+    ends = train_fused(trials(name), data, EPOCHS, precision=public.precision, fuse=reason is None)
     for number in range(len(STRENGTHS)):
-        module, trainer = plain(name, number), quiet_trainer(EPOCHS)
+        module, trainer = plain(name, number), quiet_trainer(EPOCHS, public.precision)
         trainer.fit(module, datamodule=data)
         for key, value in module.network.state_dict().items():
-            torch.testing.assert_close(ends.states[number][f"network.{key}"], value, rtol=0.0, atol=1e-9, msg=key)
+            torch.testing.assert_close(ends.states[number][f"network.{key}"], value, rtol=0.0, atol=allowed, msg=key)
         losses = ends.epochs[number][-1].metrics["loss/val"], float(trainer.callback_metrics["val_loss"])
-        assert losses[0] == pytest.approx(losses[1], abs=1e-9)
-    first, second = (next(iter(ends.states[number].values())) for number in range(2))
-    assert not torch.equal(first, second)
+        assert losses[0] == pytest.approx(losses[1], abs=allowed)
+    head = trial(name, 0).decayed[-1]
+    assert not torch.equal(ends.states[0][head], ends.states[1][head]), "trials differ"
 
 
 def test_its_weights_decay_and_nothing_else(name: str) -> None:

@@ -158,7 +158,11 @@ def timm(name: str, rates: Sequence[str], **options: Any) -> Callable[[float], n
     def build(rate: float) -> nn.Module:
         from timm import create_model
 
-        return create_model(name, num_classes=CLASSES, in_chans=1, **options, **dict.fromkeys(rates, rate))
+        network = create_model(name, num_classes=CLASSES, in_chans=1, **options, **dict.fromkeys(rates, rate))
+        for layer in network.modules():
+            if isinstance(layer, nn.Dropout):  # some blocks fix it at 0, whatever their network is given
+                layer.p = rate
+        return network
 
     return build
 
@@ -171,7 +175,7 @@ class Public:
     """A network of a library, its batches of so many rows, its loss, and what is to become of it.
 
     `exempt` is a regular expression of the parameters that do not decay; all others do. `alone` is one of the reason for
-    which trials are trained one after another; None if they are fused.
+    which trials are trained one after another; None if they are fused. `precision` is the Trainer's.
     """
 
     library: str
@@ -181,6 +185,7 @@ class Public:
     exempt: str
     alone: str | None = None
     trial: type[RegularizedModule] = RegularizedModule
+    precision: str = "64-true"
 
 
 HF_NORMS = r".*bias|.*(LayerNorm|layernorm|layer_norm|\.norm|ln_.|layernorm_(before|after))\.weight"
@@ -245,6 +250,7 @@ PUBLIC: dict[str, Public] = {
         of_head,
         HF_TEXT,
         alone=r"experts \(MixtralExperts\): vmap cannot batch aten::histc",
+        precision="32-true",  # its grouped matrix products take no 64 bits
     ),
     "ViT": Public(
         "transformers",
@@ -341,6 +347,7 @@ PUBLIC: dict[str, Public] = {
         of_first,
         r".*bias|.*bn\.weight",
         alone=r"selector \(Sparsemax\): its autograd.Function has no setup_context",
+        precision="32-true",  # its matrix of groups is a tensor that `double()` does not reach
     ),
     "GCN": Public("torch_geometric", graph("GCN"), graphs, of_graphs, r".*bias|body\.norms\..*"),
     "GIN": Public("torch_geometric", graph("GIN"), graphs, of_graphs, r".*bias|.*norms\..*"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wdsearch.population._stacking import lift, stacked_state
 from wdsearch.population._step_values import copies, size, step_alone, tolerance_of, wide
+from wdsearch.population.module_attributes import fingerprint
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.copying import copied_for_reading
 from wdsearch.trial.functional_dropout import functions_with_rates
@@ -63,21 +64,30 @@ def _calls(module: RegularizedModule, batch: Batch) -> dict[str, Call]:
 
 @contextmanager
 def _hooked(network: nn.Module, began: dict[str, Call], finished: dict[str, Call]) -> Iterator[None]:
-    handles = []
+    """Record calls while it lasts, but for those that change an object among their arguments: they cannot be repeated."""
+    handles, objects = [], dict[str, bytes]()
     for path, layer in network.named_modules(prefix="network"):
 
         def begin(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
             began.setdefault(path, apply_to_collection((args, kwargs), Tensor, lambda x: x.detach().clone()))
+            objects.setdefault(path, _objects(args, kwargs))
 
-        def end(_: nn.Module, args: Any, outputs: Any, path: str = path) -> None:
-            finished.setdefault(path, began[path])
+        def end(_: nn.Module, args: Any, kwargs: Any, outputs: Any, path: str = path) -> None:
+            if path in finished or objects[path] == _objects(args, kwargs):
+                finished.setdefault(path, began[path])
 
-        handles += [layer.register_forward_pre_hook(begin, with_kwargs=True), layer.register_forward_hook(end)]
+        handles.append(layer.register_forward_pre_hook(begin, with_kwargs=True))
+        handles.append(layer.register_forward_hook(end, with_kwargs=True))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _objects(args: Any, kwargs: Any) -> bytes:
+    """Digest of what is no tensor among a call's arguments, such as attention's cache of keys."""
+    return fingerprint(apply_to_collection((args, kwargs), Tensor, lambda _: None))
 
 
 def _why_not_lifted(modules: Sequence[RegularizedModule], path: str, calls: Sequence[Call]) -> str | None:

@@ -28,12 +28,23 @@ from wdsearch.study.nested import instantiated, with_values
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
 from wdsearch.study.space import Configuration, baseline, check_timescales
-from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
+from wdsearch.trial.batches import (
+    Batch,
+    BatchError,
+    converted,
+    first_rows,
+    fitting,
+    remedy_of,
+    rows_of,
+    shapes_of,
+    split_batch,
+)
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.diagnostics import scale_invariant_share
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
 from wdsearch.trial.loaders import augments_itself, epoch_length
 from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.own_loss import own_loss_note
 from wdsearch.trial.parameters import check_names
 
 PROBED_ROWS, PROBED_BATCHES = 64, 3
@@ -243,8 +254,17 @@ class TrialFactory:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on strengths that act nowhere or in part."""
-        return self._dropout[0]
+        """Sentences on strengths that act nowhere or in part, and on a loss of the network's own that is not used."""
+        return [*self._dropout[0], *self._own_loss]
+
+    @cached_property
+    def _own_loss(self) -> list[str]:
+        if self.solo:
+            return []
+        try:
+            return list(filter(None, [own_loss_note(self.module(baseline(self.config)), self._batch())]))
+        except Exception:  # a network that cannot be called with its targets is trained all the same
+            return []
 
     @property
     def inert(self) -> list[str]:
@@ -278,7 +298,7 @@ class TrialFactory:
         """A batch as a network gets it; in 64 bits the Trainer converts both, and the network is tried in 32."""
         if not str(self.config.trainer.precision).startswith("64"):
             return batch
-        return apply_to_collection(batch, Tensor, lambda x: x.float() if x.dtype == torch.float64 else x)
+        return converted(batch, lambda x: x.float() if x.dtype == torch.float64 else x)
 
     def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
         """Arguments that the builder takes from the data; those with defaults only if the data say them."""

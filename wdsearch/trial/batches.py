@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Shaped
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
+from torch import Tensor, nn
 
 from wdsearch.errors import WdsearchError
 
@@ -149,15 +149,26 @@ def converted(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     return apply_to_collection(batch, (Tensor, Cloneable), one)
 
 
-def own_copy(batch: Batch) -> Batch:
+def own_copy(batch: Batch, network: nn.Module | None = None) -> Batch:
     """Copy of a batch for one call of a network, which may change its inputs in place.
+
+    Graphs are in 64 bits if the network is: a Trainer converts tensors and collections of them only.
 
     >>> import torch
     >>> batch = {"x": torch.zeros(2), "y": torch.ones(2)}
     >>> own_copy(batch).pop("x").add_(1.0), batch
     (tensor([1., 1.]), {'x': tensor([0., 0.]), 'y': tensor([1., 1.])})
     """
-    return apply_to_collection(batch, (Tensor, Cloneable), lambda part: part.clone())
+    double = network is not None and next(network.parameters()).dtype.to_real() == torch.float64
+
+    def one(part: Any) -> Any:
+        return part.clone().apply(_doubled) if double and _is_graph(part) else part.clone()
+
+    return apply_to_collection(batch, (Tensor, Cloneable), one)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
 
 
 def rows_of(batch: Batch) -> int:

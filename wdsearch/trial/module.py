@@ -129,7 +129,7 @@ class RegularizedModule(L.LightningModule):
 
     def objective(self, batch: Batch) -> Scalar:
         """Training objective on a batch: the loss with augmentation, the regularizers' changes and penalties."""
-        inputs, targets = self.split(own_copy(batch))
+        inputs, targets = self.split(own_copy(batch, self.network))
         strengths = self.current_strengths()
         for key, augment in self.acting("augment"):
             inputs = inputs.map(partial(augment, strength=strengths[key], noise=self.noise[key]))
@@ -144,7 +144,7 @@ class RegularizedModule(L.LightningModule):
 
     def evaluation(self, batch: Batch) -> Sums:
         """Sums over a batch's rows of loss and metric, in eval mode and without regularizers."""
-        inputs, targets = self.split(own_copy(batch))
+        inputs, targets = self.split(own_copy(batch, self.network))
         outputs = self._outputs(inputs)
         value = self.loss(outputs, targets)
         size = self.task.size(value, targets)

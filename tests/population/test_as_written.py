@@ -34,6 +34,7 @@ from wdsearch.population.fusibility import why_alone
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.tasks import Task
 from wdsearch.trial.copying import copied
+from wdsearch.trial.functional_dropout import functions_with_rates
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 
@@ -101,6 +102,19 @@ class KeepsMore(nn.Linear):
 
     def set_extra_state(self, state: int) -> None:
         assert state == 1
+
+
+class Columns(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.column_stack([x[:, :5], x.mean(1)])
+
+
+def test_columns_side_by_side_are_torchs_and_are_fused() -> None:
+    parts = [torch.randn(4), torch.randn(4, 2), torch.randn(4, 3)]
+    with functions_with_rates(Net(Columns)):
+        assert torch.equal(torch.column_stack(parts), torch.cat([parts[0].unsqueeze(1), *parts[1:]], 1))
+        assert torch.column_stack([torch.tensor(1.0)] * 2).shape == (1, 2)
+    assert reason(Columns) is None
 
 
 class Caching(nn.Module):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.plain_lightning import Plain
+from support.public_builders import GROUPED, hugging_face
 from support.public_networks import PUBLIC, PublicData
 from support.training import quiet_trainer, train_fused
 
@@ -19,6 +20,7 @@ from wdsearch.noise import NoiseStream
 from wdsearch.population.fusibility import why_alone
 from wdsearch.trial.dropout_in_use import dropout_in_use
 from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.own_loss import own_loss_note
 from wdsearch.trial.recipe import Recipe
 
 STRENGTHS = [
@@ -92,6 +94,14 @@ def test_its_weights_decay_and_nothing_else(name: str) -> None:
 
 def test_no_dropout_of_it_keeps_a_rate_of_its_own(name: str) -> None:
     assert dropout_in_use(trial(name, 0), PublicData(PUBLIC[name]).train[0]).others == ()
+
+
+def test_its_librarys_loss_is_the_one_that_it_is_trained_with_or_a_note_says_so(name: str) -> None:
+    (batch, _), module = PublicData(PUBLIC[name]).train, trial(name, 0)
+    assert own_loss_note(module, batch) is None
+    if name == "Llama":
+        causal = RegularizedModule(hugging_face("Llama", "CausalLM", **GROUPED)(0.0))
+        assert "computes a loss itself" in str(own_loss_note(causal, {**batch, "labels": batch["input_ids"]}))
 
 
 @pytest.mark.parametrize("name", ["BERT", "TabNet", "GCN"], indirect=True)

@@ -37,6 +37,11 @@ def images(count: int, seed: int) -> dict[str, Tensor]:
     return {"pixel_values": pixels, "labels": _classes(count, seed)}
 
 
+def pairs_of_images(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    pixels, classes = images(count, seed).values()
+    return pixels, classes
+
+
 def rows(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.randn(count, FEATURES, generator=_generator(seed)), _classes(count, seed)
 

@@ -182,8 +182,12 @@ def _dropped_attention(
     return source.applied_as(ElementDropout, scores.softmax(-1)) @ value
 
 
-def _column_stack(function: Callable[..., Tensor], source_of: Sources, tensors: Sequence[Tensor]) -> Tensor:
+def _column_stack(
+    function: Callable[..., Tensor], source_of: Sources, tensors: Sequence[Tensor], **options: Any
+) -> Tensor:
     """Columns side by side, as torch documents it, in functions that vmap can batch."""
+    if options:
+        return function(tensors, **options)
     return torch.cat([x.reshape(-1, 1) if x.ndim < 2 else x for x in tensors], dim=1)
 
 

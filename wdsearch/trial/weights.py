@@ -148,7 +148,10 @@ def _family(words: list[str]) -> str | None:
     for word in reversed(words):
         if MAPS.fullmatch(word):
             return None
-        if family := next((name for name, pattern in FAMILIES.items() if re.fullmatch(pattern, word)), None):
+        family = next((name for name, pattern in FAMILIES.items() if re.fullmatch(pattern, word)), None)
+        if family == "initial state" and WEIGHTS.fullmatch(words[-1]):
+            return None  # of the first step, as the `init_weight` of a graph network
+        if family:
             return family
     return None
 

@@ -128,6 +128,25 @@ class Caching(nn.Module):
         return self.gate(self.keys(x, SimpleNamespace(rows=[])))
 
 
+class Shared(nn.Module):
+    """A part that takes rows by their numbers, the same in all trials, before one that branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.some, self.gate = SomeRows(), Branching()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(self.some(x, torch.ones(len(x), dtype=torch.bool)))
+
+
+class SomeRows(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(6, 6)
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x)[rows]
+
+
 class Keys(nn.Linear):
     def __init__(self) -> None:
         super().__init__(6, 6)
@@ -242,6 +261,7 @@ def test_what_people_write_is_fused_where_it_can_be(build: Callable[[], nn.Modul
         (lambda: KeepsMore(6, 6), r"block \(KeepsMore\) keeps extra state, which fused trials cannot hold"),
         (lambda: torch.jit.script(nn.Linear(6, 6)), r"block \(RecursiveScriptModule\) is compiled by torch.jit"),
         (Branching, r"it branches on a tensor's value"),
+        (Shared, r"block.gate \(Branching\): it branches on a tensor's value"),
         (Caching, r"block.gate \(Branching\): it branches on a tensor's value"),
     ],
 )

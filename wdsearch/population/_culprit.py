@@ -95,9 +95,9 @@ def _why_not_lifted(modules: Sequence[RegularizedModule], path: str, calls: Sequ
     parts = [nn.ModuleList([module.train().get_submodule(path), module.strengths]) for module in modules]
     params, buffers = stacked_state([copied_for_reading(part) for part in parts])
     try:
-        inputs = [torch.stack(of_trials) for of_trials in zip(*map(_tensors, calls), strict=True)]
+        inputs, axes = _stacked_inputs(calls, some_shared=bool(params or buffers))
         with no_fallbacks():
-            lifted = lift(parts[0], partial(_outputs, modules[0], path, calls[0]), in_dims=(0, 0, 0))
+            lifted = lift(parts[0], partial(_outputs, modules[0], path, calls[0]), in_dims=(0, 0, axes))
             fused = lifted(params, buffers, inputs)
     except Exception as error:  # any operation that vmap does not support
         return in_words(error)
@@ -113,6 +113,14 @@ def _why_not_lifted(modules: Sequence[RegularizedModule], path: str, calls: Sequ
                 short = name.removeprefix("0.")
                 return f"its buffer {short} is assigned anew; it can be fused if the buffer is changed in place (copy_, mul_)"
     return None
+
+
+def _stacked_inputs(calls: Sequence[Call], some_shared: bool) -> tuple[list[Tensor], list[int | None]]:
+    """Tensors of the trials' calls with their axes of trials; None for one that all trials share, as the edges of a graph."""
+    columns = list(zip(*map(_tensors, calls), strict=True))
+    shared = [some_shared and all(torch.equal(one, column[0]) for one in column) for column in columns]
+    inputs = [column[0] if one else torch.stack(column) for one, column in zip(shared, columns, strict=True)]
+    return inputs, [None if one else 0 for one in shared]
 
 
 def _outputs(module: RegularizedModule, path: str, call: Call, inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import wdsearch
+from wdsearch.search.preview import preview
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.load import load_study
+from wdsearch.study.space import baseline
 from wdsearch.trial.copying import copied
 from wdsearch.trial.dropout_in_use import DropoutInUse, dropout_in_use, dropout_notes, inert
 from wdsearch.trial.module import RegularizedModule
@@ -142,3 +146,26 @@ def test_best_recommends_no_dropout_that_did_nothing(tmp_path: Path, capsys: pyt
     assert not any("dropout" in key for key in settings["torch"])
     assert settings["without effect"] == ["dropout"]
     assert "dropout acts on nothing here" in " ".join(capsys.readouterr().err.split())
+
+
+def test_functions_that_drop_are_listed_and_count_as_dropout() -> None:
+    class Net(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(5, 6), ConstantDropout(), nn.Linear(6, 3))
+
+    space = {"weight_decay": {"low": 0.1, "high": 1.0}, "dropout": {"low": 0.1, "high": 0.5}}
+    study = {
+        "study": "functions",
+        "space": space,
+        "budget": {"trials": 2, "epochs": 1},
+        "data": FuzzData(),
+        "model": Net,
+    }
+    shown = preview(study | {"trainer": {"accelerator": "cpu"}})
+    assert [(layer.name, layer.strengths) for layer in shown.dropout_layers] == [
+        ("1 (ConstantDropout), by a function", ("dropout",))
+    ]
+    assert shown.warnings == ()
+    for model, drops in ((Net, True), (lambda: nn.Linear(5, 3), False)):
+        config = load_study(study | {"model": model})
+        assert TrialFactory(config, FuzzData()).drops(baseline(config)) is drops

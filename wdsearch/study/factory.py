@@ -41,7 +41,7 @@ from wdsearch.trial.batches import (
 )
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.diagnostics import scale_invariant_share
-from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
+from wdsearch.trial.dropout_in_use import DropoutInUse, dropout_in_use, dropout_notes, inert
 from wdsearch.trial.loaders import augments_itself, epoch_length
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.own_loss import own_loss_note
@@ -241,21 +241,34 @@ class TrialFactory:
         return batches if len(batches) > 1 else [*batches, backwards]
 
     @cached_property
-    def _dropout(self) -> tuple[list[str], list[str]]:
-        """Notes on dropout, and keys of strengths that act on nothing; none where that cannot be tried."""
-        if self.solo:
-            return [], []
-        module = self.module(baseline(self.config))
+    def _dropout(self) -> tuple[RegularizedModule, DropoutInUse] | None:
+        """The baseline with what drops in it; None where that cannot be tried."""
+        module = None if self.solo else self.module(baseline(self.config))
+        use = module and self._dropout_in(module)
+        return (module, use) if module and use else None
+
+    def _dropout_in(self, module: RegularizedModule) -> DropoutInUse | None:
         try:
-            use = dropout_in_use(module, self._batch())
+            return dropout_in_use(module, self._batch())
         except Exception:  # a network that cannot be called so is searched all the same
-            return [], []
-        return dropout_notes(module, use), inert(module, use)
+            return None
+
+    def drops(self, configuration: Configuration) -> bool:
+        """True if dropout reaches a layer or a function of a trial's network."""
+        strengths = {**configuration.strengths, "dropout": 0.0}
+        module = self.module(Configuration(configuration.lr, strengths, configuration.model))
+        use = self._dropout_in(module)
+        return bool(module.layers_of("dropout") or (use and use.functions))
+
+    @property
+    def dropout_functions(self) -> tuple[str, ...]:
+        """Layers in which functions drop at the searched rate."""
+        return self._dropout[1].functions if self._dropout else ()
 
     @property
     def notes(self) -> list[str]:
         """Sentences on strengths that act nowhere or in part, and on a loss of the network's own that is not used."""
-        return [*self._dropout[0], *self._own_loss]
+        return [*(dropout_notes(*self._dropout) if self._dropout else []), *self._own_loss]
 
     @cached_property
     def _own_loss(self) -> list[str]:
@@ -269,7 +282,7 @@ class TrialFactory:
     @property
     def inert(self) -> list[str]:
         """Keys of strengths that act on nothing in the baseline's network."""
-        return self._dropout[1]
+        return inert(*self._dropout) if self._dropout else []
 
     def scale_invariant_share(self) -> float:
         """Share of the baseline's decayed weights whose scale norm layers take out; 0 where that cannot be tried."""

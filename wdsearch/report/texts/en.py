@@ -170,7 +170,7 @@ TEXTS = {
     "reason.edge": "The best λ is the largest that was tried: nothing lies beyond it.",
     "reason.seeds": "At least five seeds are needed.",
     "reason.not_measured": "The quantity was not measured for this network.",
-    "reason.no_dropout": "The network has no layer that drops.",
+    "reason.no_dropout": "The network has no layer or function that drops.",
     # -- curves ------------------------------------------------------------------------------------------------------
     "curve.norm": "norm ‖W‖",
     "curve.stable_rank": "stable rank",

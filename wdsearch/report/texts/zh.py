@@ -164,7 +164,7 @@ TEXTS = {
     "reason.edge": "最优 λ 就是试过的最大值，其后没有数据。",
     "reason.seeds": "至少需要五个种子。",
     "reason.not_measured": "该网络没有测量这个量。",
-    "reason.no_dropout": "该网络没有 dropout 层。",
+    "reason.no_dropout": "该网络没有 dropout 层，也没有调用 dropout 函数。",
     # -- 曲线 --------------------------------------------------------------------------------------------------------
     "curve.norm": "范数 ‖W‖",
     "curve.stable_rank": "稳定秩",

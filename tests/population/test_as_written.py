@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,7 +35,9 @@ from wdsearch.population.fusibility import why_alone
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.tasks import Task
 from wdsearch.trial.copying import copied
+from wdsearch.trial.functional_dropout import functions_with_rates
 from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.recipe import Recipe
 
 STRENGTHS = ({"weight_decay": 0.1, "dropout": 0.3}, {"weight_decay": 1.0, "dropout": 0.6})
 
@@ -102,23 +105,100 @@ class KeepsMore(nn.Linear):
         assert state == 1
 
 
-class RateRead(nn.Module):
-    """Passes the rate of a layer to torch's functions, as BERT, GPT-2 and timm do."""
+class Columns(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.column_stack([x[:, :5], x.mean(1)])
 
-    def __init__(self, function: bool) -> None:
+
+def test_columns_side_by_side_are_torchs_and_are_fused() -> None:
+    parts = [torch.randn(4), torch.randn(4, 2), torch.randn(4, 3)]
+    with functions_with_rates(Net(Columns)):
+        assert torch.equal(torch.column_stack(parts), torch.cat([parts[0].unsqueeze(1), *parts[1:]], 1))
+        assert torch.column_stack([torch.tensor(1.0)] * 2).shape == (1, 2)
+    assert reason(Columns) is None
+
+
+class Caching(nn.Module):
+    """Puts what it computes into an object of its caller, as attention does with keys; a part of it branches."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.function, self.drop = function, nn.Dropout(0.1)
+        self.keys, self.gate = Keys(), Branching()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, p=self.drop.p, training=self.training) if self.function else self.drop(x)
+        return self.gate(self.keys(x, SimpleNamespace(rows=[])))
 
 
-def test_the_rate_that_code_reads_off_a_layer_is_the_trials() -> None:
+class Shared(nn.Module):
+    """A part that takes rows by their numbers, the same in all trials, before one that branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.some, self.gate = SomeRows(), Branching()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(self.some(x, torch.ones(len(x), dtype=torch.bool)))
+
+
+class SomeRows(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(6, 6)
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x)[rows]
+
+
+class Keys(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(6, 6)
+
+    def forward(self, x: Tensor, cache: SimpleNamespace) -> Tensor:  # type: ignore[override]
+        cache.rows.append(super().forward(x))
+        return torch.cat(cache.rows).reshape(x.shape)
+
+
+class Dropping(nn.Module):
+    """Drops by a layer, by a function with the rate of a layer (BERT, timm), or by one with a number (Llama, GCN)."""
+
+    def __init__(self, way: str, rate: float = 0.1) -> None:
+        super().__init__()
+        self.way, self.rate, self.drop = way, rate, nn.Dropout(rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way == "layer":
+            return self.drop(x)
+        rate = self.drop.p if self.way == "rate of a layer" else self.rate
+        if self.way == "attention":
+            q = x.unflatten(-1, (2, 3)).unsqueeze(1)
+            return F.scaled_dot_product_attention(q, q, q, dropout_p=rate if self.training else 0.0).flatten(1)
+        return F.dropout(x, p=rate, training=self.training)
+
+
+def test_functions_drop_at_the_trials_rate_as_layers_do() -> None:
     batch = torch.randn(64, 5, dtype=torch.float64), torch.randint(3, (64,))
-    pairs = [[loss_and_gradients(trial(lambda f=f: RateRead(f), n), batch)[0] for f in (True, False)] for n in range(2)]
-    assert all(by_function == by_layer for by_function, by_layer in pairs)
+    ways = ("layer", "rate of a layer", "number")
+    pairs = [[loss_and_gradients(trial(lambda w=w: Dropping(w), n), batch)[0] for w in ways] for n in range(2)]
+    assert all(len(set(losses)) == 1 for losses in pairs)
     assert pairs[0] != pairs[1]
-    assert reason(lambda: RateRead(True)) is None
+    assert reason(lambda: Dropping("rate of a layer")) is None
+    assert reason(lambda: Dropping("number")) is None
+    assert reason(lambda: Dropping("attention")) is None
+
+
+def test_a_number_is_replaced_by_a_searched_rate_alone_and_if_it_drops() -> None:
+    batch = torch.randn(64, 5, dtype=torch.float64), torch.randint(3, (64,))
+
+    def loss(network: nn.Module, recipe: Recipe | None = None, **strengths: float) -> float:
+        torch.manual_seed(0)
+        module = RegularizedModule(Net(lambda: network), strengths, recipe=recipe, seed=1)
+        return loss_and_gradients(module, batch)[0]
+
+    whole = loss(Dropping("number", 0.0))
+    assert loss(Dropping("number", 0.0), dropout=0.5) == whole, "a rate of 0 stays 0"
+    assert loss(Dropping("number", 0.3), dropout=0.0) == pytest.approx(whole, rel=1e-12)
+    assert loss(Dropping("attention", 0.3), dropout=0.5) != loss(Dropping("attention", 0.3), dropout=0.1)
+    head = Recipe(groups={"dropout": {"head": "."}})
+    assert loss(Dropping("number", 0.3), head, **{"dropout:head": 0.5}) == loss(Dropping("number", 0.3)) != whole
 
 
 def test_attention_with_the_rate_of_a_layer_is_torchs_where_nothing_drops() -> None:
@@ -182,6 +262,8 @@ def test_what_people_write_is_fused_where_it_can_be(build: Callable[[], nn.Modul
         (lambda: KeepsMore(6, 6), r"block \(KeepsMore\) keeps extra state, which fused trials cannot hold"),
         (lambda: torch.jit.script(nn.Linear(6, 6)), r"block \(RecursiveScriptModule\) is compiled by torch.jit"),
         (Branching, r"it branches on a tensor's value"),
+        (Shared, r"block.gate \(Branching\): it branches on a tensor's value"),
+        (Caching, r"block.gate \(Branching\): it branches on a tensor's value"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")

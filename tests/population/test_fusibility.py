@@ -61,7 +61,7 @@ def test_large_convolutions_are_trained_one_after_another_on_a_cpu_alone() -> No
 
 def test_what_a_network_draws_itself_depends_on_epoch_and_batch_alone() -> None:
     batch = next(iter(ZooData().train_dataloader()))
-    module = trial("transposed function", 0)
+    module = trial("random slope", 0)
     first = step_alone(module, batch)["objective"]
     torch.rand(7)
     assert step_alone(module, batch)["objective"] == first

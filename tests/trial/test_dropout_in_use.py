@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import wdsearch
+from wdsearch.search.preview import preview
+from wdsearch.study.factory import TrialFactory
+from wdsearch.study.load import load_study
+from wdsearch.study.space import baseline
+from wdsearch.trial.copying import copied
 from wdsearch.trial.dropout_in_use import DropoutInUse, dropout_in_use, dropout_notes, inert
 from wdsearch.trial.module import RegularizedModule
 
@@ -40,6 +45,17 @@ class Own(nn.Dropout):
         return F.dropout(input, self.p, self.training) * 1.0
 
 
+class TorchsAttention(nn.Module):
+    """Calls the function behind `nn.MultiheadAttention`, within which torch drops."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, matrix = x.unsqueeze(0), torch.eye(6)
+        return F.multi_head_attention_forward(
+            *(x, x, x, 6, 2, torch.cat([matrix] * 3), None, None, None, False, 0.3, matrix, None),
+            training=self.training,
+        )[0].squeeze(0)
+
+
 class Idle(nn.Linear):
     """Has a layer that it never calls."""
 
@@ -59,29 +75,37 @@ def in_use(layer: nn.Module, **strengths: float) -> tuple[RegularizedModule, Dro
     return module, dropout_in_use(module, BATCH)
 
 
+ENCODER = ("0.self_attn.attention_dropout", "0.dropout1", "0.dropout", "0.dropout2")
+CONSTANT, OWN = "0 (ConstantDropout)", "0 (Own)"
+ATTENTION = "0 (TorchsAttention): attention with dropout 0.3"
+
+
 @pytest.mark.parametrize(
-    ("layer", "layers", "others"),
+    ("layer", "searched", "kept"),
     [
-        (nn.Dropout(0.1), ("0",), ()),
-        (RateOfLayer(), ("0.drop",), ()),
-        (DroppedAttention(), ("0.drop",), ()),
+        (nn.Dropout(0.1), DropoutInUse(("0",)), DropoutInUse(("0",))),
+        (RateOfLayer(), DropoutInUse(("0.drop",)), DropoutInUse(("0.drop",))),
+        (DroppedAttention(), DropoutInUse(("0.drop",)), DropoutInUse(())),
+        (nn.TransformerEncoderLayer(6, 2, 8), DropoutInUse(ENCODER), DropoutInUse(ENCODER)),
         (
-            nn.TransformerEncoderLayer(6, 2, 8),
-            ("0.self_attn.attention_dropout", "0.dropout1", "0.dropout", "0.dropout2"),
-            (),
+            ConstantDropout(),
+            DropoutInUse((), (CONSTANT,)),
+            DropoutInUse((), others=(f"{CONSTANT}: F.dropout with 0.2",)),
         ),
-        (ConstantDropout(), (), ("0 (ConstantDropout): F.dropout with 0.2",)),
-        (Memory(), (), ("0.memory (LSTM): dropout 0.3",)),
-        (Memory(1), (), ()),
-        (DropPath(), (), ("0 (DropPath): 0.1",)),
-        (DropPath(0.0), (), ()),
-        (Own(0.4), (), ("0 (Own): F.dropout with 0.4",)),
-        (Idle(), (), ()),
+        (Own(0.4), DropoutInUse((), (OWN,)), DropoutInUse((), others=(f"{OWN}: F.dropout with 0.4",))),
+        (Own(0.0), DropoutInUse(()), DropoutInUse(())),
+        (TorchsAttention(), *[DropoutInUse((), others=(ATTENTION,))] * 2),
+        (Memory(), *[DropoutInUse((), others=("0.memory (LSTM): dropout 0.3",))] * 2),
+        (Memory(1), DropoutInUse(()), DropoutInUse(())),
+        (DropPath(), *[DropoutInUse((), others=("0 (DropPath): 0.1",))] * 2),
+        (DropPath(0.0), DropoutInUse(()), DropoutInUse(())),
+        (Idle(), DropoutInUse(()), DropoutInUse(())),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_all_that_drops_is_found(layer: nn.Module, layers: tuple[str, ...], others: tuple[str, ...]) -> None:
-    assert in_use(layer, dropout=0.2)[1] == DropoutInUse(layers, others)
+def test_all_that_drops_is_found(layer: nn.Module, searched: DropoutInUse, kept: DropoutInUse) -> None:
+    assert in_use(copied(layer), weight_decay=0.2)[1] == kept
+    assert in_use(layer, dropout=0.2)[1] == searched
 
 
 def test_nothing_is_left_in_the_network() -> None:
@@ -106,6 +130,7 @@ def test_a_strength_that_acts_on_nothing_is_inert() -> None:
     assert inert(*in_use(Memory(), dropout=0.2, l1=0.1)) == ["dropout"]
     assert inert(*in_use(Idle(), dropout=0.2)) == ["dropout"]
     assert inert(*in_use(RateOfLayer(), dropout=0.2)) == []
+    assert inert(*in_use(ConstantDropout(), dropout=0.2)) == []
 
 
 def test_best_recommends_no_dropout_that_did_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,3 +146,26 @@ def test_best_recommends_no_dropout_that_did_nothing(tmp_path: Path, capsys: pyt
     assert not any("dropout" in key for key in settings["torch"])
     assert settings["without effect"] == ["dropout"]
     assert "dropout acts on nothing here" in " ".join(capsys.readouterr().err.split())
+
+
+def test_functions_that_drop_are_listed_and_count_as_dropout() -> None:
+    class Net(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(5, 6), ConstantDropout(), nn.Linear(6, 3))
+
+    space = {"weight_decay": {"low": 0.1, "high": 1.0}, "dropout": {"low": 0.1, "high": 0.5}}
+    study = {
+        "study": "functions",
+        "space": space,
+        "budget": {"trials": 2, "epochs": 1},
+        "data": FuzzData(),
+        "model": Net,
+    }
+    shown = preview(study | {"trainer": {"accelerator": "cpu"}})
+    assert [(layer.name, layer.strengths) for layer in shown.dropout_layers] == [
+        ("1 (ConstantDropout), by a function", ("dropout",))
+    ]
+    assert shown.warnings == ()
+    for model, drops in ((Net, True), (lambda: nn.Linear(5, 3), False)):
+        config = load_study(study | {"model": model})
+        assert TrialFactory(config, FuzzData()).drops(baseline(config)) is drops

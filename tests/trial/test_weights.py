@@ -18,6 +18,13 @@ def layer_with(kind: str = "Block", **shapes: tuple[int, ...]) -> nn.Module:
     return layer
 
 
+def within(kind: str, layer: nn.Module) -> nn.Module:
+    """A layer in one of a class of this name."""
+    outer = type(kind, (nn.Module,), {})()
+    outer.inner = layer
+    return nn.ModuleDict({"outer": outer})
+
+
 def scripted(network: nn.Module) -> nn.Module:
     with pytest.warns(DeprecationWarning, match="is deprecated"):
         return torch.jit.script(network)
@@ -45,9 +52,15 @@ WEIGHTS = {
     "token mixer": (nn.ModuleDict({"token_mixer": layer_with(weight=(4, 4))}), "token_mixer.weight"),
     "adapter": (layer_with("LoraLinear", lora_A=(2, 4), lora_B=(4, 2)), "lora_B"),
     "patches": (nn.ModuleDict({"patch_embed": nn.Conv2d(3, 4, 2)}), "patch_embed.weight"),
+    "Fourier layer": (layer_with("FourierLayer", weight=(4, 5, 3)), "weight"),
     "spectral convolution": (layer_with("SpectralConv2d", weights1=(1, 4, 3, 3)), "weights1"),
     "graph attention": (layer_with("GATConv", att_src=(1, 2, 4)), "att_src"),
     "a member each": (layer_with("LinearEnsemble", weight=(3, 4, 5)), "weight"),
+    "a map within an embedding": (
+        within("PeriodicEmbeddings", layer_with("_NLinear", weight=(5, 6, 4))),
+        "outer.inner.weight",
+    ),
+    "of the first step": (layer_with(init_weight=(1, 4, 5)), "init_weight"),
     "a text projection": (layer_with(text_projection=(4, 5)), "text_projection"),
     "classifier on embeddings": (layer_with(embed_proj=(4, 5)), "embed_proj"),
 }
@@ -75,6 +88,10 @@ OTHERS = {
     "recurrence": (layer_with(A_log=(4, 8)), "A_log"),
     "step of a recurrence": (layer_with(log_dt=(4, 8)), "log_dt"),
     "features' embeddings": (layer_with("LinearEmbeddings", weight=(4, 8), bias=(4, 8)), "weight"),
+    "a table within an embedding": (within("TokenEmbedding", layer_with("Table", weight=(5, 4))), "outer.inner.weight"),
+    "frequencies": (layer_with("_Periodic", weight=(4, 8)), "weight"),
+    "Fourier features": (layer_with("FourierFeatures", weight=(4, 8)), "weight"),
+    "initial state": (layer_with(init_state=(2, 8)), "init_state"),
     "biases of experts": (layer_with(w1=(2, 4, 8), b1=(2, 8)), "b1"),
     "rank-1 adapter": (layer_with("LinearBatchEnsemble", weight=(4, 5), r=(3, 5), s=(3, 4)), "s"),
     "scales of members": (layer_with("ScaleEnsemble", weight=(3, 5)), "weight"),

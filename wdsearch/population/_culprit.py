@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from wdsearch.population._stacking import lift, stacked_state
 from wdsearch.population._step_values import copies, size, step_alone, tolerance_of, wide
+from wdsearch.population.module_attributes import fingerprint
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.copying import copied_for_reading
 from wdsearch.trial.functional_dropout import functions_with_rates
@@ -62,16 +64,20 @@ def _calls(module: RegularizedModule, batch: Batch) -> dict[str, Call]:
 
 @contextmanager
 def _hooked(network: nn.Module, began: dict[str, Call], finished: dict[str, Call]) -> Iterator[None]:
-    handles = []
+    """Record calls while it lasts, but for those that change an object among their arguments: they cannot be repeated."""
+    handles, objects = [], dict[str, bytes]()
     for path, layer in network.named_modules(prefix="network"):
 
         def begin(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
             began.setdefault(path, apply_to_collection((args, kwargs), Tensor, lambda x: x.detach().clone()))
+            objects.setdefault(path, _objects(args, kwargs))
 
-        def end(_: nn.Module, args: Any, outputs: Any, path: str = path) -> None:
-            finished.setdefault(path, began[path])
+        def end(_: nn.Module, args: Any, kwargs: Any, outputs: Any, path: str = path) -> None:
+            if path in finished or objects[path] == _objects(args, kwargs):
+                finished.setdefault(path, began[path])
 
-        handles += [layer.register_forward_pre_hook(begin, with_kwargs=True), layer.register_forward_hook(end)]
+        handles.append(layer.register_forward_pre_hook(begin, with_kwargs=True))
+        handles.append(layer.register_forward_hook(end, with_kwargs=True))
     try:
         yield
     finally:
@@ -79,35 +85,50 @@ def _hooked(network: nn.Module, began: dict[str, Call], finished: dict[str, Call
             handle.remove()
 
 
+def _objects(args: Any, kwargs: Any) -> bytes:
+    """Digest of what is no tensor among a call's arguments, such as attention's cache of keys."""
+    return fingerprint(apply_to_collection((args, kwargs), Tensor, lambda _: None))
+
+
 def _why_not_lifted(modules: Sequence[RegularizedModule], path: str, calls: Sequence[Call]) -> str | None:
     """Reason for which a layer's values under vmap differ from those of single calls; None if they agree."""
-    layers = [module.train().get_submodule(path) for module in modules]
-    params, buffers = stacked_state([copied_for_reading(layer) for layer in layers])
-
-    def of_one(inputs: list[Tensor]) -> list[Tensor]:
-        args, kwargs = _with_tensors(calls[0], inputs)
-        with functions_with_rates(modules[0]):
-            return _tensors(layers[0](*args, **kwargs))
-
+    parts = [nn.ModuleList([module.train().get_submodule(path), module.strengths]) for module in modules]
+    params, buffers = stacked_state([copied_for_reading(part) for part in parts])
     try:
-        inputs = [torch.stack(of_trials) for of_trials in zip(*map(_tensors, calls), strict=True)]
-        modules[0].rewind_noise(0, 0)
+        inputs, axes = _stacked_inputs(calls, some_shared=bool(params or buffers))
         with no_fallbacks():
-            fused = lift(layers[0], of_one, in_dims=(0, 0, 0))(params, buffers, inputs)
+            lifted = lift(parts[0], partial(_outputs, modules[0], path, calls[0]), in_dims=(0, 0, axes))
+            fused = lifted(params, buffers, inputs)
     except Exception as error:  # any operation that vmap does not support
         return in_words(error)
     tolerance = tolerance_of(modules[0])
-    for row, (module, layer, (args, kwargs)) in enumerate(zip(modules, layers, calls, strict=True)):
-        module.rewind_noise(0, 0)
-        alone = _tensors(layer(*args, **kwargs))
+    for row, (module, part, call) in enumerate(zip(modules, parts, calls, strict=True)):
+        alone = _outputs(module, path, call, _tensors(call))
         for one, other in zip(alone, fused, strict=True):
             difference = size(wide(one) - wide(other[row])) / max(size(one), 1e-30)
             if difference > tolerance:
                 return other_numbers(difference, "output")
-        for name, value in layer.named_buffers():
+        for name, value in part.named_buffers():
             if size(wide(value) - wide(buffers[name][row])) > tolerance * max(size(value), 1e-30):
-                return f"its buffer {name} is assigned anew; it can be fused if the buffer is changed in place (copy_, mul_)"
+                short = name.removeprefix("0.")
+                return f"its buffer {short} is assigned anew; it can be fused if the buffer is changed in place (copy_, mul_)"
     return None
+
+
+def _stacked_inputs(calls: Sequence[Call], some_shared: bool) -> tuple[list[Tensor], list[int | None]]:
+    """Tensors of the trials' calls with their axes of trials; None for one that all trials share, as the edges of a graph."""
+    columns = list(zip(*map(_tensors, calls), strict=True))
+    shared = [some_shared and all(torch.equal(one, column[0]) for one in column) for column in columns]
+    inputs = [column[0] if one else torch.stack(column) for one, column in zip(shared, columns, strict=True)]
+    return inputs, [None if one else 0 for one in shared]
+
+
+def _outputs(module: RegularizedModule, path: str, call: Call, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs of a layer for the tensors of a call, with the noise of the first batch."""
+    module.rewind_noise(0, 0)
+    args, kwargs = _with_tensors(call, inputs)
+    with functions_with_rates(module, module.function_dropout):
+        return _tensors(module.get_submodule(path)(*args, **kwargs))
 
 
 @contextmanager

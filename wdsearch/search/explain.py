@@ -71,8 +71,7 @@ def explain(
     with SearchProgress(progress) as bar, quiet_libraries(), clear_storage_errors(study_home, storage):
         factory = _prepared(config, result, bar)
         own = configuration_of(best.result)
-        drops = bool(factory.module(own).layers_of("dropout"))
-        plan = design(own, Schedule(factory.rate_sum, factory.largest_factor), drops)
+        plan = design(own, Schedule(factory.rate_sum, factory.largest_factor), factory.drops(own))
         evidence = Evidence(_outcomes(plan, factory, result.optuna_study, seeds, bar), plan.axes)
         bar.say("testing the claims")
         claims, epochs = claims_of(evidence), config.budget.epochs

@@ -86,7 +86,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         parameters=sum(sizes.values()),
         decayed=sum(sizes[name] for name in module.decayed) if isinstance(module, RegularizedModule) else None,
         table=parameters_of(module) if isinstance(module, RegularizedModule) else (),
-        dropout_layers=dropout_layers_of(module) if isinstance(module, RegularizedModule) else (),
+        dropout_layers=_that_drop(module, factory) if isinstance(module, RegularizedModule) else (),
         steps=batches * config.budget.epochs,
         rate_sum=factory.rate_sum,
         rungs=tuple(rungs(build_pruner(config), config.budget.epochs, 0)),
@@ -94,6 +94,12 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         alone=alone,
         warnings=tuple(warnings),
     )
+
+
+def _that_drop(module: RegularizedModule, factory: TrialFactory) -> tuple[Parameter, ...]:
+    """Layers that drop, and those in which functions do at the searched rate."""
+    functions = (Parameter(f"{layer}, by a function", (), None, ("dropout",)) for layer in factory.dropout_functions)
+    return (*dropout_layers_of(module), *functions)
 
 
 def _rows(data: L.LightningDataModule) -> dict[str, int]:

@@ -3,9 +3,10 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -27,7 +28,7 @@ from wdsearch.study.build import build_recipe, build_task, built, check_hooks, d
 from wdsearch.study.nested import instantiated, with_values
 from wdsearch.study.schema import Source, StudyConfig
 from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
-from wdsearch.study.space import Configuration, baseline, distributions, points, possible
+from wdsearch.study.space import Configuration, baseline, possible, repetition
 from wdsearch.trial.batches import (
     Batch,
     BatchError,
@@ -40,13 +41,15 @@ from wdsearch.trial.batches import (
     split_batch,
 )
 from wdsearch.trial.copying import CopyError, copied
-from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
+from wdsearch.trial.dropout_in_use import DropoutInUse, dropout_in_use, dropout_notes, inert
 from wdsearch.trial.function_measures import scale_invariant_share
 from wdsearch.trial.loaders import augments_itself, epoch_length
 from wdsearch.trial.module import RegularizedModule
+from wdsearch.trial.own_loss import own_loss_note
 from wdsearch.trial.parameters import check_names
 
 PROBED_ROWS, PROBED_BATCHES = 64, 3
+Answer = TypeVar("Answer")
 """Rows and number of the batches on which a network is tried: enough to see what it does."""
 
 
@@ -56,32 +59,24 @@ class TrialFactory:
     def __init__(self, config: StudyConfig, data: L.LightningDataModule) -> None:
         self.config, self.data = config, data
         self.recipe, self.task = build_recipe(config), build_task(config, data)
-        self.batches = self._count_batches()
+        self.batches = self._asked(epoch_length, 0)
         factors = self.recipe.factors(max(1, self.batches) * config.budget.epochs)
         self.rate_sum, self.largest_factor = sum(factors), max(factors)
         self.config, self._cut = possible(config, self.rate_sum, self.largest_factor)
-        self.augmented = self._augmented()
+        self.augmented = self._asked(augments_itself, False)
         self._reasons: dict[str, str | None] = {}
         self._is_double = False
         if not self.solo:
             check_hooks(data)
 
-    def _count_batches(self) -> int:
-        """Batches of an epoch; 0 if the data of a user-defined module do not tell."""
+    def _asked(self, question: Callable[[L.LightningDataModule], Answer], unknown: Answer) -> Answer:
+        """Answer of the data; of those of a user-defined module, which may take rows that nobody else can draw, or `unknown`."""
         try:
-            return epoch_length(self.data)
+            return question(self.data)
         except Exception:  # whatever a user's loader raises
             if not self.solo:
                 raise
-            return 0
-
-    def _augmented(self) -> bool:
-        try:
-            return augments_itself(self.data)
-        except Exception:  # a user-defined module may take rows that nobody else can draw
-            if not self.solo:
-                raise
-            return False
+            return unknown
 
     @cached_property
     def dataset(self) -> dict[str, str]:
@@ -248,43 +243,54 @@ class TrialFactory:
         return batches if len(batches) > 1 else [*batches, backwards]
 
     @cached_property
-    def _dropout(self) -> tuple[list[str], list[str]]:
-        """Notes on dropout, and keys of strengths that act on nothing; none where that cannot be tried."""
-        if self.solo:
-            return [], []
-        module = self.module(baseline(self.config))
+    def _dropout(self) -> tuple[RegularizedModule, DropoutInUse] | None:
+        """The baseline with what drops in it; None where that cannot be tried."""
+        module = None if self.solo else self.module(baseline(self.config))
+        use = module and self._dropout_in(module)
+        return (module, use) if module and use else None
+
+    def _dropout_in(self, module: RegularizedModule) -> DropoutInUse | None:
         try:
-            use = dropout_in_use(module, self._batch())
+            return dropout_in_use(module, self._batch())
         except Exception:  # a network that cannot be called so is searched all the same
-            return [], []
-        return dropout_notes(module, use), inert(module, use)
+            return None
+
+    def drops(self, configuration: Configuration) -> bool:
+        """True if dropout reaches a layer or a function of a trial's network."""
+        strengths = {**configuration.strengths, "dropout": 0.0}
+        module = self.module(Configuration(configuration.lr, strengths, configuration.model))
+        use = self._dropout_in(module)
+        return bool(module.layers_of("dropout") or (use and use.functions))
+
+    @property
+    def dropout_functions(self) -> tuple[str, ...]:
+        """Layers in which functions drop at the searched rate."""
+        return self._dropout[1].functions if self._dropout else ()
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on ranges that were cut, and on strengths that act nowhere or in part."""
-        return [*self._cut, *self._repeated(), *(f"model: {text}" for text in self._dropout[0])]
+        """Sentences on ranges that were cut, strengths that act nowhere or in part, and a loss of the network's own."""
+        dropout = dropout_notes(*self._dropout) if self._dropout else []
+        return [*self._cut, *repetition(self.config), *(f"model: {text}" for text in [*dropout, *self._own_loss])]
 
-    def _repeated(self) -> list[str]:
-        """A sentence on a space that has fewer configurations than the budget has trials."""
-        count, budget = points(distributions(self.config)), self.config.budget.trials
-        if count >= budget:
-            return []
-        each = "the same configuration gives the same result; search a range, or give"
-        return [f"space: it has {count} configurations for {budget} trials, and {each} budget.trials: {count} or fewer"]
+    @cached_property
+    def _own_loss(self) -> list[str]:
+        with suppress(Exception):  # a network that cannot be called with its targets is trained all the same
+            note = None if self.solo else own_loss_note(self.module(baseline(self.config)), self._batch())
+            return [note] if note else []
+        return []
 
     @property
     def inert(self) -> list[str]:
         """Keys of strengths that act on nothing in the baseline's network."""
-        return self._dropout[1]
+        return inert(*self._dropout) if self._dropout else []
 
     def scale_invariant_share(self) -> float:
         """Share of the baseline's decayed weights whose scale norm layers take out; 0 where that cannot be tried."""
-        if self.solo:
-            return 0.0
-        try:
-            return scale_invariant_share(self.module(baseline(self.config)), first_rows(self._batch(), PROBED_ROWS))
-        except Exception:  # a network that cannot be called so is searched all the same
-            return 0.0
+        with suppress(Exception):  # a network that cannot be called so is searched all the same
+            if not self.solo:
+                return scale_invariant_share(self.module(baseline(self.config)), first_rows(self._batch(), PROBED_ROWS))
+        return 0.0
 
     def _unequal(self, arguments: Mapping[str, Any]) -> list[Configuration]:
         """Three trials that share no strength."""

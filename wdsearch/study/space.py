@@ -54,6 +54,22 @@ def points(searched: Mapping[str, BaseDistribution]) -> float:
     return math.prod(_values_of(distribution) for distribution in searched.values())
 
 
+def repetition(config: StudyConfig) -> list[str]:
+    """A sentence on a space that has fewer configurations than the budget has trials; none otherwise.
+
+    >>> from wdsearch.study.load import load_study
+    >>> repetition(load_study("studies/mnist1d.yaml", ["space={dropout: {choices: [0.0, 0.5]}}"]))[0][:44]
+    'space: it has 2 configurations for 64 trials'
+    """
+    count, budget = points(distributions(config)), config.budget.trials
+    if count >= budget:
+        return []
+    remedy = f"search a range, or give budget.trials: {count} or fewer"
+    return [
+        f"space: it has {count} configurations for {budget} trials, and the same one gives the same result; {remedy}"
+    ]
+
+
 def _values_of(distribution: BaseDistribution) -> float:
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Shaped
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
+from torch import Tensor, nn
 
 from wdsearch.errors import WdsearchError
 
@@ -166,21 +166,30 @@ def _of_object(inputs: Inputs, whole: Any, names: list[str], required: list[str]
     return Inputs((), {name: value for name in names if (value := getattr(whole, name, None)) is not None})
 
 
-def own_copy(batch: Batch) -> Batch:
+def own_copy(batch: Batch, network: nn.Module | None = None) -> Batch:
     """Copy of a batch for one call of a network, which may change its inputs in place.
+
+    Graphs are in 64 bits if the network is: a Trainer converts tensors and collections of them only.
 
     >>> import torch
     >>> batch = {"x": torch.zeros(2), "y": torch.ones(2)}
     >>> own_copy(batch).pop("x").add_(1.0), batch
     (tensor([1., 1.]), {'x': tensor([0., 0.]), 'y': tensor([1., 1.])})
     """
+    first = next(network.parameters(), None) if network is not None else None
+    part = partial(_own_part, first is not None and first.dtype.to_real() == torch.float64)
     if hasattr(batch, "__dict__") and not isinstance(batch, Mapping | Sequence):
-        return _own_part(batch)  # an object of any class, of which the user's split makes the inputs
-    return apply_to_collection(batch, (Tensor, Cloneable, Movable), _own_part)
+        return part(batch)  # an object of any class, of which the user's split makes the inputs
+    return apply_to_collection(batch, (Tensor, Cloneable, Movable), part)
 
 
-def _own_part(part: Any) -> Any:
-    return part.clone() if isinstance(part, Cloneable) else _changed_part(torch.clone, part)
+def _own_part(double: bool, part: Any) -> Any:
+    twin = part.clone() if isinstance(part, Cloneable) else _changed_part(torch.clone, part)
+    return changed(twin, _doubled) if double and not isinstance(twin, Tensor) else twin
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
 
 
 def rows_of(batch: Batch) -> int:

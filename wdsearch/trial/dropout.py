@@ -82,9 +82,7 @@ class Dropout(_DropoutNd):
 
     def applied_as(self, kind: "type[Dropout]", inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Inputs after a dropout of another kind with this layer's rate and noise."""
-        noise = self.noise.uniform(kind.drawn(inputs))
-        mask = noise >= self.rate.to(noise.dtype)
-        return kind.dropped(inputs, mask.to(inputs.dtype), self.rate.to(inputs.dtype))
+        return dropped_as(kind, inputs, self.rate, self.noise)
 
     @classmethod
     def drawn(cls, inputs: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
@@ -100,6 +98,20 @@ class Dropout(_DropoutNd):
 
     def extra_repr(self) -> str:
         return "rate is data"
+
+
+def dropped_as(
+    kind: type[Dropout], inputs: Float[Tensor, "*shape"], rate: Scalar, noise: NoiseStream
+) -> Float[Tensor, "*shape"]:
+    """Inputs after a dropout of a kind, at a rate that is data.
+
+    >>> outputs = dropped_as(ElementDropout, torch.ones(100), torch.tensor(0.5), NoiseStream(0, "dropout"))
+    >>> sorted(set(outputs.tolist()))
+    [0.0, 2.0]
+    """
+    drawn = noise.uniform(kind.drawn(inputs))
+    mask = drawn >= rate.to(drawn.dtype)
+    return kind.dropped(inputs, mask.to(inputs.dtype), rate.to(inputs.dtype))
 
 
 class ElementDropout(Dropout, nn.Dropout):

@@ -20,7 +20,7 @@ from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
 from wdsearch.trial.after_step import AfterStep, holding
 from wdsearch.trial.batches import Batch, Inputs, fitting, own_copy, split_batch
 from wdsearch.trial.dropout import Dropout, replace_dropout
-from wdsearch.trial.functional_dropout import functions_with_rates
+from wdsearch.trial.functional_dropout import function_dropout, functions_with_rates
 from wdsearch.trial.generators import rewind_generators
 from wdsearch.trial.loaders import train_eval_loader
 from wdsearch.trial.recipe import Recipe, decayed_parameters
@@ -67,6 +67,7 @@ class RegularizedModule(L.LightningModule):
         self.strengths = Scalars(strengths or {})
         self.rates = Scalars({"lr": lr})
         self._write_buffers(strengths or {})
+        self.function_dropout = function_dropout([key for key, _ in self.acting("buffer")], self.strengths, self.noise)
         self.following = AfterStep(self.regularizers, self.members)
         self.progress = Progress()
         self._resumed: Progress | None = None
@@ -119,7 +120,7 @@ class RegularizedModule(L.LightningModule):
 
     def _outputs(self, inputs: Inputs) -> Any:
         """Outputs for a batch in at least 32 bits, as loss and metric need them."""
-        with functions_with_rates(self):
+        with functions_with_rates(self, self.function_dropout):
             return widened(self(*inputs.args, **inputs.kwargs))
 
     def loss(self, outputs: Any, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
@@ -128,7 +129,7 @@ class RegularizedModule(L.LightningModule):
 
     def objective(self, batch: Batch) -> Scalar:
         """Training objective on a batch: the loss with augmentation, the regularizers' changes and penalties."""
-        inputs, targets = self.split(own_copy(batch))
+        inputs, targets = self.split(own_copy(batch, self.network))
         strengths = self.current_strengths()
         for key, augment in self.acting("augment"):
             inputs = inputs.map(partial(augment, strength=strengths[key], noise=self.noise[key]))
@@ -143,7 +144,7 @@ class RegularizedModule(L.LightningModule):
 
     def evaluation(self, batch: Batch) -> Sums:
         """Sums over a batch's rows of loss and metric, in eval mode and without regularizers."""
-        inputs, targets = self.split(own_copy(batch))
+        inputs, targets = self.split(own_copy(batch, self.network))
         outputs = self._outputs(inputs)
         value = self.loss(outputs, targets)
         size = self.task.size(value, targets)

@@ -31,7 +31,9 @@ WEIGHT_LAYERS = (
 
 _END = r"_?(\d*d|\d+)?(layer|ensemble)?s?(\d*d|\d+)?$"
 NORM_CLASS = re.compile(rf"(?i)((?<!weight)(?<!spectral)norm|normali[sz]ation|GRN){_END}")
-EMBEDDING_CLASS = re.compile(rf"(?i)(embed|embedding|embedder|position(al)?(encoding)?){_END}")
+EMBEDDING_CLASS = re.compile(
+    rf"(?i)(embed|embedding|embedder|position(al)?(encoding)?|periodic|fourier_?(features?|embedding)){_END}"
+)
 SCALE_CLASS = re.compile(rf"(?i)(scale|scaler|affine|gain|prelu){_END}")
 MAP_CLASS = re.compile(rf"(?i)(linear|conv|dense|projection|expert){_END}")
 
@@ -124,12 +126,14 @@ def _by_name_and_shape(layers: Layers, place: Place, parameter: nn.Parameter) ->
     named_weight = any(WEIGHTS.fullmatch(word) for word in own)
     if reason := _family(own) or _of_siblings(place):
         return reason
-    if _is_in_embedding(layers, place.path):
+    if _is_embedding(place.kind):
         return "embedding"
     if SCALE_CLASS.search(place.kind):
         return "scale"
     if MAP_CLASS.search(place.kind) and named_weight:
         return None
+    if _is_in_embedding(layers, place.path):
+        return "embedding"
     if reason := _family(words):
         return reason
     if sum(length > 1 for length in parameter.shape) < 2:
@@ -144,7 +148,10 @@ def _family(words: list[str]) -> str | None:
     for word in reversed(words):
         if MAPS.fullmatch(word):
             return None
-        if family := next((name for name, pattern in FAMILIES.items() if re.fullmatch(pattern, word)), None):
+        family = next((name for name, pattern in FAMILIES.items() if re.fullmatch(pattern, word)), None)
+        if family == "initial state" and WEIGHTS.fullmatch(words[-1]):
+            return None  # of the first step, as the `init_weight` of a graph network
+        if family:
             return family
     return None
 
@@ -158,12 +165,15 @@ def _of_siblings(place: Place) -> str | None:
     return "embedding" if queries else None
 
 
+def _is_embedding(kind: str) -> bool:
+    """True for a class that is called an embedding; one of patches is a linear map of pixels."""
+    return EMBEDDING_CLASS.search(kind) is not None and "patch" not in kind.lower()
+
+
 def _is_in_embedding(layers: Layers, path: str) -> bool:
-    """True within a layer that is called an embedding; one of patches is a linear map of pixels."""
-    parts = path.split(".") if path else []
-    paths = {path, *(".".join(parts[:length]) for length in range(1, len(parts)))}
-    kinds = [Place(layers[one], one, "").kind for one in paths]
-    return any(EMBEDDING_CLASS.search(kind) and "patch" not in kind.lower() for kind in kinds)
+    """True for a layer within one that is called an embedding."""
+    parts = path.split(".")
+    return any(_is_embedding(Place(layers[".".join(parts[:length])], "", "").kind) for length in range(1, len(parts)))
 
 
 def _names_in(layer: nn.Module) -> set[str]:

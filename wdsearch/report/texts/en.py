@@ -186,7 +186,7 @@ TEXTS = {
     "reason.halves": "At least ten seeds are needed: one half chooses the best λ, the other judges it.",
     "reason.equilibrium": "λ* does not bring the layers to equilibrium within the first half of training.",
     "reason.not_measured": "The quantity was not measured for this network.",
-    "reason.no_dropout": "The network has no layer that drops.",
+    "reason.no_dropout": "The network has no layer or function that drops.",
     # -- curves ------------------------------------------------------------------------------------------------------
     "curve.norm": "norm ‖W‖",
     "curve.stable_rank": "stable rank",

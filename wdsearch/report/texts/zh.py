@@ -179,7 +179,7 @@ TEXTS = {
     "reason.halves": "至少需要十个种子：一半用来选择最优 λ，另一半用来评判。",
     "reason.equilibrium": "λ* 没有在训练前半程使各层达到平衡。",
     "reason.not_measured": "该网络没有测量这个量。",
-    "reason.no_dropout": "该网络没有 dropout 层。",
+    "reason.no_dropout": "该网络没有 dropout 层，也没有调用 dropout 函数。",
     # -- 曲线 --------------------------------------------------------------------------------------------------------
     "curve.norm": "范数 ‖W‖",
     "curve.stable_rank": "稳定秩",

@@ -25,7 +25,7 @@ from wdsearch.cli.app import app
 from wdsearch.errors import StudyNotFoundError
 from wdsearch.report.texts import Texts
 from wdsearch.report.write import write_report
-from wdsearch.storage.attributes import BASELINE, CONFIG, EXPLANATION, FAMILY, FIRED, GOALS, METRIC, RESULT
+from wdsearch.storage.attributes import BASELINE, CONFIG, EXPLANATION, FAMILY, FIRED, GOALS, METRIC, RATE_SUM, RESULT
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult, load_result, winner
 
@@ -66,7 +66,13 @@ def searched(best: float, noise: float, seed: int) -> tuple[FrozenTrial, ...]:
 
 
 def swept(
-    home: Home, day: int, best: float = 0.1, noise: float = 0.01, trials: int = TRIALS, data: str = "a"
+    home: Home,
+    day: int,
+    best: float = 0.1,
+    noise: float = 0.01,
+    trials: int = TRIALS,
+    data: str = "a",
+    rate_sum: float | None = 640.0,
 ) -> StudyResult:
     """A sweep of the family `night` as it lies in the storage."""
     name = f"night.202606{day:02}T0200Z"
@@ -77,6 +83,7 @@ def swept(
     plain = searched(best, noise, 0)[0].user_attrs[RESULT] | {"strengths": {"weight_decay": 0.0, "dropout": 0.0}}
     known: dict[str, Any] = {GOALS: ["val_loss"], METRIC: "accuracy", CONFIG: config, BASELINE: plain}
     known |= {FAMILY: "night", FIRED: f"2026-06-{day:02}T02:00:00Z", "identity": {"data (digest)": data}}
+    known |= {} if rate_sum is None else {RATE_SUM: rate_sum}
     for key, value in known.items():
         study.set_user_attr(key, value)
     study.add_trials(searched(best, noise, day)[:trials])
@@ -191,6 +198,32 @@ def test_a_sweep_with_another_best_strength_raises_an_alarm(home: Home) -> None:
     assert "The data are others than in the sweep before." in text
     swept(home, 4, best=3.0, noise=0.003, data="b")
     assert called(home).exit_code == 0, "it is record once, by the sweep that movement it"
+
+
+def test_sweeps_are_compared_by_what_decay_does_over_a_training(home: Home) -> None:
+    """Ten times the rows, and ten times the steps: a tenth of λ is the same timescale."""
+    swept(home, 1, best=1.0, noise=0.003, rate_sum=640.0)
+    swept(home, 2, best=0.1, noise=0.003, rate_sum=6400.0)
+    movement = trend("night", home)
+    assert movement.verdict == STEADY, movement
+    best = movement.sweeps[-1]
+    assert best.strength is not None
+    assert best.lr is not None
+    assert best.decay == pytest.approx(best.strength * best.lr * 6400.0)
+    text = called(home).stdout.replace("\n", " ")
+    assert "timescale" in text
+    swept(home, 3, best=1.0, noise=0.003, rate_sum=6400.0)
+    assert trend("night", home).verdict == MOVED, "the same λ as at first, and another timescale"
+
+
+def test_a_sweep_without_timescales_is_compared_with_its_like_only(home: Home) -> None:
+    """Those of version 0.1 did not record the sum of the schedule's factors."""
+    for day in (1, 2):
+        swept(home, day, rate_sum=None)
+    assert trend("night", home).verdict == STEADY
+    swept(home, 3)
+    assert (trend("night", home).verdict, trend("night", home).reason) == (UNDETERMINED, "unit")
+    assert "of an earlier version" in called(home).stdout.replace("\n", " ")
 
 
 def test_what_cannot_be_said_is_said_to_be_so(home: Home) -> None:

@@ -1,6 +1,7 @@
 """The sweeps of a family side by side, read from their storage alone: λ*, gap and validation result, and whether λ* moved."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from wdsearch.analysis.one_standard_error import Losses
 from wdsearch.analysis.outcomes import explanation_of, plain
 from wdsearch.analysis.strength_range import Range, Trial, plausible
 from wdsearch.errors import StudyNotFoundError
-from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, IDENTITY, RESULT
+from wdsearch.groups import split_key
+from wdsearch.storage.attributes import CONFIG, FAMILY, FIRED, IDENTITY, RATE_SUM, RESULT
 from wdsearch.storage.home import Home
 from wdsearch.storage.results import StudyResult, is_feasible, load_result, main_key, spent
 
@@ -25,7 +27,9 @@ MOVED, STEADY, UNDETERMINED = "moved", "steady", "undetermined"
 class Sweep:
     """One sweep: its best trial, and the range of λ* that its own trials, or fresh seeds, allow.
 
-    Values that it does not have yet are None, as its `range` with too few complete trials. `data` is a digest.
+    `decay` is the strength as it is compared: of decoupled decay 1/timescale, what decay does over a training whatever its rate
+    and length, else the strength itself; `range` is in this unit. Values that the sweep does not have yet are None, as its
+    `range` with too few complete trials. `data` is a digest.
     """
 
     study: str
@@ -35,6 +39,8 @@ class Sweep:
     budget: int
     key: str
     strength: float | None
+    decay: float | None
+    in_timescales: bool
     lr: float | None
     gap: float | None
     value: float | None
@@ -47,8 +53,8 @@ class Sweep:
 class Trend:
     """A family's sweeps, the earliest first. `verdict` compares the last finished one with the finished one before.
 
-    `reason` says why it is undetermined: `one` (fewer than two are finished), `key` (another strength is searched), `few`
-    (too few complete trials).
+    `reason` says why it is undetermined: `one` (fewer than two are finished), `key` (another strength is searched), `unit` (one
+    is of an earlier version, which did not record timescales), `few` (too few complete trials).
     """
 
     family: str
@@ -96,6 +102,8 @@ def trend_in(storage: BaseStorage, family: str, home: Home) -> Trend:
     earlier, last = undetermined.compared
     if earlier.key != last.key:
         return Trend(family, goal, sweeps, UNDETERMINED, "key")
+    if earlier.in_timescales != last.in_timescales:
+        return Trend(family, goal, sweeps, UNDETERMINED, "unit")
     if earlier.range is None or last.range is None:
         return Trend(family, goal, sweeps, UNDETERMINED, "few")
     return Trend(family, goal, sweeps, STEADY if last.range.meets(earlier.range) else MOVED)
@@ -118,8 +126,10 @@ def _sweep(result: StudyResult) -> Sweep:
     study, best = result.optuna_study, result.best
     attributes = study.user_attrs
     key = main_key(result) or ""
+    in_timescales = split_key(key)[0] == "weight_decay" and RATE_SUM in attributes
+    scale = attributes[RATE_SUM] if in_timescales else None
     trials = [
-        Trial(trial.user_attrs[RESULT]["strengths"][key], _loss(result, trial.values[0]), _position(trial))
+        Trial(_decay(trial.user_attrs[RESULT], key, scale), _loss(result, trial.values[0]), _position(trial))
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if key in trial.user_attrs.get(RESULT, {}).get("strengths", {}) and is_feasible(trial)
     ]
@@ -131,13 +141,21 @@ def _sweep(result: StudyResult) -> Sweep:
         budget=attributes.get(CONFIG, {}).get("budget", {}).get("trials", 0),
         key=key,
         strength=best.result.strengths.get(key) if best else None,
+        decay=_decay(asdict(best.result), key, scale) if best and key in best.result.strengths else None,
+        in_timescales=in_timescales,
         lr=best.result.lr if best else None,
         gap=best.result.metrics.get("gap") if best else None,
         value=best.values[0] if best else None,
         baseline=result.baseline.metrics.get(result.goals[0]) if result.baseline and result.goals else None,
-        range=plausible(trials, _path(result, key)),
+        range=plausible(trials, _path(result, key, scale)),
         data=str(attributes.get(IDENTITY, {}).get("data (digest)", "")),
     )
+
+
+def _decay(trained: Mapping[str, Any], key: str, scale: float | None) -> float:
+    """A trial's strength as sweeps are compared by it: 1/timescale by the sum of the schedule's factors, if that is given."""
+    strength = float(trained["strengths"][key])
+    return strength if scale is None else strength * trained["lr"] * scale
 
 
 def _loss(result: StudyResult, value: float) -> float:
@@ -158,9 +176,11 @@ def _position(trial: FrozenTrial) -> tuple[float, ...]:
     return tuple(position)
 
 
-def _path(result: StudyResult, key: str) -> Losses | None:
+def _path(result: StudyResult, key: str, scale: float | None) -> Losses | None:
     """Losses along λ alone on fresh seeds, if the sweep was explained."""
     explanation = explanation_of(result)
     if explanation is None or explanation.decay != key or not result.goals:
         return None
-    return explanation.along(lambda outcome: _loss(result, outcome.metric(result.goals[0])))
+    losses = explanation.along(lambda outcome: _loss(result, outcome.metric(result.goals[0])))
+    factor = 1.0 if scale is None or result.best is None else result.best.result.lr * scale
+    return {strength * factor: by_seed for strength, by_seed in losses.items()}

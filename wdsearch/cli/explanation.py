@@ -12,8 +12,7 @@ from wdsearch.analysis.outcomes import Claim, Explanation
 from wdsearch.analysis.trend import Trend
 from wdsearch.messages import shown_number
 from wdsearch.report.sentences import effect_and_interval, reason
-from wdsearch.report.study_charts import strength_text
-from wdsearch.report.sweep_charts import date, range_text, verdict_sentences
+from wdsearch.report.sweep_charts import best_text, date, range_text, verdict_sentences
 from wdsearch.report.texts import Texts
 from wdsearch.trial.result import DIVERGED
 
@@ -80,13 +79,13 @@ def trend_lines(trend: Trend) -> list[Any]:
     for head in heads:
         table.add_column(head, justify="left" if head == heads[0] else "right", no_wrap=head in heads[:2])
     for sweep in trend.sweeps:
-        strength = "–" if sweep.strength is None else strength_text(sweep.key, sweep.strength, WORDS)
+        strength = best_text(sweep, WORDS)
         strength += "" if sweep.key == trend.key else f" ({sweep.key})"
         numbers = [
             "–" if number is None else shown_number(number)
             for number in (sweep.lr, sweep.gap, sweep.value, sweep.baseline)
         ]
-        where = range_text(sweep.key, sweep.range, WORDS)
+        where = range_text(sweep, WORDS)
         progress = str(sweep.spent) if sweep.finished else f"{sweep.spent}/{sweep.budget}"
         table.add_row(date(sweep), progress, numbers[0], strength, where, *numbers[1:])
     colors = {"moved": "red", "steady": "green", "undetermined": "yellow"}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from wdsearch.analysis.strength_range import NEIGHBOURS, SEEDS, Range
 from wdsearch.analysis.trend import Sweep, Trend
@@ -21,13 +22,17 @@ def sweeps_chart(trend: Trend, words: Texts) -> Figure | None:
         return None
     every = math.ceil(len(sweeps) / MOST_DATES)
     dates = tuple(date(sweep) if index % every == 0 else "" for index, sweep in enumerate(sweeps))
-    ranges = [sweep.range or Range(sweep.strength or 0.0, sweep.strength or 0.0, 0.0, "") for sweep in sweeps]
+    sweeps = [sweep for sweep in sweeps if sweep.in_timescales == sweeps[-1].in_timescales]
+    ranges = [sweep.range or Range(sweep.decay or 0.0, sweep.decay or 0.0, 0.0, "") for sweep in sweeps]
     lows, highs = tuple(each.low for each in ranges), tuple(each.high for each in ranges)
-    strengths = tuple(sweep.strength or 0.0 for sweep in sweeps)
+    strengths = tuple(sweep.decay or 0.0 for sweep in sweeps)
     labels = tuple(sweep.study for sweep in sweeps)
     indices = tuple(map(float, range(len(sweeps))))
     best = Series(words("series.strength"), indices, strengths, LINE, BEST, lows, highs, labels)
-    panels = [Panel(strength_axis(trend.key, [*strengths, *lows, *highs], words), (best,))]
+    axis = strength_axis(trend.key, [*strengths, *lows, *highs], words)
+    if sweeps[-1].in_timescales:
+        axis = replace(axis, title=axis.title.replace(trend.key, words("axis.decay", key=trend.key), 1))
+    panels = [Panel(axis, (best,))]
     values = {
         "gap": [_line(sweeps, [sweep.gap for sweep in sweeps], words("series.gap"), CHOSEN)],
         trend.goal: [
@@ -52,15 +57,29 @@ def date(sweep: Sweep) -> str:
     return sweep.fired[:16].replace("T", " ")
 
 
-def range_text(key: str, strengths: Range | None, words: Texts) -> str:
-    """A range of λ* as text; `–` where there is none.
-
-    >>> range_text("weight_decay", Range(0.0, 0.3, 0.02, SEEDS), Texts("en"))
-    'off – 0.3'
-    """
-    if strengths is None:
+def range_text(sweep: Sweep, words: Texts) -> str:
+    """The range of a sweep's λ* as text, in timescales if it is compared so; `–` where there is none."""
+    if sweep.range is None:
         return "–"
-    return f"{strength_text(key, strengths.low, words)} – {strength_text(key, strengths.high, words)}"
+    ends = (sweep.range.low, sweep.range.high)
+    if not sweep.in_timescales:
+        return words(
+            "range", low=strength_text(sweep.key, ends[0], words), high=strength_text(sweep.key, ends[1], words)
+        )
+    longest, shortest = (shown_number(1.0 / end) if end else words("axis.off") for end in ends)
+    return words("range.timescale", low=shortest, high=longest)
+
+
+def best_text(sweep: Sweep, words: Texts) -> str:
+    """A sweep's λ* as text, with its timescale if it is compared so; `–` where there is none."""
+    if sweep.strength is None:
+        return "–"
+    text = strength_text(sweep.key, sweep.strength, words)
+    return (
+        f"{text} ({words('timescale', value=shown_number(1.0 / sweep.decay))})"
+        if sweep.in_timescales and sweep.decay
+        else text
+    )
 
 
 def verdict_sentences(trend: Trend, words: Texts) -> list[str]:
@@ -71,8 +90,8 @@ def verdict_sentences(trend: Trend, words: Texts) -> list[str]:
         f"{name}_{part}": text
         for name, sweep in zip(("before", "last"), trend.compared, strict=True)
         for part, text in (
-            ("strength", strength_text(sweep.key, sweep.strength or 0.0, words)),
-            ("range", range_text(sweep.key, sweep.range, words)),
+            ("strength", best_text(sweep, words)),
+            ("range", range_text(sweep, words)),
             ("date", date(sweep)),
         )
     }

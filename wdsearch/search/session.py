@@ -26,6 +26,7 @@ from wdsearch.storage.attributes import (
     INVARIANT,
     LINK,
     MEMORY,
+    RATE_SUM,
     TOKEN,
     TRAINING,
     VERSIONS,
@@ -239,6 +240,7 @@ class Session:
         self.study.set_user_attr(INERT, factory.inert)
         if factory.solo:
             return
+        self.study.set_user_attr(RATE_SUM, factory.rate_sum)
         trials, device = self.config.most_training, self.memory.device
         module = factory.module(baseline(self.config))
         batch = next(iter(factory.data.train_dataloader()))

@@ -15,9 +15,12 @@ LINK = "link"
 MEMORY = "memory"
 TRAINING = "training"
 INVARIANT = "scale invariant"
+RATE_SUM = "rate sum"  # of the schedule's factors over all steps
 INERT = "inert"  # keys of strengths that act on nothing
 EXPLANATION = "explanation"
-OUTCOMES = "outcomes.2:{seed}"  # of an explanation, as far as they are trained
+OUTCOMES = (
+    "outcomes.2:{seed}"  # of an explanation, as far as they are trained; "outcomes:" of version 0.1 lack measures
+)
 CONCLUDED = "concluded"
 RECOMMENDATION = "recommendation"
 

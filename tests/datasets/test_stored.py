@@ -64,7 +64,7 @@ def table(path: Any, target: str = "kind", **arguments: Any) -> TableData:
 @pytest.fixture
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """CSV files are read, and rows are written, in many pieces."""
-    monkeypatch.setattr("wdsearch.datasets._stored.PIECE", 1500)
+    monkeypatch.setattr("wdsearch.datasets.tables.csv_files.PIECE", 1500)
     monkeypatch.setattr("wdsearch.datasets._encoding.BLOCK", 700)
 
 

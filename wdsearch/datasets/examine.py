@@ -26,7 +26,7 @@ COUNTED = "the training data have no length: the {:,} batches of one epoch were 
 
 
 def examine(data: L.LightningDataModule, task: str) -> list[str]:
-    """Warnings about the training and validation rows; raises DataError. Test rows are not read.
+    """Notes of the data and warnings about the training and validation rows; raises DataError. Test rows are not read.
 
     >>> from wdsearch.datasets import Digits
     >>> data = Digits()
@@ -49,7 +49,8 @@ def examine(data: L.LightningDataModule, task: str) -> list[str]:
             _check_classes(part, rows.targets, outputs)
     train, validation = (_digests(rows.inputs) for rows in parts.values() if rows is not None)
     duplicates = np.isin(validation, train).sum()
-    notes = [] if has_length(data.train_dataloader()) else [COUNTED.format(epoch_length(data))]
+    notes = [*getattr(data, "notes", ())]
+    notes += [] if has_length(data.train_dataloader()) else [COUNTED.format(epoch_length(data))]
     if not duplicates:
         return notes
     share = duplicates / len(validation)

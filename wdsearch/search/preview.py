@@ -25,7 +25,7 @@ from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_o
 class Preview:
     """A sound study and what was built of it.
 
-    `about` is what the data say of themselves, `rows` are those of each part, `parameters` and `decayed` counts of the
+    `about` is what the data say of themselves, `columns` what became of a table's, `rows` are those of each part, `parameters` and `decayed` counts of the
     baseline's network (None of a user's LightningModule, which decays as it likes), `table` its parameters with the strengths
     that act on them, `dropout_layers` its layers that drop, `rungs` the epochs after which trials are judged, `rate_sum` the sum
     of the schedule's factors over all `steps`, `training` where and how they train, `alone` why one after another, None if they
@@ -35,6 +35,7 @@ class Preview:
     config: StudyConfig
     task: Task
     about: str
+    columns: tuple[Any, ...]
     rows: dict[str, int]
     batches: int
     inputs: int | None
@@ -80,6 +81,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         config=config,
         task=factory.task,
         about=getattr(factory.data, "about", ""),
+        columns=getattr(factory.data, "column_notes", ()),
         rows=_rows(factory.data),
         batches=batches,
         inputs=getattr(factory.data, "inputs", None),

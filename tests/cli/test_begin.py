@@ -147,6 +147,9 @@ def test_init_says_which_columns_are_left_out_and_the_study_file_names_them(tmp_
         "left out: patient_id (it numbers the rows)",
         "left out: note (text of 568 different values)",
     )
+    notes = {note.name: note for note in begun.columns}
+    assert (len(notes), notes["ward"].became, notes["ward"].missing) == (36, "category, one of 4", 142)
+    assert notes["patient_id"][:3] == ("patient_id", "left out: it numbers the rows", "1000")
     (path, *_) = begun.files
     config = load_study(path)
     arguments = {"path": "table.parquet", "target": "diagnosis", "drop": ["patient_id", "note"], "batch_size": 20}
@@ -161,7 +164,7 @@ def test_init_says_which_columns_are_left_out_and_the_study_file_names_them(tmp_
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ("", "it cannot be read as a table"),
+        ("", "the file is empty; a table has a row of names and rows of values"),
         ("a,y\n1,2\n", "has 1 rows with a target; at least 20 are needed"),
         ("a,y\n" + "1,x\n2,x\n" * 20, "the target 'y' has one value, x"),
         ("a,y\n" + "1,x\n2,z\n" * 20 + "3,w\n", "w of the target 'y' has 1 rows; every class needs 5"),

@@ -18,6 +18,8 @@ FEWEST_ROWS = 20
 MOST_CLASSES = 20
 EMPTY, CONSTANT, NUMBERING, DATES = "it is empty", "it has one value", "it numbers the rows", "it holds dates"
 IDENTIFIER = "by its name it identifies something"
+DIFFERENT = "each row has another integer, as identifiers have"
+INFINITE = "it has infinite values"
 _ID_NAME = re.compile(r"(?:.*[_\-. ])?(?i:id|ids|uuid|guid)|.*[a-z](?:Id|ID)|(?i:index|row|rowid|row_number|idx)")
 
 
@@ -153,7 +155,9 @@ def _kind(values: pd.Series, name: str) -> str:
     if values.isna().all():
         return EMPTY
     if numeric:
-        return CONSTANT if values.min() == values.max() else _identity(values, name) or "number"
+        if values.min() == values.max():
+            return CONSTANT
+        return INFINITE if np.isinf(values.astype(float)).any() else _identity(values, name) or "number"
     different = values.nunique()
     if different == 1:
         return CONSTANT
@@ -198,10 +202,10 @@ def _identity(values: pd.Series, name: str) -> str:
     """Reason to take integers for identifiers: by the column's name, or because each row has another; empty for quantities.
 
     >>> _identity(pd.Series([5, 3, 9]), "PassengerId"), _identity(pd.Series([1, 2, 3]), "n"), _identity(pd.Series([5, 3, 9]), "n")
-    ('it numbers the rows', 'it numbers the rows', '')
+    ('each row has another integer, as identifiers have', 'it numbers the rows', '')
     """
     known = values.dropna()
-    if known.nunique() < 2:
+    if known.nunique() < 2 or np.isinf(known.astype(float)).any():
         return ""
     integers = not is_float_dtype(values) or (len(known) < len(values) and bool((known % 1 == 0).all()))
     if not integers:
@@ -210,10 +214,10 @@ def _identity(values: pd.Series, name: str) -> str:
     if not known.is_unique:
         return IDENTIFIER if is_id else ""
     first, last = int(known.min()), int(known.max())
-    dense = last - first < 2 * len(known)
     ascending = len(known) > 5 and known.is_monotonic_increasing
     codes = len(known) > 5 and first >= 10**4 and len(str(first)) == len(str(last))
-    return NUMBERING if is_id or dense or ascending or codes else ""
+    dense = last - first < 2 * len(known)
+    return NUMBERING if dense else DIFFERENT if is_id or ascending or codes else ""
 
 
 # -- the target ----------------------------------------------------------------------------------------------------

@@ -220,14 +220,15 @@ class TableData(ArrayDataModule):
 
     def _check_columns(self, table: Table) -> None:
         """Raise DataError for columns that need a decision of the user."""
-        from wdsearch.datasets.frames import DATES, IDENTIFIER, NUMBERING, check_any
+        from wdsearch.datasets.frames import DATES, DIFFERENT, IDENTIFIER, INFINITE, NUMBERING, check_any
 
         doubtful = self.columns.doubtful
         if doubtful:
             reasons = "; ".join(f"{name!r}: {reason}" for name, reason in doubtful.items())
             ways = ["leave them out by drop: [" + ", ".join(map(repr, doubtful)) + "]"]
             ways += ["turn dates into numbers, or split by them: split: {time: COLUMN}"] * (DATES in doubtful.values())
-            ways += ["keep a quantity by numbers: [COLUMN]"] * bool({NUMBERING, IDENTIFIER} & {*doubtful.values()})
+            ways += ["keep a quantity by numbers: [COLUMN]"] * bool({NUMBERING, DIFFERENT, IDENTIFIER} & {*doubtful.values()})
+            ways += ["take infinite values for missing by missing: [inf, -inf]"] * (INFINITE in doubtful.values())
             ways += ["keep rows of one together by split: {group: COLUMN}"] * (IDENTIFIER in doubtful.values())
             ways += ["keep a text by categories: [COLUMN]"] * any("text" in reason for reason in doubtful.values())
             raise DataError(f"columns of which it is not plain how to learn from them: {reasons}; {'; '.join(ways)}")

@@ -49,7 +49,7 @@ def begin_study(
     table = None
     if csv is None:
         if targets or options:
-            raise ScaffoldError("--target and --set go with --from-csv FILE: they say how the table is to be read")
+            raise ScaffoldError("--target goes with --from-csv FILE, and so does --set: they say how a table is to be read")
         text = HEADER + _filled("study.yaml", name="mnist1d")
     else:
         table = _looked_at(csv, targets, options or {})
@@ -168,7 +168,8 @@ def _judged(
         raise DataError(f"{error}; {note}: if others differ, mix the rows") if note else error from None
     summary = frames.summary(targets, target, kinds, len(rows))
     roles = dict.fromkeys(named["drop"], "left out by drop") | dict.fromkeys(targets, "target")
-    notes = (summary, *filter(None, [note, *facts.notes, unlabelled]))
+    left_out = [f"left out: {name} ({why})" for name, why in [*kinds.useless.items(), *kinds.doubtful.items()]]
+    notes = (summary, *filter(None, [note, *facts.notes, unlabelled]), *left_out)
     described = column_notes(rows, roles, target, kinds, facts)
     return _Table(path, targets, options, len(rows), target.balanced, summary, kinds.doubtful, notes, described)
 

@@ -82,12 +82,26 @@ class TextTable:
             if is_last and (name := _name_of_totals(table)):
                 self.notes += (f"the last row is left out: its {name!r} is {table[name][-1].as_py()!r}",)
                 table = table.slice(0, len(table) - 1)
+            table = self._without_headers(table)
             for name in used:
                 self.seen[name].learn(table[name].combine_chunks())
             yield table.select(used)
 
+    def _without_headers(self, table: pa.Table) -> pa.Table:
+        """The table without rows that repeat the header, as of files put together."""
+        repeats = pc.equal(table[0], self.columns[0])
+        if not self.layout.header or not pc.any(repeats).as_py():
+            return table
+        for name, column in zip(self.columns, table.columns, strict=True):
+            repeats = pc.and_(repeats, pc.equal(column, name))
+        if count := pc.sum(repeats).as_py():
+            self.notes += (f"{count} {'row repeats' if count == 1 else 'rows repeat'} the header, left out",)
+        return table.filter(pc.invert(repeats))
+
     def rules(self, roles: Roles) -> dict[str, Rule]:
         """Rule of each column that was read. Raises DataError."""
+        if twice := [name for name in roles.targets if name in self.layout.twice]:
+            raise DataError(f"the target {twice[0]!r} names several columns; give each its own name in the header")
         return rules_of(self.seen, self.reading, self.layout.separator, roles)
 
     def _frames(self, rows: int | None) -> Iterator[pd.DataFrame]:

@@ -23,12 +23,13 @@ NAMES = {"\t": "a tab", ";": "';'", "|": "'|'", ",": "','", " ": "a space"}
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of a CSV file; `names` are those of the columns, `header` is True if the first row holds them."""
+    """Layout of a CSV file; `names` are those of the columns, `header` is True if the first row holds them, some `twice`."""
 
     encoding: str
     separator: str
     header: bool
     names: tuple[str, ...]
+    twice: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -39,7 +40,7 @@ def layout_of(path: Path, reading: Reading) -> Layout:
     >>> with NamedTemporaryFile(suffix=".csv") as file:
     ...     _ = Path(file.name).write_text("age;sex\\n30,5;f\\n41,0;m\\n")
     ...     layout_of(Path(file.name), Reading())
-    Layout(encoding='utf-8-sig', separator=';', header=True, names=('age', 'sex'), notes=())
+    Layout(encoding='utf-8-sig', separator=';', header=True, names=('age', 'sex'), twice=(), notes=())
     """
     sample, whole = _first_bytes(path)
     encoding = reading.encoding or _encoding_of(sample)
@@ -49,11 +50,13 @@ def layout_of(path: Path, reading: Reading) -> Layout:
     if not rows:
         raise DataError(f"{path}: the file is empty; a table has a row of names and rows of values")
     header = _has_header(rows) if reading.header is None else reading.header
-    names, notes = _names(rows, header)
+    names = _names(rows, header)
+    unique, twice = _unique(names)
+    notes = tuple(f"{names.count(name)} columns are named {name}: the later ones are {name}.1 ..." for name in twice)
     if not header and reading.header is None:
         shown = ", ".join(rows[0][:4])
-        notes += (f"the first row ({shown}) holds values: the columns are named {_range(names)}; else header: true",)
-    return Layout(encoding, separator, header, names, notes)
+        notes += (f"the first row ({shown}) holds values: the columns are named {_range(unique)}; else header: true",)
+    return Layout(encoding, separator, header, unique, twice, notes)
 
 
 def _first_bytes(path: Path) -> tuple[bytes, bool]:
@@ -111,6 +114,9 @@ def _separator_of(text: str, whole: bool) -> str:
         widths = [len(row) for row in _rows(text, separator, whole)]
         if widths and widths[0] > 1 and all(width in (widths[0], widths[0] + 1) for width in widths):
             return separator
+    lines = [line.split() for line in text.splitlines()[:SAMPLE_ROWS] if line.strip()]
+    if len({*map(len, lines)}) == 1 and len(lines[0]) > 1 and not any(mark in text for mark in SEPARATORS):
+        raise DataError(f"columns may be separated by spaces ({' '.join(lines[0][:6])}); set separator: '\\s+' if they are")
     first = text.lstrip().partition("\n")[0]
     return max(reversed(SEPARATORS), key=first.count)
 
@@ -155,25 +161,30 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     )
 
 
-def _names(rows: Sequence[Sequence[str]], header: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of all columns as the header says, made unique, and notes about those that it does not say."""
+def _names(rows: Sequence[Sequence[str]], header: bool) -> list[str]:
+    """Names of all columns as the header says. Raises DataError if rows do not have its width."""
     width = len(rows[0])
     if not header:
-        return tuple(f"column{number}" for number in range(1, width + 1)), ()
+        return [f"column{number}" for number in range(1, width + 1)]
     names = [name or f"Unnamed: {number}" for number, name in enumerate(rows[0])]
-    longer = [row for row in rows[1:] if len(row) == width + 1]
-    if longer and len(longer) == len(rows) - 1:
-        if any(row[-1] for row in longer):
+    widths = Counter(map(len, rows[1:]))
+    usual = max(widths, key=lambda other: widths[other], default=width)
+    if usual == width + 1 and len(widths) == 1:
+        if any(row[-1] for row in rows[1:]):
             raise DataError(
                 f"rows have {width + 1} cells and the header {width}: name the first column as well (R writes names of "
                 "rows there, without one), or set header: false"
             )
-        names.append(f"Unnamed: {width}")
-    return _unique(names)
+        return [*names, f"Unnamed: {width}"]
+    if usual > width:
+        shown = ", ".join(rows[0][:4])
+        text = f"the first row ({shown}) has {width} {'cell' if width == 1 else 'cells'}, most others have {usual}"
+        raise DataError(f"{text}: remove what stands above the row of names")
+    return names
 
 
 def _unique(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names numbered where they are there twice, as pandas does: a, a.1."""
+    """Names numbered where they are there twice, as pandas does (a, a.1), and those that are."""
     counts: Counter[str] = Counter()
     unique: list[str] = []
     for name in names:
@@ -182,9 +193,7 @@ def _unique(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         while number and f"{name}.{number}" in {*names, *unique}:
             number += 1
         unique.append(f"{name}.{number}" if number else name)
-    twice = [name for name, count in counts.items() if count > 1]
-    notes = tuple(f"{counts[name]} columns are named {name}: the later ones are told apart as {name}.1 ..." for name in twice)
-    return tuple(unique), notes
+    return tuple(unique), tuple(name for name, count in counts.items() if count > 1)
 
 
 def _range(names: Sequence[str]) -> str:

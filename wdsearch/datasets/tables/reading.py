@@ -35,15 +35,18 @@ class Reading:
     header: bool | None = None
 
     def __post_init__(self) -> None:
+        for name in ("separator", "thousands", "encoding"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise DataError(f"{name} is {value!r}; it is a text, in quotes if need be: '{value}'")
         marks = self.decimal.values() if isinstance(self.decimal, Mapping) else [self.decimal]
-        if wrong := [mark for mark in marks if mark is not None and mark not in MARKS]:
+        if wrong := [mark for mark in marks if mark not in (None, *MARKS)]:
             text = "it is '.' or ',', or one of these for each column: {price: ','}"
             raise DataError(f"decimal is {wrong[0]!r}; {text}")
         if self.thousands is not None and self.thousands not in THOUSANDS:
             raise DataError(f"thousands is {self.thousands!r}; it is one of ',', '.', ' ', \"'\", or '' for none")
         if self.thousands and self.thousands == self.decimal:
             raise DataError(f"decimal and thousands are both {self.thousands!r}; they differ")
-        if self.header not in (None, True, False) or isinstance(self.header, int) and self.header not in (True, False):
+        if self.header is not None and not isinstance(self.header, bool):
             raise DataError(f"header is {self.header!r}; it is true if the first row names the columns, else false")
         _check_encoding(self.encoding)
         self._check_missing()

@@ -37,10 +37,9 @@ def init(
     """Begin a study: a study file with comments, on a data set of ours or a table of yours."""
     with _waiting("writing the study"):
         from wdsearch.cli.overviews import scaffold_overview
-        from wdsearch.study.file import assignments
-        from wdsearch.study.scaffold import begin_study
+        from wdsearch.study.scaffold import begin_study, table_options
 
-        lines = scaffold_overview(begin_study(folder, csv, target, assignments(options or [], "--set")))
+        lines = scaffold_overview(begin_study(folder, csv, target, table_options(options or [])))
     _show(lines)
 
 

@@ -301,7 +301,9 @@ def rows_with_target(table: Any, targets: Sequence[str]) -> tuple[Any, str]:
         raise DataError(f"the table has {len(rows)} rows with a target; at least {FEWEST_ROWS} are needed")
     if len(rows) == len(table):
         return table, ""
-    note = f"{len(table) - len(rows):,} of {len(table):,} rows are left out: they have no {' or '.join(targets)}"
+    lacking = len(table) - len(rows)
+    verbs = "is left out: it has" if lacking == 1 else "are left out: they have"
+    note = f"{lacking:,} of {len(table):,} rows {verbs} no {' or '.join(targets)}"
     return table.iloc[rows].reset_index(drop=True) if isinstance(table, pd.DataFrame) else table.of(rows), note
 
 

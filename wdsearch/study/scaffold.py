@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from wdsearch.errors import DataError, WdsearchError
-from wdsearch.study.file import as_yaml
+from wdsearch.study.file import as_yaml, assignments
 from wdsearch.study.json_schema import FILE, HEADER, study_schema
 
 LOOKED_AT = 100_000
@@ -59,6 +59,19 @@ def begin_study(
     texts[FILE] = schema_text() + "\n"
     written = _written(folder, texts)
     return Scaffold(written, table.notes, table.columns) if table else Scaffold(written)
+
+
+def table_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Arguments of a table as a command line gives them, NAME=VALUE; a mark needs no quotes. Raises StudyFileError.
+
+    >>> table_options(["decimal=,", "missing=[NA, -999]", "drop=[id]"])
+    {'decimal': ',', 'missing': ['NA', -999], 'drop': ['id']}
+    """
+    marks = {f"{name}={mark}": {name: mark} for name in ("separator", "decimal", "thousands") for mark in ",.;|' \t"}
+    options: dict[str, Any] = {}
+    for text in texts:
+        options |= marks.get(text) or assignments([text], "--set")
+    return options
 
 
 def schema_text() -> str:

@@ -149,7 +149,7 @@ def test_init_says_which_columns_are_left_out_and_the_study_file_names_them(tmp_
         "left out: note (text of 568 different values)",
     )
     notes = {note.name: note for note in begun.columns}
-    assert (len(notes), notes["ward"].became, notes["ward"].missing) == (36, "category, one of 4", 142)
+    assert (len(notes), notes["ward"].became, notes["ward"].missing) == (37, "category, one of 3", 142)
     assert notes["patient_id"][:3] == ("patient_id", "left out: it numbers the rows", "1000")
     (path, *_) = begun.files
     config = load_study(path)

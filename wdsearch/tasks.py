@@ -54,16 +54,32 @@ def _balanced_accuracy(sums: Sums) -> Float[Tensor, "*trials"]:
 
 
 def _square_sums(outputs: Float[Tensor, "batch ..."], targets: Float[Tensor, "batch ..."]) -> Sums:
-    outputs, targets = outputs.reshape(len(outputs), -1), targets.reshape(len(outputs), -1)
-    residual = (outputs - targets).square().sum(0)
-    ones = torch.ones_like(outputs).sum(0)
-    return {"residual": residual, "sum": targets.sum(0), "squares": targets.square().sum(0), "rows": ones}
+    """Sums over the rows for each quantity, in 64 bits where the device has them: squares of years cancel in 32."""
+    outputs, targets = (values.reshape(len(values), -1).to(_exact(values)) for values in (outputs, targets))
+    residual = outputs - targets
+    return {
+        "residual": residual.square().sum(0),
+        "absolute": residual.abs().sum(0),
+        "sum": targets.sum(0),
+        "squares": targets.square().sum(0),
+        "rows": torch.ones_like(residual).sum(0),
+    }
+
+
+def _exact(values: Tensor) -> torch.dtype:
+    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def _r2(sums: Sums) -> Float[Tensor, "*trials"]:
-    """Mean over targets of 1 − residual / total sum of squares, as `sklearn.metrics.r2_score`."""
+    """Mean over targets of 1 − residual / total sum of squares, as `sklearn.metrics.r2_score`; NaN for constant targets."""
     total = sums["squares"] - sums["sum"].square() / sums["rows"]
-    return (1.0 - sums["residual"] / total).mean(-1)
+    varies = total > 1e-12 * sums["squares"]
+    return (1.0 - sums["residual"] / torch.where(varies, total, torch.nan)).mean(-1)
+
+
+def _rmse(sums: Sums) -> Float[Tensor, "*trials"]:
+    """Mean over targets of the root of the mean square, as `sklearn.metrics.root_mean_squared_error`."""
+    return (sums["residual"] / sums["rows"]).sqrt().mean(-1)
 
 
 METRICS: dict[str, Metric] = {
@@ -77,6 +93,14 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("balanced_accuracy", "classification", _class_sums, _balanced_accuracy),
         Metric("r2", "regression", _square_sums, _r2),
+        Metric("rmse", "regression", _square_sums, _rmse, larger_is_better=False),
+        Metric(
+            "mae",
+            "regression",
+            _square_sums,
+            lambda sums: (sums["absolute"] / sums["rows"]).mean(-1),
+            larger_is_better=False,
+        ),
     )
 }
 
@@ -185,10 +209,22 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"classification": _cros
 DEFAULT_METRIC = {"classification": "accuracy", "regression": "r2"}
 
 
+def reported(metric: str) -> list[str]:
+    """Names of the metrics that are reported where one judges: those of a regression are all sums over the same.
+
+    >>> reported("accuracy"), reported("rmse")
+    (['accuracy'], ['rmse', 'r2', 'mae'])
+    """
+    others = METRICS if METRICS[metric].task == "regression" else ()
+    return [metric, *(name for name in others if name != metric and METRICS[name].task == "regression")]
+
+
 @dataclass(frozen=True)
 class Task:
-    """A loss (mean over rows; nats, or squared target units) and a metric.
+    """A loss (mean over rows; nats, or squares of the targets as they are given) and a metric.
 
+    Metrics of a regression are measured on targets times `scale`, their unit before they were standardised, and R² about
+    `center`, the mean of the training targets, which changes no digit but those lost to rounding.
     With `class_weights` the mean is weighted by those of the rows' classes, as by `torch.nn.CrossEntropyLoss(weight=...)`.
 
     >>> task, targets = Task(class_weights=(1.0, 3.0)), torch.tensor([0, 1])
@@ -201,6 +237,8 @@ class Task:
     name: str = "classification"
     metric_name: str | None = None
     class_weights: tuple[float, ...] | None = None
+    scale: tuple[float, ...] = ()
+    center: tuple[float, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -233,7 +271,15 @@ class Task:
         outputs, targets = self.read(outputs, targets)
         if self.name == "classification" and targets.is_floating_point():
             targets = targets.argmax(dim=-1)
+        if self.name == "regression":
+            outputs, targets = self._in_units(outputs), self._in_units(targets)
         return self.metric.sums(outputs, targets)
+
+    def _in_units(self, values: Float[Tensor, "batch quantities"]) -> Float[Tensor, "batch quantities"]:
+        values = values.to(_exact(values))
+        if self.center:
+            values = values - _tensor(self.center, values.dtype, values.device)
+        return values * _tensor(self.scale, values.dtype, values.device) if self.scale else values
 
     def size(self, loss: Scalar, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Divisor of a batch's mean loss: its number of rows, or the sum of their classes' weights."""
@@ -269,23 +315,25 @@ def total(sums: Iterable[Sums]) -> Sums:
 
 
 def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Float[Tensor, "*trials"]]:
-    """Training value, validation value and gap of the loss and of the metric, from sums of one trial or of several.
+    """Training value, validation value and gap of the loss and of the metrics, from sums of one trial or of several.
 
     >>> train = {"loss": torch.tensor(2.0), "size": torch.tensor(4.0), "hits": torch.tensor(4.0), "rows": torch.tensor(4.0)}
     >>> validation = train | {"loss": torch.tensor(3.0), "hits": torch.tensor(3.0)}
     >>> {name: float(value) for name, value in losses_and_gaps(Task(), train, validation).items() if "gap" in name}
     {'loss/gap': 0.25, 'accuracy/gap': 0.25}
     """
-    metric = task.metric
-    sign = -1.0 if metric.larger_is_better else 1.0
-    return {
-        "loss/train": train["loss"] / train["size"],
-        "loss/val": validation["loss"] / validation["size"],
-        "loss/gap": generalization_gap(train["loss"] / train["size"], validation["loss"] / validation["size"]),
-        f"{metric.name}/train": metric.value(train),
-        f"{metric.name}/val": metric.value(validation),
-        f"{metric.name}/gap": sign * generalization_gap(metric.value(train), metric.value(validation)),
-    }
+    columns = _sides("loss", train["loss"] / train["size"], validation["loss"] / validation["size"], 1.0)
+    for metric in map(METRICS.__getitem__, reported(task.metric.name)):
+        sign = -1.0 if metric.larger_is_better else 1.0
+        columns |= _sides(metric.name, metric.value(train), metric.value(validation), sign)
+    return columns
+
+
+def _sides(
+    name: str, train: Float[Tensor, "*trials"], validation: Float[Tensor, "*trials"], sign: float
+) -> dict[str, Float[Tensor, "*trials"]]:
+    gap = sign * generalization_gap(train, validation)
+    return {f"{name}/train": train, f"{name}/val": validation, f"{name}/gap": gap}
 
 
 def generalization_gap(

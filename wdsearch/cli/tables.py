@@ -115,6 +115,7 @@ def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tup
     settings = [settings_of(side) if side else {} for side in sides]
     metrics = [side.metrics if side else {} for side in sides]
     names = ["train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}"]
+    names += [name for name in ("val_r2", "val_rmse", "val_mae") if name not in names and name in {**metrics[0], **metrics[1]}]
     if not metric:  # metrics that a user-defined module logs
         names = list(dict.fromkeys([*metrics[0], *metrics[1]]))
     rows = [_row(key, settings) for key in dict.fromkeys([*settings[0], *settings[1]])]

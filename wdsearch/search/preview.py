@@ -66,7 +66,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
     with quiet_libraries():
         check_trainer(config)
         factory = TrialFactory(config, build_data(config))
-        notes = [] if factory.solo else examine(factory.data, factory.task.name)
+        notes = [] if factory.solo else examine(factory.data, factory.task.name, config.objective.results)
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
         notes += factory.notes

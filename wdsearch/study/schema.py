@@ -203,6 +203,11 @@ class ObjectiveConfig(_Section):
         return [*self.minimize, *self.maximize] or ["val_loss"]
 
     @property
+    def results(self) -> list[str]:
+        """Names of the results that goals and constraints need."""
+        return [*self.goals, *self.constraints]
+
+    @property
     def directions(self) -> list[Literal["minimize", "maximize"]]:
         """Optuna's direction of each goal."""
         downward: list[Literal["minimize", "maximize"]] = ["minimize" for _ in self.minimize]
@@ -285,7 +290,7 @@ class StudyConfig(_Section):
     """The network: a name, or `name` or `class_path` with `init_args`."""
     task: Literal["classification", "regression"] | None = None
     """What is learned; the data say it by default."""
-    metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
+    metric: Literal["accuracy", "balanced_accuracy", "r2", "rmse", "mae"] | None = None
     """What is reported beside the loss; by default what the data say, or accuracy, or r2."""
     optimizer: Annotated[SerializeAsAny[OptimizerConfig], WrapValidator(_optimizer)] = OptimizerConfig()
     space: Annotated[dict[str, Annotated[Entry, BeforeValidator(scalar)]], AfterValidator(_searched)]

@@ -56,6 +56,7 @@ def _parts(preview: Preview) -> list[tuple[str, str]]:
     weighted = ", its classes weighted" if preview.task.class_weights else ""
     task_and_optimizer = [
         ("task", f"{preview.task.name}, with {preview.task.metric.name} beside the loss{weighted}"),
+        *([("", _standardised(preview.task.scale))] if preview.task.scale else []),
         (
             "optimizer",
             f"{optimizer.name}, {optimizer.schedule} rate{warmup}, {preview.steps:,} steps; the baseline at lr {optimizer.lr:g}",
@@ -86,6 +87,11 @@ def _columns(notes: Iterable[Any]) -> list[RenderableType]:
         table.add_row(*(escape(printable(text)) for text in (note.name, note.became, note.sample, missing, note.remark)))
     lines: list[RenderableType] = [table] if table.row_count else []
     return [*lines, f"and {counted(more, 'number')} more"] if more else lines
+
+
+def _standardised(scale: Iterable[float]) -> str:
+    deviations = ", ".join(f"{value:.4g}" for value in scale)
+    return f"losses in units of the target's training variance (deviation {deviations}); rmse and mae in its own"
 
 
 def _schedule(plan: ScheduleConfig) -> str:

@@ -16,6 +16,7 @@ MEMORY = "memory"
 TRAINING = "training"
 INVARIANT = "scale invariant"
 INERT = "inert"  # keys of strengths that act on nothing
+TARGET = "target"  # mean and scale by which the targets of a regression are standardised
 EXPLANATION = "explanation"
 OUTCOMES = "outcomes:{seed}"  # of an explanation, as far as they are trained
 CONCLUDED = "concluded"

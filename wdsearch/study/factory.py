@@ -11,10 +11,12 @@ import lightning as L
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedParameter
 
 from wdsearch.errors import BuildError
 from wdsearch.groups import split_key
+from wdsearch.models.layers import BatchNorm
 from wdsearch.noise import derive_seed
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
@@ -32,7 +34,7 @@ from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remed
 from wdsearch.trial.copying import CopyError, copied
 from wdsearch.trial.diagnostics import scale_invariant_share
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
-from wdsearch.trial.loaders import augments_itself, epoch_length
+from wdsearch.trial.loaders import augments_itself, epoch_length, last_batch_rows
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import check_names
 
@@ -243,8 +245,28 @@ class TrialFactory:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on strengths that act nowhere or in part."""
-        return self._dropout[0]
+        """Sentences on strengths that act nowhere or in part, and on batches that do not suit; raises BuildError."""
+        return [*self._dropout[0], *self._lone_row]
+
+    @cached_property
+    def _lone_row(self) -> list[str]:
+        """Note on a last batch of one row, whose variance is none, with batch norm; raises BuildError where that fails."""
+        loader = None if self.solo else self.data.train_dataloader()
+        if loader is None or last_batch_rows(loader) != 1 or loader.batch_size == 1:
+            return []
+        module = self.module(baseline(self.config))
+        layers = [name for name, layer in module.network.named_modules() if _is_batch_norm(layer)]
+        if not layers:
+            return []
+        text = f"the last training batch of each epoch has one row, which has no variance for batch norm ({layers[0]})"
+        remedy = "give the loader drop_last=True, or a batch_size that leaves more than one row"
+        try:
+            step_alone(module, first_rows(self._batch(), 1))
+        except Exception as error:  # others are told where the network is tried on a whole batch
+            if "more than 1 value" not in str(error):
+                return []
+            raise BuildError(f"data: {text}: {error}; {remedy}") from error
+        return [f"{text}: its running variance is wrong by it; {remedy}"]
 
     @property
     def inert(self) -> list[str]:
@@ -304,6 +326,10 @@ class TrialFactory:
         equivalents = torch_equivalents(configuration.strengths, words)
         params |= {f"torch.{key}": text for key, text in equivalents.items()}
         return params | {f"model.{key}": str(value) for key, value in configuration.model.items()}
+
+
+def _is_batch_norm(layer: nn.Module) -> bool:
+    return isinstance(layer, _BatchNorm | BatchNorm)
 
 
 def _failure(error: Exception, batch: Batch) -> str:

@@ -186,11 +186,17 @@ def test_a_table_of_which_no_study_can_be_made_is_refused(tmp_path: Path, rows: 
 
 def test_init_asks_about_a_table_and_takes_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    rows = [f"{row % 7},5;{row % 5}.25;{1 + row % 3},250;{'NA' if row % 9 == 0 else 'xy'[row % 2]}" for row in range(63)]
+    rows = [
+        f"{row % 7},5;{row % 5}.25;{1 + row % 3},250;{'NA' if row % 9 == 0 else 'xy'[row % 2]}" for row in range(63)
+    ]
     Path("t.csv").write_text("\n".join(["p;q;r;kind", *rows]))
     words = ["init", "--from-csv", "t.csv", "--target", "kind"]
     asked = called(*words)
-    assert (asked.exit_code, "set missing: [NA]" in asked.stderr, "with init: --set NAME" in asked.stderr) == (2, True, True)
+    assert (asked.exit_code, "set missing: [NA]" in asked.stderr, "with init: --set NAME" in asked.stderr) == (
+        2,
+        True,
+        True,
+    )
     words += ["--set", "missing=[NA]"]
     asked = called(*words)
     assert (asked.exit_code, "set decimal: {p: ','" in asked.stderr) == (2, True)
@@ -213,7 +219,10 @@ def test_several_quantities_are_targets_of_one_study(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     load_diabetes(as_frame=True).frame.assign(kind=["a", "b"] * 221).to_csv("d.csv", index=False)
     done = called("init", "--from-csv", "d.csv", "--target", "target", "--target", "bmi")
-    assert (done.exit_code, "target and bmi, 2 quantities, from 9 numbers and 1 category" in done.stdout) == (0, True), done.stderr
+    assert (done.exit_code, "target and bmi, 2 quantities, from 9 numbers and 1 category" in done.stdout) == (
+        0,
+        True,
+    ), done.stderr
     data = build_data(load_study(Path("study.yaml")))
     assert (data.task, data.outputs, data.parts["train"].targets.shape[1]) == ("regression", 2, 2)
     refused = called("init", "other", "--from-csv", "d.csv", "--target", "target", "--target", "kind")

@@ -23,7 +23,8 @@ def init(
         typer.Option("--from-csv", help="Table to learn from; Parquet as well.", autocompletion=table_files),
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", help="Its column that is to be predicted; repeatable for quantities.")
+        list[str] | None,
+        typer.Option("--target", help="Its column that is to be predicted; repeatable for quantities."),
     ] = None,
     options: Annotated[
         list[str] | None,

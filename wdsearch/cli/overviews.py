@@ -84,7 +84,9 @@ def _columns(notes: Iterable[Any]) -> list[RenderableType]:
             more += 1
             continue
         missing = f"{note.missing:,}" if note.missing else ""
-        table.add_row(*(escape(printable(text)) for text in (note.name, note.became, note.sample, missing, note.remark)))
+        table.add_row(
+            *(escape(printable(text)) for text in (note.name, note.became, note.sample, missing, note.remark))
+        )
     lines: list[RenderableType] = [table] if table.row_count else []
     return [*lines, f"and {counted(more, 'number')} more"] if more else lines
 

@@ -115,7 +115,9 @@ def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tup
     settings = [settings_of(side) if side else {} for side in sides]
     metrics = [side.metrics if side else {} for side in sides]
     names = ["train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}"]
-    names += [name for name in ("val_r2", "val_rmse", "val_mae") if name not in names and name in {**metrics[0], **metrics[1]}]
+    names += [
+        name for name in ("val_r2", "val_rmse", "val_mae") if name not in names and name in {**metrics[0], **metrics[1]}
+    ]
     if not metric:  # metrics that a user-defined module logs
         names = list(dict.fromkeys([*metrics[0], *metrics[1]]))
     rows = [_row(key, settings) for key in dict.fromkeys([*settings[0], *settings[1]])]
@@ -168,5 +170,7 @@ def recommendation_table(settings: dict[str, Any]) -> Table:
 def _standardised(target: Mapping[str, Sequence[float]], penalties: Collection[str]) -> tuple[str, str]:
     """Formula by which targets were standardised, and what it means for one's own training."""
     formulas = [f"(y - {mean:.6g}) / {scale:.6g}" for mean, scale in zip(target["mean"], target["scale"], strict=True)]
-    scaled = f"; the strength of {' and '.join(sorted(penalties))} goes with the loss of such targets" if penalties else ""
+    scaled = (
+        f"; the strength of {' and '.join(sorted(penalties))} goes with the loss of such targets" if penalties else ""
+    )
     return "\n".join(formulas), f"train on this, and undo it for predictions{scaled}"

@@ -1,6 +1,6 @@
 """Checks of the data before training: faults that would make every trial worthless are reported at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -49,7 +49,7 @@ def examine(data: L.LightningDataModule, task: str, goals: Sequence[str] = ()) -
         _check_finite(part, "targets", rows.targets)
         if task == "classification":
             _check_classes(part, rows.targets, outputs)
-    undefined = _constant_targets(parts["training"], parts["validation"], goals) if task == "regression" else []
+    undefined = _constant_targets(parts, data, goals) if task == "regression" else []
     train, validation = (_digests(rows.inputs) for rows in parts.values() if rows is not None)
     duplicates = np.isin(validation, train).sum()
     notes = [*getattr(data, "notes", ()), *undefined]
@@ -110,19 +110,24 @@ def _check_finite(part: str, name: str, values: torch.Tensor) -> None:
         raise DataError(f"{text}: fill them in, or leave the rows out, before they get here")
 
 
-def _constant_targets(train: Any, validation: Any, goals: Sequence[str]) -> list[str]:
+def _constant_targets(parts: Mapping[str, Any], data: Any, goals: Sequence[str]) -> list[str]:
     """Note on targets that do not vary; raises DataError if there is nothing to learn, or to judge by."""
-    for part, rows in {"training": train, "validation": validation}.items():
-        targets = rows.targets.reshape(len(rows.targets), -1)
+    for part, rows in parts.items():
+        targets = rows.targets.reshape(len(rows.targets), -1).double()
         constant = (targets == targets[0]).all(0)
         if not constant.any():
             continue
-        value = float(targets[0, constant][0])
-        text = f"all {len(targets)} {part} targets are {value:g}"
+        scale, mean = (
+            getattr(data, name, ()) or default for name, default in (("target_scale", 1.0), ("target_mean", 0.0))
+        )
+        value = float((targets[0] * torch.tensor(scale) + torch.tensor(mean))[constant][0])
+        text = f"all {len(targets)} {part} targets are {value:.6g}"
         if part == "training":
             raise DataError(f"{text}: there is nothing to learn")
         if judged := [goal for goal in goals if "r2" in goal]:
-            raise DataError(f"{text}: {judged[0]} is undefined, for R² divides by their variance; judge by val_loss or val_rmse")
+            raise DataError(
+                f"{text}: {judged[0]} is undefined, for R² divides by their variance; judge by val_loss or val_rmse"
+            )
         return [f"{text}: R² is undefined, for it divides by their variance, and is left out"]
     return []
 

@@ -227,7 +227,9 @@ class TableData(ArrayDataModule):
             reasons = "; ".join(f"{name!r}: {reason}" for name, reason in doubtful.items())
             ways = ["leave them out by drop: [" + ", ".join(map(repr, doubtful)) + "]"]
             ways += ["turn dates into numbers, or split by them: split: {time: COLUMN}"] * (DATES in doubtful.values())
-            ways += ["keep a quantity by numbers: [COLUMN]"] * bool({NUMBERING, DIFFERENT, IDENTIFIER} & {*doubtful.values()})
+            ways += ["keep a quantity by numbers: [COLUMN]"] * bool(
+                {NUMBERING, DIFFERENT, IDENTIFIER} & {*doubtful.values()}
+            )
             ways += ["take infinite values for missing by missing: [inf, -inf]"] * (INFINITE in doubtful.values())
             ways += ["keep rows of one together by split: {group: COLUMN}"] * (IDENTIFIER in doubtful.values())
             ways += ["keep a text by categories: [COLUMN]"] * any("text" in reason for reason in doubtful.values())
@@ -238,7 +240,9 @@ class TableData(ArrayDataModule):
                 raise DataError(f"column {name!r} holds values such as {_no_number(values)!r}, not numbers")
             if infinite := int(np.isinf(values.astype(float)).sum()):
                 text = f"column {name!r} has infinite values in {infinite} of {len(values)} rows"
-                raise DataError(f"{text}: replace them, take them for missing by missing: [inf, -inf], or leave it out by drop")
+                raise DataError(
+                    f"{text}: replace them, take them for missing by missing: [inf, -inf], or leave it out by drop"
+                )
         check_any(self.columns, self.targets)
 
     def _about(self, summary: str) -> str:

@@ -146,7 +146,9 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
     metric = config.metric or getattr(data, "metric", None)
     try:
         scale = getattr(data, "target_scale", ())
-        task = Task(config.task or own, metric, getattr(data, "class_weights", None), scale, _center(config.task or own, data))
+        task = Task(
+            config.task or own, metric, getattr(data, "class_weights", None), scale, _center(config.task or own, data)
+        )
     except ValueError as error:
         raise BuildError(f"data: {error}") from error
     if config.task is None and not is_solo(config.model):

@@ -49,7 +49,9 @@ def begin_study(
     table = None
     if csv is None:
         if targets or options:
-            raise ScaffoldError("--target goes with --from-csv FILE, and so does --set: they say how a table is to be read")
+            raise ScaffoldError(
+                "--target goes with --from-csv FILE, and so does --set: they say how a table is to be read"
+            )
         text = HEADER + _filled("study.yaml", name="mnist1d")
     else:
         table = _looked_at(csv, targets, options or {})
@@ -142,7 +144,9 @@ def _looked_at(path: Path, targets: tuple[str, ...], options: Mapping[str, Any])
     from wdsearch.datasets.tables.reading import Reading  # pandas takes half a second
 
     if unknown := [name for name in options if name not in OPTIONS]:
-        raise ScaffoldError(f"--set {unknown[0]}: of a table can be set {', '.join(OPTIONS)}; edit the rest in the study file")
+        raise ScaffoldError(
+            f"--set {unknown[0]}: of a table can be set {', '.join(OPTIONS)}; edit the rest in the study file"
+        )
     lists = {name: options.get(name, ()) for name in ("drop", "numbers", "categories")}
     columns = {name: (names,) if isinstance(names, str) else tuple(names) for name, names in lists.items()}
     reading = Reading(**{name: options[name] for name in READ if name in options})

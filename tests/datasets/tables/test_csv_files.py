@@ -38,13 +38,19 @@ def read(tmp_path: Path, text: str | bytes, *targets: str, **options: Any) -> An
 
 NUMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "decimal comma": (written({"p": [german(x) for x in REAL], "k": KIND}, ";"), {"decimal": ",", "thousands": "."}),
-    "German thousands": (written({"p": [german(x) for x in LARGE], "k": KIND}, ";"), {"decimal": ",", "thousands": "."}),
+    "German thousands": (
+        written({"p": [german(x) for x in LARGE], "k": KIND}, ";"),
+        {"decimal": ",", "thousands": "."},
+    ),
     "German integers beside a decimal comma": (
         written({"p": [f"{x:,.0f}".replace(",", ".") for x in LARGE], "q": [german(x) for x in REAL]}, ";"),
         {"decimal": ",", "thousands": "."},
     ),
     "English thousands in quotes": (written({"p": [f"{x:,.0f}" for x in LARGE], "q": REAL}), {"thousands": ","}),
-    "English thousands and decimals": (written({"p": [f"{x:,.2f}" for x in LARGE], "k": KIND}, "\t"), {"thousands": ","}),
+    "English thousands and decimals": (
+        written({"p": [f"{x:,.2f}" for x in LARGE], "k": KIND}, "\t"),
+        {"thousands": ","},
+    ),
     "Swiss": (written({"p": [f"{x:,.2f}".replace(",", "'") for x in LARGE], "k": KIND}), {"thousands": "'"}),
     "French": (
         written({"p": [german(x).replace(".", "\u202f") for x in LARGE], "k": KIND}, ";"),
@@ -154,14 +160,18 @@ def test_a_frequent_none_or_na_is_a_value_and_a_rare_one_is_missing(tmp_path: Pa
 @pytest.mark.parametrize("values", [["a", "b"], ["0", "1"]])
 def test_a_target_with_a_few_na_is_asked_about(tmp_path: Path, values: list[str]) -> None:
     text = written({"p": REAL, "k": ["NA"] * 6 + values * 17})
-    with pytest.raises(DataError, match=r"'k' is NA in 6 of 40 rows: a class, or no label\? set missing: \[NA\] to leav"):
+    with pytest.raises(
+        DataError, match=r"'k' is NA in 6 of 40 rows: a class, or no label\? set missing: \[NA\] to leav"
+    ):
         read(tmp_path, text, "k")
     assert read(tmp_path, text, "k", missing=["NA"])[0]["k"].isna().sum() == 6
     assert "NA" in set(read(tmp_path, text, "k", missing=[])[0]["k"])
 
 
 def test_a_number_may_mean_missing(tmp_path: Path) -> None:
-    frame, _ = read(tmp_path, written({"p": ["-999", "-999.0", *REAL[2:]], "n": [-999, *range(1, ROWS)]}), missing=[-999])
+    frame, _ = read(
+        tmp_path, written({"p": ["-999", "-999.0", *REAL[2:]], "n": [-999, *range(1, ROWS)]}), missing=[-999]
+    )
     assert frame.isna().sum().to_dict() == {"p": 2, "n": 1}
 
 

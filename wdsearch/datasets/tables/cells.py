@@ -8,8 +8,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 GAPS = frozenset(
-    "nan -nan null nil <na> n/a n.a. n.a #n/a #na #null! #value! #div/0! #ref! 1.#ind -1.#ind 1.#qnan -1.#qnan - -- --- – — ? ."
-    .split()
+    [
+        "nan",
+        "-nan",
+        "null",
+        "nil",
+        "<na>",
+        "n/a",
+        "n.a.",
+        "n.a",
+        "#n/a",
+        "#na",
+        "#null!",
+        "#value!",
+        "#div/0!",
+        "#ref!",
+        "1.#ind",
+        "-1.#ind",
+        "1.#qnan",
+        "-1.#qnan",
+        "-",
+        "--",
+        "---",
+        "–",
+        "—",
+        "?",
+        ".",
+    ]
 )
 """Texts of missing values, in small letters."""
 WORDS = frozenset(["na", "none"])
@@ -108,7 +133,9 @@ class Seen:
     def without(self, texts: frozenset[str]) -> "Seen":
         """The same without some texts, which mean missing values."""
         numbers = {text: form_of(text) for text in texts}
-        kept = Seen(self.empty, Counter(self.forms), dict(self.examples), self.affixes, Counter(self.texts), self.numbers)
+        kept = Seen(
+            self.empty, Counter(self.forms), dict(self.examples), self.affixes, Counter(self.texts), self.numbers
+        )
         for text, (form, _) in numbers.items():
             if form == "text":
                 kept.forms["text"] -= kept.texts.pop(text, 0)

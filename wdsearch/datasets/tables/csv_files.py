@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 PIECE = 2**20
 """Cells read from a CSV file at once."""
-TOTALS = frozenset("total totals sum gesamt gesamtsumme summe insgesamt somme totale suma subtotal".split() + ["grand total"])
+TOTALS = frozenset(
+    ["total", "totals", "sum", "gesamt", "gesamtsumme", "summe", "insgesamt", "somme", "totale", "suma", "subtotal"]
+    + ["grand total"]
+)
 """Texts, in small letters, that name a last row of sums."""
 _METHODS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zip": "zip"}
 

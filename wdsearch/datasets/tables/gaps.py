@@ -53,7 +53,9 @@ def without_missing(table: Any, reading: Reading) -> Table:
 def _gapped(values: pd.Series, texts: frozenset[str] | None) -> pd.Series:
     if not texts or is_bool_dtype(values):
         return values
-    gaps = values.isin([number for text in texts for number in _numbers(text)] if is_numeric_dtype(values) else [*texts])
+    gaps = values.isin(
+        [number for text in texts for number in _numbers(text)] if is_numeric_dtype(values) else [*texts]
+    )
     return values.mask(gaps) if gaps.any() else values
 
 

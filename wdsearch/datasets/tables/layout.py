@@ -116,7 +116,9 @@ def _separator_of(text: str, whole: bool) -> str:
             return separator
     lines = [line.split() for line in text.splitlines()[:SAMPLE_ROWS] if line.strip()]
     if len({*map(len, lines)}) == 1 and len(lines[0]) > 1 and not any(mark in text for mark in SEPARATORS):
-        raise DataError(f"columns may be separated by spaces ({' '.join(lines[0][:6])}); set separator: '\\s+' if they are")
+        raise DataError(
+            f"columns may be separated by spaces ({' '.join(lines[0][:6])}); set separator: '\\s+' if they are"
+        )
     first = text.lstrip().partition("\n")[0]
     return max(reversed(SEPARATORS), key=first.count)
 

@@ -35,8 +35,8 @@ def column_notes(
     >>> columns = Columns(("age",), (), {}, {})
     >>> for note in column_notes(frame, {"kind": "target"}, Target(("a", "b")), columns, Facts()):
     ...     print(*note)
-    age number 30.5 1 
-    kind target, one of 2 classes a 0 
+    age number 30.5 1
+    kind target, one of 2 classes a 0
     """
     others = dict(roles) | {name: f"left out: {why}" for name, why in {**columns.useless, **columns.doubtful}.items()}
     return tuple(_note(table, name, others, target, columns, facts) for name in map(str, table.columns))

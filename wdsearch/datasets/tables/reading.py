@@ -55,7 +55,9 @@ class Reading:
         lists = self.missing.values() if isinstance(self.missing, Mapping) else [self.missing]
         for texts in lists:
             if isinstance(texts, str) or not isinstance(texts, Sequence | None):
-                raise DataError(f"missing is {texts!r}; it is a list of texts, as in [NA, -999], or one for each column")
+                raise DataError(
+                    f"missing is {texts!r}; it is a list of texts, as in [NA, -999], or one for each column"
+                )
 
     @property
     def columns(self) -> tuple[str, ...]:

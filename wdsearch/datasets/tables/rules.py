@@ -10,8 +10,8 @@ from wdsearch.datasets.tables.cells import COMMA, FEW, GAPS, POINT, WORDS, Seen,
 from wdsearch.datasets.tables.reading import MARKS, Reading
 from wdsearch.errors import DataError
 
-TRUE = frozenset("true t yes y on 1 wahr ja vrai oui si sí verdadero".split())
-FALSE = frozenset("false f no n off 0 falsch nein faux non falso".split())
+TRUE = frozenset(["true", "t", "yes", "y", "on", "1", "wahr", "ja", "vrai", "oui", "si", "sí", "verdadero"])
+FALSE = frozenset(["false", "f", "no", "n", "off", "0", "falsch", "nein", "faux", "non", "falso"])
 FEWEST_OF_A_CLASS, MOST_CATEGORIES = 5, 50
 MOST_EXACT = 2**53
 """Largest integers that 64 bits of a float hold."""
@@ -152,7 +152,7 @@ def _marks(columns: Mapping[str, Seen], reading: Reading, separator: str) -> dic
             "write one of them throughout, or leave the column out by drop"
         )
     if points and commas:
-        both = {**{name: "." for name in points}, **{name: "," for name in commas}}
+        both = {**dict.fromkeys(points, "."), **dict.fromkeys(commas, ",")}
         examples = f"{_first(points)} has decimal points, {_first(commas)} decimal commas"
         option = ", ".join(f"{name}: '{mark}'" for name, mark in sorted(both.items()))
         raise DataError(f"two ways of writing numbers in one file: {examples}; set decimal: {{{option}}}")
@@ -204,7 +204,9 @@ def _of_numbers(seen: Seen, mark: str, reading: Reading) -> Rule:
     thousands = any(seen.forms[form] for form in (*_GROUPED[mark], *_SPACED, _MIXED[mark]))
     remarks = [
         f"decimal comma, as in {comma}" if mark == "," and comma else "",
-        f"thousands marks removed, as in {seen.evident((*_GROUPED[mark], *_SPACED, _MIXED[mark]))}" if thousands else "",
+        f"thousands marks removed, as in {seen.evident((*_GROUPED[mark], *_SPACED, _MIXED[mark]))}"
+        if thousands
+        else "",
         f"{affixes[0]} removed" if affixes else "",
     ]
     whole = {*seen.forms} <= {"integer", "code", "space_group", *_GROUPED[mark]}
@@ -236,8 +238,11 @@ def _of_texts(name: str, seen: Seen, roles: Roles) -> Rule:
     if 2 * seen.numeric >= seen.known and len(seen.numbers) > FEW:
         listed = ", ".join(repr(text) for text in list(seen.texts)[:3])
         count = seen.forms["text"]
-        return Rule("text", doubt=f"numbers, and {count} other {'cell' if count == 1 else 'cells'} ({listed}): name what "
-                    f"means a missing value by missing: [{listed}]")
+        return Rule(
+            "text",
+            doubt=f"numbers, and {count} other {'cell' if count == 1 else 'cells'} ({listed}): name what "
+            f"means a missing value by missing: [{listed}]",
+        )
     spelled = {text.lower() for text in [*seen.texts, *seen.numbers]}
     if spelled and spelled <= TRUE | FALSE and {*seen.texts} and len(seen.texts) < 10_000:
         plain = spelled <= {"true", "false"}

@@ -109,7 +109,7 @@ def test_targets_that_do_not_vary_are_said() -> None:
     ]
     module = Own(inputs, late, "regression")
     module.setup()
-    with pytest.raises(DataError, match="val_r2 is undefined, .*; judge by val_loss or val_rmse"):
+    with pytest.raises(DataError, match=r"val_r2 is undefined, .*; judge by val_loss or val_rmse"):
         examine(module, "regression", ["val_r2"])
     with pytest.raises(DataError, match="all 30 training targets are 3: there is nothing to learn"):
         examined(inputs, np.where(varied < 30, 3.0, varied), "regression")

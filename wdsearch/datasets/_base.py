@@ -101,7 +101,8 @@ class ArrayDataModule(L.LightningDataModule):
     `validation` and `test` are shares of all rows. Classification is split with equal class shares. Inputs, and the
     target of a regression, are standardised by mean and standard deviation of the training rows.
     `from_study` names those of `task`, `codes` and `folder` that are arguments of a subclass; the study sets them, not the user.
-    Targets of a regression are (y − `target_mean`) / `target_scale`. `about` is a line for people. `class_weight` is `balanced`, or a weight for each class by its name in `classes` or its number.
+    Targets of a regression are (y − `target_mean`) / `target_scale`. `about` is a line for people.
+    `class_weight` is `balanced`, or a weight for each class by its name in `classes` or its number.
 
     >>> class Parity(ArrayDataModule):
     ...     def arrays(self):

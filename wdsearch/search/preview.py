@@ -25,11 +25,11 @@ from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_o
 class Preview:
     """A sound study and what was built of it.
 
-    `about` is what the data say of themselves, `columns` what became of a table's, `rows` are those of each part, `parameters` and `decayed` counts of the
-    baseline's network (None of a user's LightningModule, which decays as it likes), `table` its parameters with the strengths
-    that act on them, `dropout_layers` its layers that drop, `rungs` the epochs after which trials are judged, `rate_sum` the sum
-    of the schedule's factors over all `steps`, `training` where and how they train, `alone` why one after another, None if they
-    are fused.
+    `about` is what the data say of themselves, `columns` what became of a table's columns, `rows` are those of each part,
+    `parameters` and `decayed` counts of the baseline's network (None of a user's LightningModule, which decays as it likes),
+    `table` its parameters with the strengths that act on them, `dropout_layers` its layers that drop, `rungs` the epochs after
+    which trials are judged, `rate_sum` the sum of the schedule's factors over all `steps`, `training` where and how they train,
+    `alone` why one after another, None if they are fused.
     """
 
     config: StudyConfig
@@ -66,7 +66,11 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
     with quiet_libraries():
         check_trainer(config)
         factory = TrialFactory(config, build_data(config))
-        notes = [] if factory.solo else examine(factory.data, factory.task.name, config.objective.results)
+        notes = (
+            []
+            if factory.solo
+            else examine(factory.data, factory.task.name, [*config.objective.goals, *config.objective.limits])
+        )
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
         notes += factory.notes

@@ -238,8 +238,9 @@ class Session:
         self.study.set_user_attr(TRAINING, factory.training(most))
         self.study.set_user_attr(INVARIANT, factory.scale_invariant_share())
         self.study.set_user_attr(INERT, factory.inert)
-        if scale := list(getattr(factory.data, "target_scale", ())):
-            self.study.set_user_attr(TARGET, {"mean": list(factory.data.target_mean), "scale": scale})
+        if scale := factory.task.scale:
+            mean = getattr(factory.data, "target_mean", ())
+            self.study.set_user_attr(TARGET, {"mean": list(mean), "scale": list(scale)})
         if factory.solo:
             return
         trials, device = self.config.most_training, self.memory.device

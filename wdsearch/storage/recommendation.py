@@ -15,8 +15,8 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
 
     `torch.manual_seed(init_seed)` before the network is built gives the trial's initial weights. A user-defined
     LightningModule is recommended its arguments. `target` has mean and scale by which the targets of a regression were
-    standardised: losses and penalties (l2, l1) are those of (y − mean) / scale. Of a study that has ended this reads what its last worker stored, and
-    does not wait for torch.
+    standardised: losses and penalties (l2, l1) are those of (y − mean) / scale.
+    Of a study that has ended this reads what its last worker stored, and does not wait for torch.
     Raises StudyNotFoundError while no trial is complete.
     """
     stored = result.optuna_study.user_attrs.get(RECOMMENDATION, {})

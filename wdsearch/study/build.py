@@ -160,7 +160,7 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
 
 def _center(task: str, data: L.LightningDataModule) -> tuple[float, ...]:
     """Mean of some training targets, about which R² is computed; none of data that standardise them, or are not read so."""
-    if task != "regression" or getattr(data, "target_scale", ()):
+    if task != "regression" or getattr(data, "target_scale", None):
         return ()
     try:
         targets = split_batch(next(iter(train_eval_loader(data))))[1]

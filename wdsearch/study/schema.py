@@ -203,11 +203,6 @@ class ObjectiveConfig(_Section):
         return [*self.minimize, *self.maximize] or ["val_loss"]
 
     @property
-    def results(self) -> list[str]:
-        """Names of the results that goals and constraints need."""
-        return [*self.goals, *self.constraints]
-
-    @property
     def directions(self) -> list[Literal["minimize", "maximize"]]:
         """Optuna's direction of each goal."""
         downward: list[Literal["minimize", "maximize"]] = ["minimize" for _ in self.minimize]

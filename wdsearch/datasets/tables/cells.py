@@ -106,7 +106,7 @@ class Seen:
     >>> seen = Seen()
     >>> seen.learn(pa.array(["1,5", "2,5", "", "NA"]))
     >>> dict(seen.forms), seen.examples["comma"], dict(seen.texts), seen.empty
-    ({'comma': 2, 'text': 1}, '1,5', {'NA': 1}, 1)
+    ({'text': 1, 'comma': 2}, '1,5', {'NA': 1}, 1)
     """
 
     empty: int = 0

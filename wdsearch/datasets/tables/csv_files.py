@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 PIECE = 2**20
 """Cells read from a CSV file at once."""
 TOTALS = frozenset(
-    ["total", "totals", "sum", "gesamt", "gesamtsumme", "summe", "insgesamt", "somme", "totale", "suma", "subtotal"]
-    + ["grand total"]
+    ["total", "totals", "grand total", "sum", "gesamt", "gesamtsumme", "summe", "insgesamt", "somme", "totale", "suma"]
 )
 """Texts, in small letters, that name a last row of sums."""
 _METHODS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zip": "zip"}
@@ -177,8 +176,8 @@ def read_csv(path: Path, reading: Reading, roles: Roles, rows: int | None = None
     >>> with NamedTemporaryFile(suffix=".csv") as file:
     ...     _ = Path(file.name).write_text("age;zip\\n30,5;01067\\n;10115\\n")
     ...     frame, facts = read_csv(Path(file.name), Reading(), Roles())
-    >>> frame.to_dict("list"), facts.remarks
-    ({'age': [30.5, nan], 'zip': ['01067', '10115']}, {'age': 'decimal comma, as in 30,5', 'zip': 'leading zeros: codes, not quantities'})
+    >>> frame.to_dict("list"), facts.remarks["age"]
+    ({'age': [30.5, nan], 'zip': ['01067', '10115']}, 'decimal comma, as in 30,5')
     """
     import pandas as pd
 

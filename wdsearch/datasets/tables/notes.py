@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -34,9 +34,9 @@ def column_notes(
     >>> frame = pd.DataFrame({"age": [30.5, None], "kind": ["a", "b"]})
     >>> columns = Columns(("age",), (), {}, {})
     >>> for note in column_notes(frame, {"kind": "target"}, Target(("a", "b")), columns, Facts()):
-    ...     print(*note)
-    age number 30.5 1
-    kind target, one of 2 classes a 0
+    ...     print(note[:4])
+    ('age', 'number', '30.5', 1)
+    ('kind', 'target, one of 2 classes', 'a', 0)
     """
     others = dict(roles) | {name: f"left out: {why}" for name, why in {**columns.useless, **columns.doubtful}.items()}
     return tuple(_note(table, name, others, target, columns, facts) for name in map(str, table.columns))
@@ -75,17 +75,3 @@ def _remark(name: str, values: pd.Series, facts: Facts) -> str:
 def _short(value: Any) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def as_texts(notes: Sequence[ColumnNote]) -> list[str]:
-    """Notes as lines of text.
-
-    >>> as_texts([ColumnNote("age", "number", "30.5", 1)])
-    ['age: number, such as 30.5; 1 missing']
-    """
-    lines = []
-    for name, became, sample, missing, remark in notes:
-        such = f", such as {sample}" if sample else ""
-        gaps = f"{missing} missing" if missing else ""
-        lines.append("; ".join(filter(None, [f"{name}: {became}{such}", gaps, remark])))
-    return lines

@@ -16,8 +16,8 @@ THOUSANDS = (".", ",", " ", "'", "")
 class Reading:
     """How a CSV file is written, as far as a user says; what is None is judged by the file. Raises DataError.
 
-    `decimal` is `.` or `,`, or one of these by column; `thousands` one of `.`, `,`, a space, `'`, or empty for none. `missing` are
-    the texts of missing values beside the empty cell, in all columns or by column. `header` says whether the first row
+    `decimal` is `.` or `,`, or one of these by column; `thousands` one of `.`, `,`, a space, `'`, or empty for none. `missing`
+    are the texts of missing values beside the empty cell, in all columns or by column. `header` says whether the first row
     names the columns.
 
     >>> Reading(decimal=",").mark("price"), Reading(missing={"sex": ["NA"]}).missing_in("sex")

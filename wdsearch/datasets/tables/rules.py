@@ -83,8 +83,9 @@ def rules_of(columns: Mapping[str, Seen], reading: Reading, separator: str, role
 
     >>> seen = Seen()
     >>> seen.learn(pa.array(["1,5", "22,25"]))
-    >>> rules_of({"price": seen}, Reading(), ";", Roles())["price"]
-    Rule(kind='number', decimal=',', thousands=False, affix=False, missing=frozenset(), remark='decimal comma, as in 1,5', doubt='')
+    >>> rule = rules_of({"price": seen}, Reading(), ";", Roles())["price"]
+    >>> rule.kind, rule.decimal, rule.remark
+    ('number', ',', 'decimal comma, as in 1,5')
     """
     missing = {name: _missing(name, seen, reading, roles) for name, seen in columns.items()}
     known = {name: seen.without(missing[name]) for name, seen in columns.items()}
@@ -92,10 +93,7 @@ def rules_of(columns: Mapping[str, Seen], reading: Reading, separator: str, role
     marks = _marks({name: seen for name, seen in numeric.items() if name not in roles.unused}, reading, separator)
     rules = {}
     for name, seen in known.items():
-        if name in numeric:
-            rule = _of_numbers(seen, marks.get(name, "."), reading)
-        else:
-            rule = _of_texts(name, seen, roles)
+        rule = _of_numbers(seen, marks.get(name, "."), reading) if name in numeric else _of_texts(name, seen, roles)
         rules[name] = replace(rule, missing=missing[name])
         if rule.doubt and name in roles.targets:
             raise DataError(f"the target {name!r}: {rule.doubt}")

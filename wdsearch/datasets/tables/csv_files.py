@@ -21,7 +21,7 @@ from wdsearch.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-PIECE = 2**20
+PIECE = 2**19
 """Cells read from a CSV file at once."""
 TOTALS = frozenset(
     ["total", "totals", "grand total", "sum", "gesamt", "gesamtsumme", "summe", "insgesamt", "somme", "totale", "suma"]

@@ -45,7 +45,9 @@ def notes(network: Any, **options: Any) -> list[str]:
 def test_a_last_batch_of_one_row_is_told_where_batch_norm_takes_its_variance() -> None:
     (note,) = notes(lambda: mlp(4, 2, hidden=[8], norm="batch"))
     assert "has one row, which has no variance for batch norm (norm1): its running variance is wrong by it" in note
-    with pytest.raises(BuildError, match=r"batch norm \(1\): Expected more than 1 value .*; give the loader drop_last=True"):
+    with pytest.raises(
+        BuildError, match=r"batch norm \(1\): Expected more than 1 value .*; give the loader drop_last=True"
+    ):
         notes(Normalized)
     assert notes(Normalized, drop_last=True) == []
     assert notes(lambda: mlp(4, 2, hidden=[8])) == []

@@ -216,7 +216,9 @@ class TableData(ArrayDataModule):
         for argument, names in arguments.items():
             check_names(table, names, argument)
         check_names(table, self._split_columns, "split")
-        check_names(table, table.columns, "columns")
+        if len({*table.columns}) < len(table.columns):
+            if len({*table.columns}) < len(table.columns):
+            check_names(table, table.columns, "columns")
 
     def _check_columns(self, table: Table) -> None:
         """Raise DataError for columns that need a decision of the user."""

@@ -168,6 +168,21 @@ def test_a_target_with_a_few_na_is_asked_about(tmp_path: Path, values: list[str]
     assert "NA" in set(read(tmp_path, text, "k", missing=[])[0]["k"])
 
 
+def test_an_answer_for_one_column_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    columns = {
+        "p": ["?", *REAL[1:]],
+        "q": ["None", *REAL[1:]],
+        "r": ["?", *KIND[1:]],
+        "k": ["NA"] * 6 + ["a", "b"] * 17,
+    }
+    for missing, gaps in ((["NA"], 6), ([], 0)):
+        frame, facts = read(tmp_path, written(columns), "k", missing=missing)
+        assert frame.isna().sum().to_dict() == {"p": 1, "q": 1, "r": 1, "k": gaps}
+        assert not facts.doubts
+    frame, facts = read(tmp_path, written(columns), missing={"r": []})
+    assert set(frame["r"]) == {"?", "a", "b"}
+
+
 def test_a_number_may_mean_missing(tmp_path: Path) -> None:
     frame, _ = read(
         tmp_path, written({"p": ["-999", "-999.0", *REAL[2:]], "n": [-999, *range(1, ROWS)]}), missing=[-999]
@@ -245,6 +260,8 @@ def test_line_breaks_and_separators_in_quotes_belong_to_a_text(tmp_path: Path) -
         ("0.5,x\n1.5,y\n2.5,x\n", ["column1", "column2"]),
         ("p,x\ne,x\np,s\n", ["column1", "column2"]),
         ("country,1990,1991\nA,1.5,2.5\nB,2.5,3.5\n", ["country", "1990", "1991"]),
+        ("0,1,2,k\n1.5,2.5,3.5,a\n", ["0", "1", "2", "k"]),
+        ("0,1,2\n1.5,2.5,3.5\n", ["0", "1", "2"]),
         ("a,a,b\n1,2,3\n", ["a", "a.1", "b"]),
         ("a,b,\n1,2,\n", ["a", "b", "Unnamed: 2"]),
         ("a,b\n1,2,\n3,4,\n", ["a", "b", "Unnamed: 2"]),

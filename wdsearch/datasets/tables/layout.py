@@ -1,5 +1,6 @@
 """Layout of a CSV file: its encoding, its separator, and whether its first row names the columns."""
 
+import codecs
 import csv
 import io
 import re
@@ -44,6 +45,7 @@ def layout_of(path: Path, reading: Reading) -> Layout:
     """
     sample, whole = _first_bytes(path)
     encoding = reading.encoding or _encoding_of(sample)
+    encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding  # with or without its first mark
     text = _decoded(sample, encoding, whole, path)
     separator = reading.separator or _separator_of(text, whole)
     rows = _rows(text, separator, whole)
@@ -53,6 +55,8 @@ def layout_of(path: Path, reading: Reading) -> Layout:
     names = _names(rows, header)
     unique, twice = _unique(names)
     notes = tuple(f"{names.count(name)} columns are named {name}: the later ones are {name}.1 ..." for name in twice)
+    if header and reading.header is None and _count_up([name for name in unique if name.isdigit()]):
+        notes += ("the first row (0, 1, 2 ...) names the columns; else header: false",)
     if not header and reading.header is None:
         shown = ", ".join(rows[0][:4])
         notes += (f"the first row ({shown}) holds values: the columns are named {_range(unique)}; else header: true",)
@@ -153,6 +157,8 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     texts = [again for again, form, cell in zip(recurring, forms, first, strict=True) if form == "text" and cell]
     if not numbers:
         return not (texts and all(texts))
+    if _count_up(numbers) and not any(texts):
+        return True
     if not texts or all(texts) or {*forms} - {"text", "integer", "code"}:
         return False
     if all(re.fullmatch(r"1[5-9]\d\d|20\d\d|21\d\d", cell) for cell in numbers) and len({*numbers}) == len(numbers):
@@ -163,25 +169,30 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     )
 
 
+def _count_up(numbers: Sequence[str]) -> bool:
+    """True for 0, 1, 2 ..., the names that programs give to columns without names."""
+    return len(numbers) > 2 and list(numbers) == [str(number) for number in range(len(numbers))]
+
+
 def _names(rows: Sequence[Sequence[str]], header: bool) -> list[str]:
     """Names of all columns as the header says. Raises DataError if rows do not have its width."""
     width = len(rows[0])
     if not header:
         return [f"column{number}" for number in range(1, width + 1)]
-    names = [name or f"Unnamed: {number}" for number, name in enumerate(rows[0])]
+    names = [name.lstrip("\ufeff") or f"Unnamed: {number}" for number, name in enumerate(rows[0])]
     widths = Counter(map(len, rows[1:]))
     usual = max(widths, key=lambda other: widths[other], default=width)
     if usual == width + 1 and len(widths) == 1:
         if any(row[-1] for row in rows[1:]):
             raise DataError(
                 f"rows have {width + 1} cells and the header {width}: name the first column as well (R writes names of "
-                "rows there, without one), or set header: false"
+                "rows there, without one), put numbers with a decimal comma in quotes, or set header: false"
             )
         return [*names, f"Unnamed: {width}"]
     if usual > width:
         shown = ", ".join(rows[0][:4])
         text = f"the first row ({shown}) has {width} {'cell' if width == 1 else 'cells'}, most others have {usual}"
-        raise DataError(f"{text}: remove what stands above the row of names")
+        raise DataError(f"{text}: remove what stands above the names, and put cells with a separator in quotes")
     return names
 
 

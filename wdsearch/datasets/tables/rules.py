@@ -106,17 +106,19 @@ def rules_of(columns: Mapping[str, Seen], reading: Reading, separator: str, role
 def _missing(name: str, seen: Seen, reading: Reading, roles: Roles) -> frozenset[str]:
     """Texts of missing values in a column: as the options say, else by what stands beside them."""
     declared = reading.missing_in(name)
-    if declared is not None:
+    if declared is not None and isinstance(reading.missing, Mapping):
         return declared
-    sure = {text for text in seen.texts if text.lower() in GAPS}
-    words = {text for text in seen.texts if text.lower() in WORDS}
-    others = {text: count for text, count in seen.texts.items() if text not in sure | words}
-    if not others and seen.numeric:
+    sure = {text for text in seen.texts if text.lower() in GAPS} | (declared or set())
+    words = {text for text in seen.texts if text.lower() in WORDS} - sure
+    others = seen.texts.keys() - sure - words
+    if not others:  # numbers, or nothing but gaps
         if name in roles.targets and len(seen.numbers) <= FEW:
-            _ask_of_target(name, seen, words)
+            if declared is not None:
+                return frozenset(sure)
+            _ask_of_target(name, seen, words if seen.numeric else set())
         return frozenset(sure | words)
-    if not others:  # nothing but gaps, or a column of NA alone
-        return frozenset(sure | words)
+    if declared is not None:
+        return frozenset(sure)
     usual = seen.known / (len(others) + len(words)) / 2
     rare = {text for text in words if seen.texts[text] < usual}
     if name in roles.targets:
@@ -198,10 +200,11 @@ def _of_numbers(seen: Seen, mark: str, reading: Reading) -> Rule:
     if doubt := _doubt_about(seen, mark, reading):
         return Rule("text", doubt=doubt)
     affixes = sorted(filter(None, seen.affixes))
-    comma = seen.evident((*COMMA, "comma_group"))
+    comma, group = seen.evident((*COMMA, "comma_group")), seen.evident(("point_group",))
     thousands = any(seen.forms[form] for form in (*_GROUPED[mark], *_SPACED, _MIXED[mark]))
     remarks = [
         f"decimal comma, as in {comma}" if mark == "," and comma else "",
+        f"decimal point, as in {group}" if mark == "." and group and not seen.evident(POINT) else "",
         f"thousands marks removed, as in {seen.evident((*_GROUPED[mark], *_SPACED, _MIXED[mark]))}"
         if thousands
         else "",

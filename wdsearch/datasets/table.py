@@ -217,7 +217,6 @@ class TableData(ArrayDataModule):
             check_names(table, names, argument)
         check_names(table, self._split_columns, "split")
         if len({*table.columns}) < len(table.columns):
-            if len({*table.columns}) < len(table.columns):
             check_names(table, table.columns, "columns")
 
     def _check_columns(self, table: Table) -> None:

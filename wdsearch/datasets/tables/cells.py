@@ -70,6 +70,9 @@ POINT = ("point", "comma_groups", "comma_point", "space_point")
 """Forms that only a decimal point explains."""
 COMMA = ("comma", "point_groups", "point_comma", "space_comma")
 """Forms that only a decimal comma explains."""
+_USUAL = ("code", "integer", "comma_group", "comma", "point_group", "point")
+MANY = 1000
+"""Different texts from which on they are judged all at once."""
 _CODE, _GROUP = r"^(?:0\d+|\d{16,})$", r"^[+-]?[1-9]\d{0,2}\.\d{3}$"
 
 
@@ -148,11 +151,30 @@ class Seen:
         """Take in more cells of the column."""
         known = cells.filter(pc.not_equal(cells, ""))
         self.empty += len(cells) - len(known)
+        if not len(known) or self._learn_plain(known):
+            return
         gaps = pc.is_in(pc.utf8_lower(known), pa.array([*GAPS, *WORDS], known.type))
         self._learn_any(known.filter(gaps))
         others = known.filter(pc.invert(gaps))
         if len(others) and not self._learn_plain(others):
-            self._learn_any(others)
+            self._learn_any(others if pc.count_distinct(others).as_py() < MANY else self._learn_usual(others))
+
+    def _learn_usual(self, cells: pa.Array) -> pa.Array:
+        """Take in numbers of the usual forms, fast; returns the other cells."""
+        for form in _USUAL:
+            mask = pc.match_substring_regex(cells, f"^(?:{_FORMS[form]})$")
+            self._count(form, mask, cells)
+            cells = cells.filter(pc.invert(mask))
+        return cells
+
+    def _count(self, form: str, mask: pa.Array, cells: pa.Array) -> None:
+        if count := pc.sum(mask).as_py():
+            first = pc.index(mask, True).as_py()
+            self.forms[form] += count
+            self.examples.setdefault(form, cells[first].as_py())
+            self.affixes[""] += count
+            if len(self.numbers) <= FEW:
+                self.numbers.update(cells.filter(mask)[:10_000].unique().to_pylist()[: FEW + 1])
 
     def _learn_plain(self, cells: pa.Array) -> bool:
         """Take in cells that a program wrote, with decimal points; False if there are others."""
@@ -174,12 +196,7 @@ class Seen:
             "exponent": pc.and_not(pc.invert(whole), point),
         }
         for form, mask in masks.items():
-            if count := pc.sum(mask).as_py():
-                self.forms[form] += count
-                self.examples.setdefault(form, cells[pc.index(mask, True).as_py()].as_py())
-        self.affixes[""] += len(cells)
-        if len(self.numbers) <= FEW:
-            self.numbers.update(cells[:10_000].unique().to_pylist()[: FEW + 1])
+            self._count(form, mask, cells)
         return True
 
     def _learn_any(self, cells: pa.Array) -> None:

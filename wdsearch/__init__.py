@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wdsearch.storage.recommendation import recommendation
     from wdsearch.storage.results import StudyResult, load_result
     from wdsearch.study.load import StudyConfig, StudyFileError, load_study
-    from wdsearch.tasks import Task
+    from wdsearch.tasks.task import Task
     from wdsearch.trial.batches import Inputs
     from wdsearch.trial.module import RegularizedModule
     from wdsearch.trial.recipe import Recipe

@@ -142,11 +142,15 @@ def test_init_says_which_columns_are_left_out_and_the_study_file_names_them(tmp_
     begun = begin_study(tmp_path, tmp_path / "table.parquet", "diagnosis")
     assert begun.notes == (
         "diagnosis, one of 2 classes, from 30 numbers and 2 categories in each of 568 rows",
+        "1 of 569 rows is left out: it has no diagnosis",
         "left out: year (it has one value)",
         "left out: nothing (it is empty)",
         "left out: patient_id (it numbers the rows)",
         "left out: note (text of 568 different values)",
     )
+    notes = {note.name: note for note in begun.columns}
+    assert (len(notes), notes["ward"].became, notes["ward"].missing) == (37, "category, one of 3", 142)
+    assert notes["patient_id"][:3] == ("patient_id", "left out: it numbers the rows", "1000")
     (path, *_) = begun.files
     config = load_study(path)
     arguments = {"path": "table.parquet", "target": "diagnosis", "drop": ["patient_id", "note"], "batch_size": 20}
@@ -161,7 +165,7 @@ def test_init_says_which_columns_are_left_out_and_the_study_file_names_them(tmp_
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ("", "it cannot be read as a table"),
+        ("", "the file is empty; a table has a row of names and rows of values"),
         ("a,y\n1,2\n", "has 1 rows with a target; at least 20 are needed"),
         ("a,y\n" + "1,x\n2,x\n" * 20, "the target 'y' has one value, x"),
         ("a,y\n" + "1,x\n2,z\n" * 20 + "3,w\n", "w of the target 'y' has 1 rows; every class needs 5"),
@@ -178,6 +182,52 @@ def test_a_table_of_which_no_study_can_be_made_is_refused(tmp_path: Path, rows: 
         begin_study(tmp_path, tmp_path / "t.csv", "y")
     with pytest.raises(ScaffoldError, match="cannot be written"):
         begin_study(Path("/proc/new"))
+
+
+def test_init_asks_about_a_table_and_takes_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{row % 7},5;{row % 5}.25;{1 + row % 3},250;{'NA' if row % 9 == 0 else 'xy'[row % 2]}" for row in range(63)
+    ]
+    Path("t.csv").write_text("\n".join(["p;q;r;kind", *rows]))
+    words = ["init", "--from-csv", "t.csv", "--target", "kind"]
+    asked = called(*words)
+    assert (asked.exit_code, "set missing: [NA]" in asked.stderr, "with init: --set NAME" in asked.stderr) == (
+        2,
+        True,
+        True,
+    )
+    words += ["--set", "missing=[NA]"]
+    asked = called(*words)
+    assert (asked.exit_code, "set decimal: {p: ','" in asked.stderr) == (2, True)
+    done = called(*words, "--set", "decimal={p: ',', q: '.', r: ','}", "--set", "drop=[q]")
+    assert done.exit_code == 0, done.stderr
+    for text in ("7 of 63 rows are left out: they have no kind", "decimal comma, as in", "left out by drop"):
+        assert text in " ".join(done.stdout.split())
+    arguments = load_study(Path("study.yaml")).data.init_args
+    assert arguments["decimal"] == {"p": ",", "q": ".", "r": ","}
+    assert (arguments["missing"], arguments["drop"]) == (["NA"], ["q"])
+    checked = called("validate", "study.yaml")
+    assert checked.exit_code == 0, checked.stderr
+    assert "warning data: 7 of 63 rows are left out: they have no kind" in checked.stdout
+    assert "decimal comma, as in" in " ".join(checked.stdout.split())
+    wrong = called("init", "other", *words[1:5], "--set", "epochs=3")
+    assert "--set epochs: of a table can be set separator, decimal" in wrong.stderr
+
+
+def test_several_quantities_are_targets_of_one_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_diabetes(as_frame=True).frame.assign(kind=["a", "b"] * 221).to_csv("d.csv", index=False)
+    done = called("init", "--from-csv", "d.csv", "--target", "target", "--target", "bmi")
+    assert (done.exit_code, "target and bmi, 2 quantities, from 9 numbers and 1 category" in done.stdout) == (
+        0,
+        True,
+    ), done.stderr
+    data = build_data(load_study(Path("study.yaml")))
+    assert (data.task, data.outputs, data.parts["train"].targets.shape[1]) == ("regression", 2, 2)
+    refused = called("init", "other", "--from-csv", "d.csv", "--target", "target", "--target", "kind")
+    assert refused.exit_code == 2
+    assert "several targets (target, kind) must be quantities, and 'kind' holds classes; make a study" in refused.stderr
 
 
 # -- validate ------------------------------------------------------------------------------------------------------

@@ -3,12 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, r2_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    mean_absolute_error,
+    r2_score,
+    root_mean_squared_error,
+)
 from support.samples import dataset
 
-from wdsearch.datasets import DATASETS, ArrayDataModule
+from wdsearch.datasets import DATASETS, ArrayDataModule, ArraysData
+from wdsearch.datasets._base import ShuffledBatches
 from wdsearch.datasets._streams import StreamDataModule
-from wdsearch.tasks import METRICS, Task, losses_and_gaps, total
+from wdsearch.tasks.metrics import METRICS, total
+from wdsearch.tasks.task import Task, losses_and_gaps
 
 every_dataset = pytest.mark.parametrize("name", DATASETS)
 
@@ -80,7 +88,13 @@ def test_mnist1d_is_the_published_set() -> None:
 
 @pytest.mark.parametrize(
     ("metric", "sklearns"),
-    [("accuracy", accuracy_score), ("balanced_accuracy", balanced_accuracy_score), ("r2", r2_score)],
+    [
+        ("accuracy", accuracy_score),
+        ("balanced_accuracy", balanced_accuracy_score),
+        ("r2", r2_score),
+        ("rmse", root_mean_squared_error),
+        ("mae", mean_absolute_error),
+    ],
 )
 def test_metrics_are_scikit_learns_however_batched(metric: str, sklearns) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -101,6 +115,50 @@ def test_metrics_are_scikit_learns_however_batched(metric: str, sklearns) -> Non
     assert float(found[f"{metric}/val"]) == pytest.approx(expected, abs=1e-9)
     assert float(found["loss/val"]) == pytest.approx(float(task.loss(outputs, targets)), abs=1e-6)
     assert float(found["loss/gap"]) == 0.0
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e3, 1e4, 1e5])
+def test_r2_is_scikit_learns_where_the_mean_is_far_larger_than_the_spread(mean: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = mean + torch.randn(1000, 1, generator=generator)
+    outputs = targets + 0.5 * torch.randn(1000, 1, generator=generator)
+    for task in (Task("regression"), Task("regression", center=(mean,))):
+        sums = total(task.sums(o, t) for o, t in zip(outputs.split(100), targets.split(100), strict=True))
+        assert float(task.metric.value(sums)) == pytest.approx(r2_score(targets.double(), outputs.double()), abs=1e-4)
+    energies = 1e9 + torch.randn(100, 1, generator=generator, dtype=torch.float64)
+    guesses, about = energies + 0.5, Task("regression", center=(1e9,))
+    r2 = float(about.metric.value(about.sums(guesses, energies)))
+    assert r2 == pytest.approx(r2_score(energies - 1e9, guesses - 1e9), abs=1e-6)
+
+
+def test_r2_of_constant_targets_is_undefined() -> None:
+    task, targets = Task("regression", center=(4.0,)), torch.full((10, 1), 5.0)
+    assert task.metric.value(task.sums(torch.randn(10, 1), targets)).isnan()
+
+
+def test_errors_are_in_the_unit_of_the_target_before_it_was_standardised() -> None:
+    targets = np.stack([np.arange(100.0) * 7 + 300, np.sin(np.arange(100.0))], axis=1)
+    data = ArraysData(np.random.default_rng(0).normal(size=(100, 3)), targets)
+    data.setup()
+    standardised = data.parts["validation"].targets
+    original = standardised.double().numpy() * data.target_scale + data.target_mean
+    guesses = torch.zeros_like(standardised)
+    task = Task("regression", scale=data.target_scale)
+    sums = {"loss": torch.tensor(0.0), "size": torch.tensor(1.0)} | task.sums(guesses, standardised)
+    found = losses_and_gaps(task, sums, sums)
+    means = np.broadcast_to(data.target_mean, original.shape)
+    assert float(found["rmse/val"]) == pytest.approx(root_mean_squared_error(original, means), rel=1e-6)
+    assert float(found["mae/val"]) == pytest.approx(mean_absolute_error(original, means), rel=1e-6)
+    assert float(found["r2/val"]) == pytest.approx(r2_score(original, means), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes"), [(201, [100, 101]), (200, [100, 100]), (202, [100, 100, 2]), (1, [1]), (101, [101])]
+)
+def test_no_single_row_is_left_over_to_a_batch(rows: int, sizes: list[int]) -> None:
+    batches = ShuffledBatches(rows, 100, seed=0)
+    assert ([len(batch) for batch in batches], len(batches)) == (sizes, len(sizes))
+    assert sorted(torch.cat(list(batches)).tolist()) == list(range(rows))
 
 
 @pytest.mark.parametrize("weights", [None, (1.0, 0.2, 7.0, 0.1)])

@@ -100,7 +100,7 @@ def test_columns_are_read_as_what_they_are() -> None:
         ([row / 60 for row in range(60)], None),
         ([row % 3 for row in range(60)], ("0", "1", "2")),
         ([row % 12 for row in range(60)], tuple(map(str, range(12)))),
-        ([float(row % 2) for row in range(60)], ("0.0", "1.0")),
+        ([float(row % 2) for row in range(60)], ("0", "1")),
         (["b", "a"] * 30, ("a", "b")),
         ([True, False] * 30, ("False", "True")),
     ],
@@ -110,7 +110,9 @@ def test_a_quantity_is_told_from_classes(values: list[Any], classes: tuple[str, 
     assert target.classes == classes
     assert target.metric == ("r2" if classes is None else "accuracy")
     if classes:
-        assert [classes[code] for code in target.encoded(pd.Series(values))] == list(map(str, values))
+        assert [classes[code] for code in target.encoded([pd.Series(values)])] == [
+            str(int(v)) if isinstance(v, float) else str(v) for v in values
+        ]
 
 
 def test_a_study_may_say_that_whole_numbers_are_a_quantity() -> None:
@@ -122,6 +124,61 @@ def test_a_study_may_say_that_whole_numbers_are_a_quantity() -> None:
     )
     study = yaml_free() | {"data": {"name": "table", "init_args": {"path": "t.csv", "target": "y"}, "split_seed": 1}}
     assert load_study(study | {"task": "regression"}).task == "regression"
+
+
+def test_rows_without_a_target_are_counted_and_their_numbers_seen_all_the_same() -> None:
+    frame = pd.DataFrame({"PassengerId": range(1, 61), "x": np.arange(60) / 7, "y": [0.0, 1.0, None] * 20})
+    with pytest.raises(DataError, match="'PassengerId': it numbers the rows; leave them out by drop"):
+        table(frame, "y")
+    data = table(frame, "y", drop=["PassengerId"])
+    assert (data.notes, data.classes) == (("20 of 60 rows are left out: they have no y",), ("0", "1"))
+    kept = table(frame, "y", numbers=["PassengerId"])
+    assert (kept.columns.numbers, len(kept.column_notes)) == (("PassengerId", "x"), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("n", np.random.default_rng(0).permutation(60), "it numbers the rows"),
+        ("n", [None, *range(59)], "it numbers the rows"),
+        ("customer", np.random.default_rng(0).choice(900_000, 60, False) + 100_000, "each row has another integer"),
+        ("time", np.arange(60) ** 3, "each row has another integer"),
+        ("store_id", np.arange(60) // 4, "by its name it identifies something"),
+        ("x", [np.inf, *np.arange(59) / 7], "it has infinite values"),
+    ],
+)
+def test_identifiers_and_infinite_values_need_a_decision(name: str, values: Any, reason: str) -> None:
+    found = columns_of(pd.DataFrame({name: values, "rooms": [1, 2, 3] * 20, "height": np.arange(60) / 7}))
+    assert [text.partition(",")[0] for text in found.doubtful.values()] == [reason]
+    assert found.numbers == ("rooms", "height")
+
+
+def test_several_quantities_are_one_target() -> None:
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(generator.normal(size=(80, 4)), columns=list("abcd")).assign(kind=["u", "v"] * 40)
+    frame.loc[3, "d"] = None
+    data = table(frame, ["c", "d"])
+    assert (data.outputs, data.inputs, data.metric) == (2, 4, "r2")
+    assert data.notes == ("1 of 80 rows is left out: it has no c or d",)
+    train = tensors(data)[-1].double()
+    assert train.shape == (47, 2)
+    assert train.mean(0).abs().max() < 1e-6
+    with pytest.raises(
+        DataError, match=r"several targets \(c, kind\) must be quantities, and 'kind' holds classes; make"
+    ):
+        table(frame, ["c", "kind"])
+
+
+def test_missing_values_of_typed_tables_are_as_the_option_names_them(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": [-999, *range(1, 60)], "k": ["NA", *"uvw" * 19, "u", "v"], "y": ["a", "b"] * 30})
+    frame.to_parquet(tmp_path / "t.parquet")
+    for source, kept in ((frame, None), (tmp_path / "t.parquet", True), (tmp_path / "t.parquet", False)):
+        data = table(source, "y", numbers=["x"], missing=["NA", -999], in_memory=kept)
+        assert [note.missing for note in data.column_notes] == [1, 1, 0]
+    with pytest.raises(DataError, match="decimal says how a CSV file is written, and this is a DataFrame"):
+        table(frame, "y", decimal=",")
+    with pytest.raises(DataError, match="has 2 columns 'x'; rename all but one"):
+        table(pd.concat([frame, frame[["x"]]], axis=1), "y")
 
 
 # -- preprocessing -------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ import wdsearch
 from wdsearch.errors import BuildError
 from wdsearch.population.fusibility import why_alone
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.trial.copying import copied
 from wdsearch.trial.functional_dropout import functions_with_rates
 from wdsearch.trial.module import RegularizedModule

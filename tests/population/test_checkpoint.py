@@ -13,7 +13,7 @@ from wdsearch.models import MODELS
 from wdsearch.population.checkpoint import read_checkpoint, write_checkpoint
 from wdsearch.population.population import Population
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.trial.module import RegularizedModule
 
 EPOCHS, INTERRUPTED_AFTER = 5, 2

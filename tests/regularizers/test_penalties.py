@@ -8,7 +8,7 @@ from sklearn.linear_model import ElasticNet, Lasso, Ridge
 from support.training import train_fused
 from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
 
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 

@@ -11,7 +11,7 @@ from wdsearch.models import MODELS
 from wdsearch.noise import NoiseStream
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.regularizers import REGULARIZERS, Recommendation, Regularizer
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.trial.module import RegularizedModule
 
 every_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)

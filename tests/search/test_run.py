@@ -156,7 +156,11 @@ def test_regression_is_judged_by_r2(tmp_path: Path) -> None:
     changes = {"data": "diabetes", "objective": {"maximize": "val_r2"}, "budget": {"trials": 4, "epochs": 6}}
     result = searched(tmp_path, **changes)
     assert result.best is not None
-    assert result.best.values[0] == result.best.result.metrics["val_r2"]
+    metrics = result.best.result.metrics
+    assert result.best.values[0] == metrics["val_r2"]
+    target = wdsearch.recommendation(result)["target"]
+    assert metrics["val_rmse"] == pytest.approx(metrics["val_loss"] ** 0.5 * target["scale"][0], rel=1e-5)
+    assert 100 < target["mean"][0] < 200, "in the target's own unit"
 
 
 def test_own_objects_stand_for_import_paths(tmp_path: Path) -> None:

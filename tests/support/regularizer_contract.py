@@ -12,7 +12,7 @@ from support.training import largest_difference, train_alone, train_fused
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.regularizers import Regularizer
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from wdsearch.tasks import Task, logits_of
+from wdsearch.tasks.task import Task, logits_of
 
 SCORES = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LOGIT = SCORES[:, 0]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from wdsearch.search.preview import preview
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.own_loss import own_loss_note
 
@@ -82,7 +82,7 @@ def note(network: nn.Module, key: str = "labels", kind: type[RegularizedModule] 
 @pytest.mark.parametrize("build", [NextWord, Mapped])
 def test_another_loss_of_the_network_is_noted(build: type[nn.Module], key: str) -> None:
     text = str(note(build(), key))
-    assert text.startswith("the network computes a loss itself, ")
+    assert text.startswith("model: the network computes a loss itself, ")
     assert "is trained with the cross-entropy of its outputs and the targets" in text
     assert "override loss" in text
 

@@ -10,7 +10,7 @@ from support.training import largest_difference, quiet_trainer
 from wdsearch.datasets import DATASETS
 from wdsearch.models import MODELS
 from wdsearch.regularizers import REGULARIZERS, Regularizer
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.recipe import Recipe
 

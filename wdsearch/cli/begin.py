@@ -22,14 +22,25 @@ def init(
         Path | None,
         typer.Option("--from-csv", help="Table to learn from; Parquet as well.", autocompletion=table_files),
     ] = None,
-    target: Annotated[str | None, typer.Option("--target", help="Its column that is to be predicted.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Its column that is to be predicted; repeatable for quantities."),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="How it is written, and kinds of columns: decimal, thousands, missing, encoding, header, drop ...; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Begin a study: a study file with comments, on a data set of ours or a table of yours."""
     with _waiting("writing the study"):
         from wdsearch.cli.overviews import scaffold_overview
-        from wdsearch.study.scaffold import begin_study
+        from wdsearch.study.scaffold import begin_study, table_options
 
-        lines = scaffold_overview(begin_study(folder, csv, target))
+        lines = scaffold_overview(begin_study(folder, csv, target, table_options(options or [])))
     _show(lines)
 
 

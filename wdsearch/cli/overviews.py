@@ -10,13 +10,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from wdsearch.messages import counted, shown_setting, shown_time
+from wdsearch.messages import counted, printable, shown_setting, shown_time
 from wdsearch.regularizers import neutral, regularizer_of
 from wdsearch.search.preview import Preview
 from wdsearch.study.catalog import first_sentence
 from wdsearch.study.cron import ScheduleConfig, next_fire
 from wdsearch.study.scaffold import Scaffold
 from wdsearch.study.schema import Choice, Dimension, Source, StudyConfig
+
+MOST_COLUMNS = 40
+"""Columns of a table that are listed even if they are plain numbers."""
 
 # -- validate ------------------------------------------------------------------------------------------------------
 
@@ -30,6 +33,7 @@ def study_overview(preview: Preview, command: str) -> list[RenderableType]:
         Text.assemble((config.study, "bold"), (" is sound", "green"), f": {budget}"),
         "",
         _aligned(_parts(preview)),
+        *_columns(preview.columns),
         _space(preview),
     ]
     lines += [Text.assemble(("warning", "yellow"), f" {text}") for text in preview.warnings]
@@ -52,6 +56,7 @@ def _parts(preview: Preview) -> list[tuple[str, str]]:
     weighted = ", its classes weighted" if preview.task.class_weights else ""
     task_and_optimizer = [
         ("task", f"{preview.task.name}, with {preview.task.metric.name} beside the loss{weighted}"),
+        *([("", _standardised(preview.task.scale))] if preview.task.scale else []),
         (
             "optimizer",
             f"{optimizer.name}, {optimizer.schedule} rate{warmup}, {preview.steps:,} steps; the baseline at lr {optimizer.lr:g}",
@@ -69,6 +74,26 @@ def _parts(preview: Preview) -> list[tuple[str, str]]:
         *([("tracking", _chosen(config.tracking, ""))] if config.tracking else []),
         *([("schedule", _schedule(config.schedule))] if config.schedule else []),
     ]
+
+
+def _columns(notes: Iterable[Any]) -> list[RenderableType]:
+    """What became of each column of a table; plain numbers beyond `MOST_COLUMNS` are counted."""
+    table, more = Table("column", "read as", "sample", "missing", "remark"), 0
+    for note in notes:
+        if table.row_count >= MOST_COLUMNS and note.became == "number" and not note.remark:
+            more += 1
+            continue
+        missing = f"{note.missing:,}" if note.missing else ""
+        table.add_row(
+            *(escape(printable(text)) for text in (note.name, note.became, note.sample, missing, note.remark))
+        )
+    lines: list[RenderableType] = [table] if table.row_count else []
+    return [*lines, f"and {counted(more, 'number')} more"] if more else lines
+
+
+def _standardised(scale: Iterable[float]) -> str:
+    deviations = ", ".join(f"{value:.4g}" for value in scale)
+    return f"losses in units of the target's training variance (deviation {deviations}); rmse and mae in its own"
 
 
 def _schedule(plan: ScheduleConfig) -> str:
@@ -201,7 +226,7 @@ def scaffold_overview(scaffold: Scaffold) -> list[RenderableType]:
     width = max(len(str(path)) for path in scaffold.files)
     files = [Text.assemble((f"{path!s:{width}}", "cyan"), f"  {about}") for path, about in scaffold.files.items()]
     command = shlex.join(["wdsearch", "validate", str(next(iter(scaffold.files)))])
-    return [*map(Text, scaffold.notes), *files, Text.assemble("next  ", (command, "bold"))]
+    return [*map(Text, scaffold.notes), *_columns(scaffold.columns), *files, Text.assemble("next  ", (command, "bold"))]
 
 
 # -- list ----------------------------------------------------------------------------------------------------------

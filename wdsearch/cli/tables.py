@@ -1,6 +1,6 @@
 """Formats a study's result and progress as tables for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.columns import Columns
@@ -133,6 +133,9 @@ def _rows(best: Result | None, baseline: Result | None, metric: str) -> list[tup
     settings = [settings_of(side) if side else {} for side in sides]
     metrics = [side.metrics if side else {} for side in sides]
     names = ["train_loss", "val_loss", "gap", f"train_{metric}", f"val_{metric}", f"gap_{metric}"]
+    names += [
+        name for name in ("val_r2", "val_rmse", "val_mae") if name not in names and name in {**metrics[0], **metrics[1]}
+    ]
     if not metric:  # metrics that a user-defined module logs
         names = list(dict.fromkeys([*metrics[0], *metrics[1]]))
     rows = [_row(key, settings) for key in dict.fromkeys([*settings[0], *settings[1]])]
@@ -171,6 +174,8 @@ def recommendation_table(settings: dict[str, Any]) -> Table:
         table.add_row(key, "no effect", "acts on nothing in this network")
     for key, value in settings["model"].items():
         table.add_row(f"model.{key}", str(value), "")
+    if "target" in settings:
+        table.add_row("target", *_standardised(settings["target"], {"l1", "l2"} & settings["strengths"].keys()))
     if "groups" in settings:
         groups = [
             f"{escape(key)} takes what {escape(pattern)} is found in" for key, pattern in settings["groups"].items()
@@ -178,3 +183,12 @@ def recommendation_table(settings: dict[str, Any]) -> Table:
         table.caption = "the first that matches a name counts:\n" + "\n".join(groups)
         table.caption_justify = "left"
     return table
+
+
+def _standardised(target: Mapping[str, Sequence[float]], penalties: Collection[str]) -> tuple[str, str]:
+    """Formula by which targets were standardised, and what it means for one's own training."""
+    formulas = [f"(y - {mean:.6g}) / {scale:.6g}" for mean, scale in zip(target["mean"], target["scale"], strict=True)]
+    scaled = (
+        f"; the strength of {' and '.join(sorted(penalties))} goes with the loss of such targets" if penalties else ""
+    )
+    return "\n".join(formulas), f"train on this, and undo it for predictions{scaled}"

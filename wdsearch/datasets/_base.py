@@ -63,6 +63,10 @@ class Rows(TensorDataset):
 class ShuffledBatches(Sampler[torch.Tensor]):
     """Batches of row numbers in an order of (seed, epoch); Lightning calls `set_epoch` before each epoch.
 
+    A single row that would be left over joins the last batch: one row has no variance, by which batch norm divides.
+
+    >>> [len(batch) for batch in ShuffledBatches(rows=7, batch_size=3, seed=0)]
+    [3, 4]
     >>> sampler = ShuffledBatches(rows=5, batch_size=3, seed=0)
     >>> sampler.set_epoch(2)
     >>> [len(batch) for batch in sampler], sorted(torch.cat(list(sampler)).tolist())
@@ -80,10 +84,14 @@ class ShuffledBatches(Sampler[torch.Tensor]):
     def __iter__(self) -> Iterator[torch.Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
         # a generator: where a checkpoint is continued, Lightning makes the iterator before it tells the epoch
-        yield from torch.randperm(self.rows, generator=generator).split(self.batch_size)
+        order = torch.randperm(self.rows, generator=generator)
+        sizes = [self.batch_size] * len(self)
+        sizes[-1] += self.rows - sum(sizes)
+        yield from order.split(sizes)
 
     def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
+        whole, rest = divmod(self.rows, self.batch_size)
+        return whole + (rest > 1 or (rest == 1 and whole == 0))
 
 
 class ArrayDataModule(L.LightningDataModule):
@@ -93,7 +101,8 @@ class ArrayDataModule(L.LightningDataModule):
     `validation` and `test` are shares of all rows. Classification is split with equal class shares. Inputs, and the
     target of a regression, are standardised by mean and standard deviation of the training rows.
     `from_study` names those of `task`, `codes` and `folder` that are arguments of a subclass; the study sets them, not the user.
-    `about` is a line for people. `class_weight` is `balanced`, or a weight for each class by its name in `classes` or its number.
+    Targets of a regression are (y − `target_mean`) / `target_scale`. `about` is a line for people.
+    `class_weight` is `balanced`, or a weight for each class by its name in `classes` or its number.
 
     >>> class Parity(ArrayDataModule):
     ...     def arrays(self):
@@ -111,6 +120,8 @@ class ArrayDataModule(L.LightningDataModule):
     class_weight: str | Mapping[Any, float] | None = None
     from_study: tuple[str, ...] = ()
     about: str = ""
+    target_mean: tuple[float, ...] = ()
+    target_scale: tuple[float, ...] = ()
     most_evaluated: int = 10**9
     validation: float = 0.2
     test: float = 0.2
@@ -148,8 +159,12 @@ class ArrayDataModule(L.LightningDataModule):
             self.parts[name] = Rows(inputs, self.scaled(part.targets, target_scaler))
 
     def target_scaler(self, targets: np.ndarray) -> StandardScaler | None:
-        """Scaler of the quantities of a regression; None for classes."""
-        return StandardScaler().fit(targets.reshape(len(targets), -1)) if self.task == "regression" else None
+        """Scaler of the quantities of a regression; None for classes. Sets `target_mean` and `target_scale`."""
+        if self.task != "regression":
+            return None
+        scaler = StandardScaler().fit(targets.reshape(len(targets), -1))
+        self.target_mean, self.target_scale = tuple(scaler.mean_.tolist()), tuple(scaler.scale_.tolist())
+        return scaler
 
     def scaled(self, targets: np.ndarray, scaler: StandardScaler | None) -> Tensor:
         """Targets as class numbers, or as standardised quantities (rows, quantities)."""

@@ -1,6 +1,6 @@
 """Checks of the data before training: faults that would make every trial worthless are reported at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -25,8 +25,10 @@ AUGMENTED = (
 COUNTED = "the training data have no length: the {:,} batches of one epoch were counted, by which the schedule goes"
 
 
-def examine(data: L.LightningDataModule, task: str) -> list[str]:
-    """Warnings about the training and validation rows; raises DataError. Test rows are not read.
+def examine(data: L.LightningDataModule, task: str, goals: Sequence[str] = ()) -> list[str]:
+    """Notes of the data and warnings about the training and validation rows; raises DataError. Test rows are not read.
+
+    `goals` are the results by which trials are judged.
 
     >>> from wdsearch.datasets import Digits
     >>> data = Digits()
@@ -47,9 +49,11 @@ def examine(data: L.LightningDataModule, task: str) -> list[str]:
         _check_finite(part, "targets", rows.targets)
         if task == "classification":
             _check_classes(part, rows.targets, outputs)
+    undefined = _constant_targets(parts, data, goals) if task == "regression" else []
     train, validation = (_digests(rows.inputs) for rows in parts.values() if rows is not None)
     duplicates = np.isin(validation, train).sum()
-    notes = [] if has_length(data.train_dataloader()) else [COUNTED.format(epoch_length(data))]
+    notes = [*getattr(data, "notes", ()), *undefined]
+    notes += [] if has_length(data.train_dataloader()) else [COUNTED.format(epoch_length(data))]
     if not duplicates:
         return notes
     share = duplicates / len(validation)
@@ -104,6 +108,28 @@ def _check_finite(part: str, name: str, values: torch.Tensor) -> None:
         listed = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
         text = f"{int(rows.sum())} of {len(values)} {part} rows have NaN or infinite {name} (columns {listed})"
         raise DataError(f"{text}: fill them in, or leave the rows out, before they get here")
+
+
+def _constant_targets(parts: Mapping[str, Any], data: Any, goals: Sequence[str]) -> list[str]:
+    """Note on targets that do not vary; raises DataError if there is nothing to learn, or to judge by."""
+    for part, rows in parts.items():
+        targets = rows.targets.reshape(len(rows.targets), -1).double()
+        constant = (targets == targets[0]).all(0)
+        if not constant.any():
+            continue
+        scale, mean = (
+            getattr(data, name, ()) or default for name, default in (("target_scale", 1.0), ("target_mean", 0.0))
+        )
+        value = float((targets[0] * torch.tensor(scale) + torch.tensor(mean))[constant][0])
+        text = f"all {len(targets)} {part} targets are {value:.6g}"
+        if part == "training":
+            raise DataError(f"{text}: there is nothing to learn")
+        if judged := [goal for goal in goals if "r2" in goal]:
+            raise DataError(
+                f"{text}: {judged[0]} is undefined, for R² divides by their variance; judge by val_loss or val_rmse"
+            )
+        return [f"{text}: R² is undefined, for it divides by their variance, and is left out"]
+    return []
 
 
 def _check_classes(part: str, targets: torch.Tensor, outputs: int | None) -> None:

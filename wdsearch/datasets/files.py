@@ -1,6 +1,6 @@
-"""The only file that reads tables from CSV and Parquet files into memory, and that estimates the space that they take."""
+"""Tables from CSV and Parquet files in memory, and estimates of the space that they take."""
 
-import csv
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +8,10 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
+from wdsearch.datasets.tables.csv_files import Facts, read_csv
+from wdsearch.datasets.tables.layout import undecodable
+from wdsearch.datasets.tables.reading import Reading
+from wdsearch.datasets.tables.rules import Roles
 from wdsearch.errors import DataError
 
 _PARQUET = (".parquet", ".pq")
@@ -15,22 +19,40 @@ _INFLATION = {"": 3, ".gz": 20, ".bz2": 20, ".xz": 30, ".zst": 20, ".zip": 20}
 """Bytes in memory per byte of text, measured on tables of numbers; compressed text is some five to ten times larger."""
 
 
-def read_frame(path: Path, separator: str | None = None, rows: int | None = None) -> pd.DataFrame:
+def read_frame(
+    path: Path, reading: Reading | None = None, roles: Roles | None = None, rows: int | None = None
+) -> tuple[pd.DataFrame, Facts]:
     """Read all rows, or the first ones, of a CSV file, compressed or not, or of a Parquet file. Raises DataError.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(folder, "t.csv").write_text("age;sex\\n30;f\\n41;m\\n")
-    ...     frame = read_frame(Path(folder, "t.csv"), rows=1)
+    ...     frame, _ = read_frame(Path(folder, "t.csv"), rows=1)
     >>> frame.to_dict("records")
     [{'age': 30, 'sex': 'f'}]
     """
+    reading = reading or Reading()
     with readable(path):
         if rows is None:
             _check_size(path)
-        frame = _read_parquet(path, rows) if is_parquet(path) else _read_csv(path, separator, rows)
+        if not is_parquet(path):
+            return read_csv(path, reading, roles or Roles(), rows)
+        check_typed(reading, f"{path} is a Parquet file")
+        frame = _read_parquet(path, rows)
         frame.columns = frame.columns.map(str)
-    return frame
+        return frame, Facts()
+
+
+def check_typed(reading: Reading, what: str) -> None:
+    """Raise DataError for options that only a text file has.
+
+    >>> check_typed(Reading(decimal=","), "this is a DataFrame")
+    Traceback (most recent call last):
+    wdsearch.errors.DataError: decimal says how a CSV file is written, and this is a DataFrame: its columns have types
+    """
+    if reading.of_text:
+        names = " and ".join(reading.of_text)
+        raise DataError(f"{names} says how a CSV file is written, and {what}: its columns have types")
 
 
 @contextmanager
@@ -43,18 +65,28 @@ def readable(path: Path) -> Iterator[None]:
     wdsearch.errors.DataError: none.csv: there is no such file
     """
     try:
+        _check_regular(path)
         yield
     except DataError:
         raise
     except FileNotFoundError:
         problem = "there is no such file"
-    except UnicodeDecodeError:
-        problem = "it is not UTF-8 text; save it as UTF-8"
+    except UnicodeDecodeError as error:
+        problem = undecodable(error)
     except (OSError, ValueError) as error:  # pandas' own are ValueErrors
         problem = f"it cannot be read as a table: {getattr(error, 'strerror', None) or error}"
     else:
         return
     raise DataError(f"{path}: {problem}")
+
+
+def _check_regular(path: Path) -> None:
+    """Raise DataError for what is no file with an end."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode):
+        return
+    kind = "a folder" if stat.S_ISDIR(mode) else "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "a pipe"
+    raise DataError(f"{path}: it is {kind}, not a file; save the table to a file, CSV or Parquet")
 
 
 def is_parquet(path: Path) -> bool:
@@ -64,11 +96,6 @@ def is_parquet(path: Path) -> bool:
     (True, False)
     """
     return path.suffix in _PARQUET
-
-
-def _read_csv(path: Path, separator: str | None, rows: int | None) -> pd.DataFrame:
-    separator = separator or separator_of(path)
-    return pd.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False, nrows=rows)
 
 
 def _read_parquet(path: Path, rows: int | None) -> pd.DataFrame:
@@ -110,20 +137,3 @@ def _check_size(path: Path) -> None:
     if needed > free:
         text = f"it would take about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free"
         raise DataError(f"{path}: {text}; leave in_memory out, and it is read batch by batch")
-
-
-def separator_of(path: Path) -> str:
-    """Separator of a CSV file's columns, by its first line.
-
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-    ...     _ = Path(file.name).write_text("age;sex")
-    ...     separator_of(Path(file.name))
-    ';'
-    """
-    options = {"header": None, "nrows": 1, "encoding": "utf-8-sig", "engine": "python", "quoting": csv.QUOTE_NONE}
-    header = pd.read_csv(path, sep="\0", **options).iloc[0, 0]
-    try:
-        return csv.Sniffer().sniff(str(header), ",;\t|").delimiter
-    except csv.Error:  # one column, or a header without a clear separator
-        return ","

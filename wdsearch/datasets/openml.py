@@ -12,6 +12,7 @@ from wdsearch.errors import DataError
 
 if TYPE_CHECKING:  # pandas takes half a second
     from wdsearch.datasets.frames import Table
+    from wdsearch.datasets.tables.csv_files import Facts
 
 
 class OpenMLData(TableData):
@@ -24,11 +25,12 @@ class OpenMLData(TableData):
         self,
         dataset: str | int,
         version: int | None = None,
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         root: str | Path | None = None,
         drop: Sequence[str] = (),
         numbers: Sequence[str] = (),
         categories: Sequence[str] = (),
+        missing: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
         split: Mapping[str, Any] | None = None,
         validation: float = 0.2,
         test: float = 0.2,
@@ -43,20 +45,24 @@ class OpenMLData(TableData):
         folder: Path | None = None,
     ) -> None:
         super().__init__(
-            "", target or "", drop, numbers, categories, None, split, validation, test, class_weight, min_frequency,
-            batch_size, in_memory, split_seed, seed, task, codes,
+            "", target or "", drop, numbers, categories, missing=missing, split=split, validation=validation, test=test,
+            class_weight=class_weight, min_frequency=min_frequency, batch_size=batch_size, in_memory=in_memory,
+            split_seed=split_seed, seed=seed, task=task, codes=codes,
         )  # fmt: skip
         self.dataset, self.version = dataset, version
         self.root = None if root is None else str(Path(folder or "", root))
 
-    def table(self) -> Table:
+    def table(self) -> tuple[Table, Facts]:
         """Fetch all rows."""
+        from wdsearch.datasets.tables.csv_files import Facts
+        from wdsearch.datasets.tables.gaps import without_missing
+
         frame, default_target = _fetched(self.dataset, self.version, self.root)
-        if not self.target and default_target is None:
+        if not any(self.targets) and default_target is None:
             columns = ", ".join(frame.columns)
             raise DataError(f"openml.org names no target of {self.dataset}; give one: it has {columns}")
-        self.target = self.target or str(default_target)
-        return frame
+        self.targets = self.targets if any(self.targets) else (str(default_target),)
+        return without_missing(frame, self.reading), Facts()
 
 
 def _fetched(dataset: str | int, version: int | None, root: str | None) -> tuple[Any, str | None]:

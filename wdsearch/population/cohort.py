@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from wdsearch.tasks import Sums, Task, losses_and_gaps
+from wdsearch.tasks.metrics import Sums
+from wdsearch.tasks.task import Task, losses_and_gaps
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.diagnostics import Span, Steps, diagnose
 from wdsearch.trial.module import VALIDATION, RegularizedModule

@@ -16,7 +16,8 @@ from wdsearch.optimizers.stacks import stack_rows
 from wdsearch.population._stacking import joined, lift, names_of_state, padded, rows_of, stacked_state
 from wdsearch.population.cohort import Cohort, Saved
 from wdsearch.population.step_statistics import Watch
-from wdsearch.tasks import Sums, widened
+from wdsearch.tasks.metrics import Sums
+from wdsearch.tasks.task import widened
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.copying import copied_for_reading
 from wdsearch.trial.diagnostics import Steps

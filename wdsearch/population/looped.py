@@ -17,7 +17,7 @@ from wdsearch.population.module_attributes import (
     volatile_buffers,
 )
 from wdsearch.population.step_statistics import Watch
-from wdsearch.tasks import Sums
+from wdsearch.tasks.metrics import Sums
 from wdsearch.trial.batches import Batch
 from wdsearch.trial.copying import copied_for_reading
 from wdsearch.trial.diagnostics import Steps

@@ -10,7 +10,7 @@ import torch
 from wdsearch.population.cohort import Cohort, Saved, TrialEpoch
 from wdsearch.population.fused import FusedCohort
 from wdsearch.population.looped import LoopedCohort
-from wdsearch.tasks import Sums, total
+from wdsearch.tasks.metrics import Sums, total
 from wdsearch.trial.batches import Batch, changed
 from wdsearch.trial.loaders import batches_of, epoch_length, train_eval_loader
 from wdsearch.trial.module import TRAINING_ROWS, VALIDATION, RegularizedModule

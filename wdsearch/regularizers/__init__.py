@@ -14,7 +14,7 @@ from wdsearch.regularizers.l1 import l1
 from wdsearch.regularizers.l2 import l2
 from wdsearch.regularizers.label_smoothing import label_smoothing
 from wdsearch.regularizers.weight_decay import weight_decay
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.types import TorchWords
 
 _OURS = (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wdsearch.noise import NoiseStream
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.types import Interval, Params, Range, Scalar, TorchWords
 
 

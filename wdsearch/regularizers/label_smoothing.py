@@ -4,7 +4,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from wdsearch.regularizers._base import Regularizer
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.types import Interval, Range, Scalar
 
 

@@ -75,11 +75,9 @@ def best_text(sweep: Sweep, words: Texts) -> str:
     if sweep.strength is None:
         return "–"
     text = strength_text(sweep.key, sweep.strength, words)
-    return (
-        f"{text} ({words('timescale', value=shown_number(1.0 / sweep.decay))})"
-        if sweep.in_timescales and sweep.decay
-        else text
-    )
+    if not sweep.in_timescales or not sweep.decay:
+        return text
+    return f"{text} ({words('timescale', value=shown_number(1.0 / sweep.decay))})"
 
 
 def verdict_sentences(trend: Trend, words: Texts) -> list[str]:

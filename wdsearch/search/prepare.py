@@ -28,7 +28,11 @@ def prepare(config: StudyConfig, progress: SearchProgress) -> TrialFactory:
     factory = TrialFactory(config, build_data(config))
     if factory.augmented:
         progress.warn(f"data: {AUGMENTED}")
-    for text in [] if factory.solo else examine(factory.data, factory.task.name):
+    for text in (
+        []
+        if factory.solo
+        else examine(factory.data, factory.task.name, [*config.objective.goals, *config.objective.limits])
+    ):
         progress.warn(f"data: {text}")
     factory.checked_baseline()
     for text in factory.notes:

@@ -15,7 +15,7 @@ from wdsearch.study.build import build_data, check_trainer
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig, load_study
 from wdsearch.study.space import baseline
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_of
 
@@ -24,16 +24,17 @@ from wdsearch.trial.parameters import Parameter, dropout_layers_of, parameters_o
 class Preview:
     """A sound study and what was built of it.
 
-    `about` is what the data say of themselves, `rows` are those of each part, `parameters` and `decayed` counts of the
-    baseline's network (None of a user's LightningModule, which decays as it likes), `table` its parameters with the strengths
-    that act on them, `dropout_layers` its layers that drop, `rungs` the epochs after which trials are judged, `rate_sum` the sum
-    of the schedule's factors over all `steps`, `training` where and how they train, `alone` why one after another, None if they
-    are fused.
+    `about` is what the data say of themselves, `columns` what became of a table's columns, `rows` are those of each part,
+    `parameters` and `decayed` counts of the baseline's network (None of a user's LightningModule, which decays as it likes),
+    `table` its parameters with the strengths that act on them, `dropout_layers` its layers that drop, `rungs` the epochs after
+    which trials are judged, `rate_sum` the sum of the schedule's factors over all `steps`, `training` where and how they train,
+    `alone` why one after another, None if they are fused.
     """
 
     config: StudyConfig
     task: Task
     about: str
+    columns: tuple[Any, ...]
     rows: dict[str, int]
     batches: int
     inputs: int | None
@@ -64,7 +65,8 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         check_trainer(config)
         factory = TrialFactory(config, build_data(config))
         config = factory.config
-        notes = [] if factory.solo else examine(factory.data, factory.task.name)
+        judged = [*config.objective.goals, *config.objective.limits]
+        notes = [] if factory.solo else examine(factory.data, factory.task.name, judged)
         notes += [AUGMENTED] if factory.augmented else []
         module = factory.checked_baseline()
         warnings = [f"data: {text}" for text in notes] + factory.notes
@@ -79,6 +81,7 @@ def preview(source: str | Path | Mapping[str, Any] | StudyConfig, overrides: Seq
         config=config,
         task=factory.task,
         about=getattr(factory.data, "about", ""),
+        columns=getattr(factory.data, "column_notes", ()),
         rows=_rows(factory.data),
         batches=batches,
         inputs=getattr(factory.data, "inputs", None),

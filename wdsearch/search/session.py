@@ -27,6 +27,7 @@ from wdsearch.storage.attributes import (
     LINK,
     MEMORY,
     RATE_SUM,
+    TARGET,
     TOKEN,
     TRAINING,
     VERSIONS,
@@ -238,6 +239,9 @@ class Session:
         self.study.set_user_attr(TRAINING, factory.training(limit))
         self.study.set_user_attr(INVARIANT, factory.scale_invariant_share())
         self.study.set_user_attr(INERT, factory.inert)
+        if scale := factory.task.scale:
+            mean = getattr(factory.data, "target_mean", ())
+            self.study.set_user_attr(TARGET, {"mean": list(mean), "scale": list(scale)})
         if factory.solo:
             return
         self.study.set_user_attr(RATE_SUM, factory.rate_sum)

@@ -17,6 +17,7 @@ TRAINING = "training"
 INVARIANT = "scale invariant"
 RATE_SUM = "rate sum"  # of the schedule's factors over all steps
 INERT = "inert"  # keys of strengths that act on nothing
+TARGET = "target"  # mean and scale by which the targets of a regression are standardised
 EXPLANATION = "explanation"
 OUTCOMES = (
     "outcomes.2:{seed}"  # of an explanation, as far as they are trained; "outcomes:" of version 0.1 lack measures

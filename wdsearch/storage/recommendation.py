@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from wdsearch.groups import group_key, group_name
-from wdsearch.storage.attributes import INERT, RECOMMENDATION
+from wdsearch.storage.attributes import INERT, RECOMMENDATION, TARGET
 from wdsearch.storage.results import StudyResult, winner
 
 
@@ -14,8 +14,9 @@ def recommendation(result: StudyResult) -> dict[str, Any]:
     """Settings for one's own training: rate and strengths by key, the network's arguments, what to pass to torch.
 
     `torch.manual_seed(init_seed)` before the network is built gives the trial's initial weights. A user-defined
-    LightningModule is recommended its arguments. Of a study that has ended this reads what its last worker stored, and
-    does not wait for torch.
+    LightningModule is recommended its arguments. `target` has mean and scale by which the targets of a regression were
+    standardised: losses and penalties (l2, l1) are those of (y − mean) / scale.
+    Of a study that has ended this reads what its last worker stored, and does not wait for torch.
     Raises StudyNotFoundError while no trial is complete.
     """
     stored = result.optuna_study.user_attrs.get(RECOMMENDATION, {})
@@ -58,6 +59,7 @@ def _computed(result: StudyResult) -> dict[str, Any]:
         "off": sorted(effective.keys() - acting.keys()),
         **({"without effect": sorted(inert)} if inert else {}),
         "model": settings.model,
+        **({"target": target} if (target := result.optuna_study.user_attrs.get(TARGET)) else {}),
         "torch": {"lr": record.call(settings.lr, options)} | torch_equivalents(effective, record.words),
         **({"groups": groups} if (groups := _groups(result.config["space"])) else {}),
     }

@@ -17,7 +17,8 @@ from wdsearch.study.import_path import import_path
 from wdsearch.study.nested import instantiated
 from wdsearch.study.schema import Source, StudyConfig, TrainerConfig
 from wdsearch.study.sources import builder_of, from_study, is_solo, parameters_of
-from wdsearch.tasks import Task
+from wdsearch.tasks.task import Task
+from wdsearch.trial.batches import split_batch
 from wdsearch.trial.loaders import epoch_length, train_eval_loader
 from wdsearch.trial.recipe import Recipe
 
@@ -192,7 +193,10 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
         )
     metric = config.metric or getattr(data, "metric", None)
     try:
-        task = Task(config.task or own, metric, getattr(data, "class_weights", None))
+        scale = getattr(data, "target_scale", ())
+        task = Task(
+            config.task or own, metric, getattr(data, "class_weights", None), scale, _center(config.task or own, data)
+        )
     except ValueError as error:
         raise BuildError(f"data: {error}") from error
     if config.task is None and not is_solo(config.model):
@@ -200,6 +204,17 @@ def build_task(config: StudyConfig, data: L.LightningDataModule) -> Task:
         if faults := [text for _, text in check(known)]:
             raise BuildError(f"the data make this a {task.name} with {task.metric.name}: {'; '.join(faults)}")
     return task
+
+
+def _center(task: str, data: L.LightningDataModule) -> tuple[float, ...]:
+    """Mean of some training targets, about which R² is computed; none of data that standardise them, or are not read so."""
+    if task != "regression" or getattr(data, "target_scale", None):
+        return ()
+    try:
+        targets = split_batch(next(iter(train_eval_loader(data))))[1]
+        return tuple(targets.reshape(len(targets), -1).double().mean(0).tolist())
+    except Exception:  # whatever a user's loader raises; it is told where the data are examined
+        return ()
 
 
 def build_recipe(config: StudyConfig) -> Recipe:

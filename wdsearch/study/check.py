@@ -22,7 +22,8 @@ from wdsearch.study.file import Location
 from wdsearch.study.schema import Choice, ObjectiveConfig, OptimizerConfig, SearchConfig, StudyConfig, TrainerConfig
 from wdsearch.study.sources import Faults, attribute_of_data, check_data, check_model, is_solo
 from wdsearch.study.validation import invalid_keys
-from wdsearch.tasks import LOSSES, METRICS
+from wdsearch.tasks.metrics import METRICS, reported
+from wdsearch.tasks.task import LOSSES
 
 TAKEN = {
     "accelerator", "barebones", "callbacks", "devices", "enable_checkpointing", "enable_model_summary",
@@ -92,7 +93,7 @@ def _optimizer(optimizer: OptimizerConfig) -> Faults:
 
 
 def _objective(objective: ObjectiveConfig, metric: str | None, task: str | None) -> Faults:
-    metrics = [metric] if metric else [name for name, known in METRICS.items() if task in (None, known.task)]
+    metrics = reported(metric) if metric else [name for name, known in METRICS.items() if task in (None, known.task)]
     known = ["val_loss", "train_loss", "gap", *(f"{side}_{m}" for side in ("val", "train", "gap") for m in metrics)]
     for location, name in _named(objective):
         if name not in known:

@@ -18,6 +18,7 @@ from wdsearch.groups import split_key
 from wdsearch.noise import derive_seed
 from wdsearch.optimizers import OPTIMIZERS
 from wdsearch.population.fusibility import slow_when_fused, step_alone, why_alone
+from wdsearch.population.last_batch import lone_row_note
 from wdsearch.population.memory import device_name, device_of
 from wdsearch.population.user.cadence import why_unvalidated
 from wdsearch.population.user.framework import is_lightning_module
@@ -269,16 +270,21 @@ class TrialFactory:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on ranges that were cut, strengths that act nowhere or in part, and a loss of the network's own."""
+        """Sentences on ranges that were cut, strengths that act nowhere or in part, a loss of the network's own, and batches
+        that do not suit; raises BuildError for those that fail.
+        """
         dropout = dropout_notes(*self._dropout) if self._dropout else []
-        return [*self._cut, *repetition(self.config), *(f"model: {text}" for text in [*dropout, *self._own_loss])]
+        return [*self._cut, *repetition(self.config), *(f"model: {text}" for text in dropout), *self._of_batches]
 
     @cached_property
-    def _own_loss(self) -> list[str]:
+    def _of_batches(self) -> list[str]:
+        """Sentences on a loss of the network's own, and on a last batch of one row."""
+        if self.solo:
+            return []
+        notes = [lone_row_note(lambda: self.module(baseline(self.config)), self.data.train_dataloader(), self._batch)]
         with suppress(Exception):  # a network that cannot be called with its targets is trained all the same
-            note = None if self.solo else own_loss_note(self.module(baseline(self.config)), self._batch())
-            return [note] if note else []
-        return []
+            notes.append(own_loss_note(self.module(baseline(self.config)), self._batch()))
+        return list(filter(None, notes))
 
     @property
     def inert(self) -> list[str]:

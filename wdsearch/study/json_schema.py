@@ -22,7 +22,7 @@ from wdsearch.study.annotations import allowed, as_json_schema
 from wdsearch.study.catalog import Argument, arguments, as_json, keyword_arguments, options
 from wdsearch.study.options import options_by_name
 from wdsearch.study.schema import DataConfig, Dimension, Entry, Group, Source, StudyConfig, with_options
-from wdsearch.tasks import METRICS
+from wdsearch.tasks.metrics import METRICS
 from wdsearch.types import Interval
 
 FILE = "study.schema.json"

@@ -283,7 +283,7 @@ class StudyConfig(_Section):
     """The network: a name, or `name` or `class_path` with `init_args`."""
     task: Literal["classification", "regression"] | None = None
     """Kind of targets to be learned; the data say it by default."""
-    metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
+    metric: Literal["accuracy", "balanced_accuracy", "r2", "rmse", "mae"] | None = None
     """Metric reported beside the loss; by default what the data say, or accuracy, or r2."""
     optimizer: Annotated[SerializeAsAny[OptimizerConfig], WrapValidator(_optimizer)] = OptimizerConfig()
     space: Annotated[dict[str, Annotated[Entry, BeforeValidator(_scalar)]], AfterValidator(_searched)]

@@ -18,7 +18,8 @@ from wdsearch.study.file import Location
 from wdsearch.study.import_path import import_path, why_not
 from wdsearch.study.nested import nested_faults
 from wdsearch.study.schema import DataConfig, Source
-from wdsearch.tasks import LOSSES, METRICS
+from wdsearch.tasks.metrics import METRICS
+from wdsearch.tasks.task import LOSSES
 
 Faults = Iterator[tuple[Location, str]]
 SHAPE = ("inputs", "outputs", "shape", "categories")

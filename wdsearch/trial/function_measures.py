@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from wdsearch.tasks import logits_of
+from wdsearch.tasks.task import logits_of
 from wdsearch.trial.batches import Batch, Inputs, first_rows
 from wdsearch.trial.module import RegularizedModule
 from wdsearch.trial.weight_measures import Measures, mean_correlation

@@ -155,6 +155,18 @@ def _rows_in(loader: Any) -> int:
     return rows
 
 
+def last_batch_rows(loader: Any) -> int | None:
+    """Rows of the last batch of an epoch; None if the loader does not tell.
+
+    >>> last_batch_rows(DataLoader(torch.arange(7), batch_size=3)), last_batch_rows([1, 2])
+    (1, None)
+    """
+    size, sampler = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
+    if not size or not isinstance(sampler, Sized) or loader.drop_last:
+        return None
+    return len(sampler) % size or size
+
+
 def augments_itself(data: L.LightningDataModule) -> bool:
     """True if the gap is measured on rows that change each time they are drawn for training.
 

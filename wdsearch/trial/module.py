@@ -16,7 +16,8 @@ from wdsearch.groups import assigned, split_key
 from wdsearch.noise import NoiseStream, derive_seed
 from wdsearch.optimizers import OPTIMIZERS, decay_before_step
 from wdsearch.regularizers import REGULARIZERS, checked
-from wdsearch.tasks import Sums, Task, losses_and_gaps, total, widened
+from wdsearch.tasks.metrics import Sums, total
+from wdsearch.tasks.task import Task, losses_and_gaps, widened
 from wdsearch.trial.after_step import AfterStep, holding
 from wdsearch.trial.batches import Batch, Inputs, fitting, own_copy, split_batch
 from wdsearch.trial.dropout import Dropout, replace_dropout

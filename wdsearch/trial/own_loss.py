@@ -29,7 +29,7 @@ def own_loss_note(module: RegularizedModule, batch: Batch) -> str | None:
     ...         return {"loss": None if labels is None else 2.0 * logits.square().mean(), "logits": logits}
     >>> batch = {"x": torch.zeros(4, 3), "labels": torch.tensor([0, 1, 0, 1])}
     >>> own_loss_note(RegularizedModule(Head(3, 2, bias=False)), batch)
-    'the network computes a loss itself, 0 on the first batch, and is trained with ..., 0.6931: ...'
+    'model: the network computes a loss itself, 0 on the first batch, and is trained with ..., 0.6931: ...'
     """
     takes = inspect.signature(module.network.forward).parameters
     keys = [key for key in TARGETS if isinstance(batch, Mapping) and key in batch]
@@ -43,7 +43,7 @@ def own_loss_note(module: RegularizedModule, batch: Batch) -> str | None:
     own = _loss_in(outputs)
     if own is None or math.isclose(own, trained, rel_tol=ROUNDING, abs_tol=ROUNDING):
         return None
-    text = f"the network computes a loss itself, {shown_number(own)} on the first batch, and is trained with"
+    text = f"model: the network computes a loss itself, {shown_number(own)} on the first batch, and is trained with"
     remedy = "to train with its own, override loss (and forward, if need be) in a subclass of RegularizedModule"
     return f"{text} {_NAMES[module.task.name]} and the targets, {shown_number(trained)}: {remedy}"
 

@@ -56,6 +56,8 @@ TEXTS = {
     "metric.objective_loss": "training objective, with all that regularizes",
     "metric.val_balanced_accuracy": "validation balanced accuracy",
     "metric.val_r2": "validation R²",
+    "metric.val_rmse": "validation RMSE",
+    "metric.val_mae": "validation mean absolute error",
     "axis.off": "off",
     "axis.off_left": "left end: off",
     "axis.off_right": "right end: off",

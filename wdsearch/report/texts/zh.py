@@ -56,6 +56,8 @@ TEXTS = {
     "metric.objective_loss": "训练目标（含所有正则化）",
     "metric.val_balanced_accuracy": "验证平衡准确率",
     "metric.val_r2": "验证 R²",
+    "metric.val_rmse": "验证均方根误差",
+    "metric.val_mae": "验证平均绝对误差",
     "axis.off": "关闭",
     "axis.off_left": "最左端为关闭",
     "axis.off_right": "最右端为关闭",

@@ -1,86 +1,17 @@
-"""Losses, and metrics as sums over rows, which add up exactly over batches and trials."""
+"""Tasks: what a network's outputs and targets mean, and the losses and metrics that judge them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from wdsearch.tasks.metrics import METRICS, Metric, Sums, exact_dtype, reported
 from wdsearch.types import Scalar
-
-Sums = dict[str, Float[Tensor, "..."]]
-"""Sums over rows, per trial; the sums of all batches add up to those of the whole set."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric of the outputs: `sums` of one batch of one trial, and the `value` of sums added up.
-
-    `larger_is_better` gives the sign of its gap: a positive gap means overfitting.
-
-    >>> accuracy = METRICS["accuracy"]
-    >>> outputs, targets = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]]), torch.tensor([0, 1, 1])
-    >>> accuracy.value(accuracy.sums(outputs, targets))
-    tensor(0.6667)
-    """
-
-    name: str
-    task: str
-    sums: Callable[[Tensor, Tensor], Sums]
-    value: Callable[[Sums], Tensor]
-    larger_is_better: bool = True
-
-
-def _hit_sums(outputs: Float[Tensor, "batch ... classes"], targets: Int[Tensor, "batch ..."]) -> Sums:
-    hit = (outputs.argmax(dim=-1) == targets).to(outputs.dtype)
-    return {"hits": hit.sum(), "rows": torch.ones_like(hit).sum()}
-
-
-def _class_sums(outputs: Float[Tensor, "batch ... classes"], targets: Int[Tensor, "batch ..."]) -> Sums:
-    outputs, targets = outputs.flatten(0, -2), targets.flatten()
-    one_hot = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
-    hit = (outputs.argmax(dim=-1) == targets).to(outputs.dtype)
-    return {"hits": (one_hot * hit.unsqueeze(-1)).sum(0), "members": one_hot.sum(0)}
-
-
-def _balanced_accuracy(sums: Sums) -> Float[Tensor, "*trials"]:
-    """Mean recall over the classes that occur, as `sklearn.metrics.balanced_accuracy_score`."""
-    present = sums["members"] > 0
-    recall = sums["hits"] / sums["members"].clamp(min=1)
-    return (recall * present).sum(-1) / present.sum(-1)
-
-
-def _square_sums(outputs: Float[Tensor, "batch ..."], targets: Float[Tensor, "batch ..."]) -> Sums:
-    outputs, targets = outputs.reshape(len(outputs), -1), targets.reshape(len(outputs), -1)
-    residual = (outputs - targets).square().sum(0)
-    ones = torch.ones_like(outputs).sum(0)
-    return {"residual": residual, "sum": targets.sum(0), "squares": targets.square().sum(0), "rows": ones}
-
-
-def _r2(sums: Sums) -> Float[Tensor, "*trials"]:
-    """Mean over targets of 1 − residual / total sum of squares, as `sklearn.metrics.r2_score`."""
-    total = sums["squares"] - sums["sum"].square() / sums["rows"]
-    return (1.0 - sums["residual"] / total).mean(-1)
-
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "accuracy",
-            "classification",
-            _hit_sums,
-            lambda sums: sums["hits"] / sums["rows"],
-        ),
-        Metric("balanced_accuracy", "classification", _class_sums, _balanced_accuracy),
-        Metric("r2", "regression", _square_sums, _r2),
-    )
-}
-
 
 LOGITS = ("logits", "out", "output", "outputs", "prediction", "predictions", "preds", "scores", "y_hat")
 """Keys or attributes under which a network may give its outputs among others."""
@@ -206,8 +137,10 @@ DEFAULT_METRIC = {"classification": "accuracy", "regression": "r2"}
 
 @dataclass(frozen=True)
 class Task:
-    """A loss (mean over rows; nats, or squared target units) and a metric.
+    """A loss (mean over rows; nats, or squares of the targets as they are given) and a metric.
 
+    Metrics of a regression are measured on targets times `scale`, their unit before they were standardised, and R² about
+    `center`, the mean of the training targets, which changes no digit but those lost to rounding.
     With `class_weights` the mean is weighted by those of the rows' classes, as by `torch.nn.CrossEntropyLoss(weight=...)`.
 
     >>> task, targets = Task(class_weights=(1.0, 3.0)), torch.tensor([0, 1])
@@ -220,6 +153,8 @@ class Task:
     name: str = "classification"
     metric_name: str | None = None
     class_weights: tuple[float, ...] | None = None
+    scale: tuple[float, ...] = ()
+    center: tuple[float, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -252,7 +187,15 @@ class Task:
         outputs, targets = self.read(outputs, targets)
         if self.name == "classification" and targets.is_floating_point():
             targets = targets.argmax(dim=-1)
+        if self.name == "regression":
+            outputs, targets = self._in_units(outputs), self._in_units(targets)
         return self.metric.sums(outputs, targets)
+
+    def _in_units(self, values: Float[Tensor, "batch quantities"]) -> Float[Tensor, "batch quantities"]:
+        values = values.to(exact_dtype(values))
+        if self.center:
+            values = values - _tensor(self.center, values.dtype, values.device)
+        return values * _tensor(self.scale, values.dtype, values.device) if self.scale else values
 
     def size(self, loss: Scalar, targets: Shaped[Tensor, "batch ..."]) -> Scalar:
         """Divisor of a batch's mean loss: its number of rows, or the sum of their classes' weights."""
@@ -275,36 +218,26 @@ def widened(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) else value
 
 
-def total(sums: Iterable[Sums]) -> Sums:
-    """Sums of several batches added up.
-
-    >>> total([{"rows": torch.tensor(3.0)}, {"rows": torch.tensor(4.0)}])
-    {'rows': tensor(7.)}
-    """
-    result: Sums = {}
-    for batch in sums:
-        result = {name: result[name] + value for name, value in batch.items()} if result else batch
-    return result
-
-
 def losses_and_gaps(task: Task, train: Sums, validation: Sums) -> dict[str, Float[Tensor, "*trials"]]:
-    """Training value, validation value and gap of the loss and of the metric, from sums of one trial or of several.
+    """Training value, validation value and gap of the loss and of the metrics, from sums of one trial or of several.
 
     >>> train = {"loss": torch.tensor(2.0), "size": torch.tensor(4.0), "hits": torch.tensor(4.0), "rows": torch.tensor(4.0)}
     >>> validation = train | {"loss": torch.tensor(3.0), "hits": torch.tensor(3.0)}
     >>> {name: float(value) for name, value in losses_and_gaps(Task(), train, validation).items() if "gap" in name}
     {'loss/gap': 0.25, 'accuracy/gap': 0.25}
     """
-    metric = task.metric
-    sign = -1.0 if metric.larger_is_better else 1.0
-    return {
-        "loss/train": train["loss"] / train["size"],
-        "loss/val": validation["loss"] / validation["size"],
-        "loss/gap": generalization_gap(train["loss"] / train["size"], validation["loss"] / validation["size"]),
-        f"{metric.name}/train": metric.value(train),
-        f"{metric.name}/val": metric.value(validation),
-        f"{metric.name}/gap": sign * generalization_gap(metric.value(train), metric.value(validation)),
-    }
+    columns = _sides("loss", train["loss"] / train["size"], validation["loss"] / validation["size"], 1.0)
+    for metric in map(METRICS.__getitem__, reported(task.metric.name)):
+        sign = -1.0 if metric.larger_is_better else 1.0
+        columns |= _sides(metric.name, metric.value(train), metric.value(validation), sign)
+    return columns
+
+
+def _sides(
+    name: str, train: Float[Tensor, "*trials"], validation: Float[Tensor, "*trials"], sign: float
+) -> dict[str, Float[Tensor, "*trials"]]:
+    gap = sign * generalization_gap(train, validation)
+    return {f"{name}/train": train, f"{name}/val": validation, f"{name}/gap": gap}
 
 
 def generalization_gap(

@@ -188,7 +188,8 @@ class SearchLoop(TrainingCallback):
         settings = self.work.running[epoch.number].settings
         metrics = {name: value for name, value in flat(epoch.result).items() if math.isfinite(value)}
         own = (settings.lr, settings.strengths, settings.model)
-        return Result(epoch.end or PRUNED, epoch.age, metrics, *own, self._diagnostics(epoch.number, training))
+        end, diagnostics = epoch.end or PRUNED, self._diagnostics(epoch.number, training)
+        return Result(end, epoch.age, metrics, *own, diagnostics, epoch.best_age)
 
     def _diagnostics(self, number: int, training: Training) -> dict[str, Any]:
         """Effect of λ on a trial's weights; a network that cannot be looked at is said once, and loses nothing else."""

@@ -210,7 +210,9 @@ class Optimizer:
         """
         defaults = inspect.signature(self.torch_class).parameters
         decoupled = self.words.decoupled if decays else None
-        call = decoupled.format("0.0") if decoupled else f"torch.optim.{self.words.name}({''.join(_no_decay(defaults))})"
+        call = (
+            decoupled.format("0.0") if decoupled else f"torch.optim.{self.words.name}({''.join(_no_decay(defaults))})"
+        )
         name, _, decay = call.removesuffix(")").partition("(")
         own = [f"{option}={value!r}" for option, value in self.complete(options).items()]
         return f"{name}({', '.join(filter(None, [parameters, f'lr={lr}', *own, decay]))})"

@@ -24,7 +24,8 @@ class TrialEpoch:
     """One trial after one epoch: its age, its metrics, and the reason for its end, None while it goes on.
 
     `metrics` are those of this epoch, `result` those of the state by which the trial is judged: the same, or the best
-    epoch's under early stopping; `best_age` is the age of that state, 0 if it is this one. `trends` of weights, updates and gradients are measured in some epochs only.
+    epoch's under early stopping, whose age is then `best_age`, else 0. `trends` of weights, updates and gradients are measured
+    in some epochs only.
     """
 
     number: int

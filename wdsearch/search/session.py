@@ -17,6 +17,7 @@ from wdsearch.search.interruption import StopRequest, stopping_by_signal
 from wdsearch.search.loop import SearchLoop
 from wdsearch.search.prepare import prepare, user_modules
 from wdsearch.search.progress import SearchProgress
+from wdsearch.search.replicate import configuration_of
 from wdsearch.search.worker import Work
 from wdsearch.storage.attributes import (
     CONCLUDED,
@@ -42,6 +43,7 @@ from wdsearch.study.build import population_trainer
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import StudyConfig
 from wdsearch.study.space import baseline
+from wdsearch.study.training_facts import training_facts
 from wdsearch.tracking import chosen_tracker, open_tracker
 from wdsearch.tracking.tracker import Delivery, Tracker
 
@@ -262,7 +264,8 @@ class Session:
             return False
         self.progress.say("drawing and writing the report")
         result = load_result(self.study, self.home)
-        store_recommendation(result)
+        if result.best is not None:
+            store_recommendation(result, training_facts(self.factory, configuration_of(result.best.result)))
         conclude(result, self.factory, tracker, self.progress, budget.trials, lambda share: self.stop.check())
         if tracker.node:
             tracker.flush()

@@ -30,6 +30,7 @@ from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
 from wdsearch.study.space import Configuration, baseline, check_timescales
 from wdsearch.trial.batches import Batch, BatchError, first_rows, fitting, remedy_of, rows_of, shapes_of, split_batch
 from wdsearch.trial.copying import CopyError, copied
+from wdsearch.trial.dropout import with_rates_of
 from wdsearch.trial.dropout_in_use import dropout_in_use, dropout_notes, inert
 from wdsearch.trial.function_measures import scale_invariant_share
 from wdsearch.trial.loaders import augments_itself, epoch_length
@@ -129,24 +130,42 @@ class TrialFactory:
 
     def module(self, configuration: Configuration) -> RegularizedModule:
         """One trial of a network, or of a subclass of ours. Raises BuildError."""
-        own = {
+        network, own = self._initial(configuration), self._own_arguments(configuration)
+        module = network if isinstance(network, RegularizedModule) else RegularizedModule(network, **own)
+        if self.task.class_weights and type(module).loss is not RegularizedModule.loss:
+            text = f"{type(module).__name__} has a loss of its own, which would not know of them"
+            raise BuildError(f"data: class_weight weights the loss of wdsearch, but {text}; leave class_weight out")
+        return module
+
+    def network(self, configuration: Configuration) -> nn.Module:
+        """The user's own network of a trial of age 0, with the trial's rates of dropout; a user-defined module as it is.
+
+        Raises BuildError.
+        """
+        network = self.trial(configuration) if self.solo else self._initial(configuration)
+        if self.solo or isinstance(network, RegularizedModule):
+            return network
+        return with_rates_of(self.module(configuration).network, network)
+
+    def _own_arguments(self, configuration: Configuration) -> dict[str, Any]:
+        """Arguments of a trial beside its network."""
+        return {
             "strengths": configuration.strengths,
             "lr": configuration.lr,
             "recipe": self.recipe,
             "task": self.task,
             "seed": self.config.seed,
         }
+
+    def _initial(self, configuration: Configuration) -> nn.Module:
+        """The network as its author wrote it, with its initial weights; of a subclass of ours the trial. Raises BuildError."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.config.seed, "weights"))
-            made = self._network(configuration.model, own)
-            if any(isinstance(value, UninitializedParameter) for value in made.parameters()):
-                self._initialize(made)
-        self._refuse_lightning_module(made)
-        module = made if isinstance(made, RegularizedModule) else RegularizedModule(made, **own)  # type: ignore[arg-type]
-        if self.task.class_weights and type(module).loss is not RegularizedModule.loss:
-            text = f"{type(module).__name__} has a loss of its own, which would not know of them"
-            raise BuildError(f"data: class_weight weights the loss of wdsearch, but {text}; leave class_weight out")
-        return module
+            network = self._network(configuration.model, self._own_arguments(configuration))
+            if any(isinstance(value, UninitializedParameter) for value in network.parameters()):
+                self._initialize(network)
+        self._refuse_lightning_module(network)
+        return network
 
     def _refuse_lightning_module(self, network: nn.Module) -> None:
         """Raise BuildError for a LightningModule that comes from a function which does not say so."""
@@ -166,7 +185,7 @@ class TrialFactory:
 
     def _initialize(self, network: nn.Module) -> None:
         """Let lazy layers see a batch, by which they choose their sizes."""
-        batch = self._batch()
+        batch = self.batch()
         try:
             inputs = fitting(split_batch(batch)[0], network.forward)
             with torch.no_grad():
@@ -189,7 +208,7 @@ class TrialFactory:
         init_args, folder = (model.init_args, model.folder) if isinstance(model, Source) else ({}, None)
         whole = with_values(init_args, arguments) if self.solo else init_args | dict(arguments)
         more = own if is_regularized_module(builder) else {}
-        known = self._shape(builder) | instantiated(builder, whole, folder) | dict(more)
+        known = self.shape_arguments(builder) | instantiated(builder, whole, folder) | dict(more)
         return built("model", self._name(), builder, known, nn.Module)
 
     # -- fused or one after another ------------------------------------------------------------------------------
@@ -207,7 +226,7 @@ class TrialFactory:
         return self._reasons[key]
 
     def _try(self, arguments: Mapping[str, Any]) -> str | None:
-        tried, whole = self.module(self._unequal(arguments)[0]), self._batch()
+        tried, whole = self.module(self._unequal(arguments)[0]), self.batch()
         batch, most = first_rows(whole, PROBED_ROWS), PROBED_ROWS
         try:
             step_alone(tried, batch)
@@ -236,7 +255,7 @@ class TrialFactory:
             return [], []
         module = self.module(baseline(self.config))
         try:
-            use = dropout_in_use(module, self._batch())
+            use = dropout_in_use(module, self.batch())
         except Exception:  # a network that cannot be called so is searched all the same
             return [], []
         return dropout_notes(module, use), inert(module, use)
@@ -256,7 +275,7 @@ class TrialFactory:
         if self.solo:
             return 0.0
         try:
-            return scale_invariant_share(self.module(baseline(self.config)), first_rows(self._batch(), PROBED_ROWS))
+            return scale_invariant_share(self.module(baseline(self.config)), first_rows(self.batch(), PROBED_ROWS))
         except Exception:  # a network that cannot be called so is searched all the same
             return 0.0
 
@@ -271,7 +290,8 @@ class TrialFactory:
             configurations.append(Configuration(neutral.lr, whole, dict(arguments)))
         return configurations
 
-    def _batch(self) -> Batch:
+    def batch(self) -> Batch:
+        """First training batch, as a network gets it when it is tried."""
         return self._as_trained(next(iter(self.data.train_dataloader())))
 
     def _as_trained(self, batch: Batch) -> Batch:
@@ -280,7 +300,7 @@ class TrialFactory:
             return batch
         return apply_to_collection(batch, Tensor, lambda x: x.float() if x.dtype == torch.float64 else x)
 
-    def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
+    def shape_arguments(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
         """Arguments that the builder takes from the data; those with defaults only if the data say them."""
         parameters = parameters_of(builder)
         needed = [name for name in SHAPE if name in parameters and parameters[name].default is inspect.Parameter.empty]

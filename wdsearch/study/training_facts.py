@@ -1,10 +1,10 @@
-"""Facts of a trial's training that its configuration does not tell, as JSON: steps, names of parameters, forms of batch and loss."""
+"""Facts of a trial's training that its configuration does not tell, as JSON: steps, names, forms of batches and of the loss."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wdsearch.groups import split_key
 from wdsearch.noise import derive_seed
@@ -12,7 +12,7 @@ from wdsearch.population.user.framework import framework_of
 from wdsearch.population.user.model_kinds import is_regularized_module
 from wdsearch.population.user.random_state import seeded
 from wdsearch.regularizers import REGULARIZERS
-from wdsearch.study.factory import PROBED_ROWS, TrialFactory
+from wdsearch.study.factory import TrialFactory
 from wdsearch.study.nested import is_nested, with_values
 from wdsearch.study.schema import Source
 from wdsearch.study.sources import builder_of
@@ -23,6 +23,8 @@ from wdsearch.trial.dropout import MultiheadAttention
 from wdsearch.trial.module import RegularizedModule
 
 Facts = dict[str, Any]
+SHOWN_ROWS = 2
+"""Rows on which a network shows the form of its outputs."""
 
 
 def training_facts(factory: TrialFactory, configuration: Configuration) -> Facts:
@@ -35,7 +37,8 @@ def training_facts(factory: TrialFactory, configuration: Configuration) -> Facts
     """
     with seeded(0):
         facts: Facts = {"steps_per_epoch": factory.batches} if factory.batches else {}
-        for part in (_batch_size, _module if _trains_itself(factory) else _network):
+        parts = (_batch_size, _module) if _trains_itself(factory) else (_batch_size, _members, _forms)
+        for part in parts:
             try:
                 facts |= part(factory, configuration)
             except Exception:  # whatever a user's data or network raise: the study's result does not hang on it
@@ -53,13 +56,11 @@ def _batch_size(factory: TrialFactory, _: Configuration) -> Facts:
     return {"batch_size": rows} if rows else {}
 
 
-def _network(factory: TrialFactory, configuration: Configuration) -> Facts:
+def _members(factory: TrialFactory, configuration: Configuration) -> Facts:
     module = factory.module(configuration)
     members = {key: [_member(module, key, name) for name in names] for key, names in module.members.items()}
-    facts = {"decayed": [name.removeprefix("network.") for name in module.decayed], "members": members}
-    facts |= {"task": factory.task.name, "class_weights": factory.task.class_weights}
-    batch = first_rows(next(iter(factory.data.train_dataloader())), PROBED_ROWS)
-    return facts | _forms(module, batch)
+    names = [name.removeprefix("network.") for name in module.decayed]
+    return {"object": isinstance(factory.config.model, nn.Module), "decayed": names, "members": members}
 
 
 def _member(module: RegularizedModule, key: str, name: str) -> str:
@@ -75,13 +76,17 @@ def _member(module: RegularizedModule, key: str, name: str) -> str:
 # -- forms of batches and outputs ------------------------------------------------------------------------------------
 
 
-def _forms(module: RegularizedModule, batch: Batch) -> Facts:
-    """Forms of a batch's inputs and targets, and of the network's outputs."""
+def _forms(factory: TrialFactory, configuration: Configuration) -> Facts:
+    """Forms of a batch's inputs and targets, of the network's outputs, and of the loss."""
+    task, module, batch = factory.task, factory.module(configuration).eval(), first_rows(factory.batch(), SHOWN_ROWS)
     inputs, targets = module.split(batch)
-    forms = {"inputs": _inputs_form(batch, inputs, targets), "floating": _floating(inputs)}
     with torch.no_grad():
-        outputs = module.eval()._outputs(inputs)
-    return forms | {"outputs": _place(outputs), "loss": _loss_form(module, logits_of(outputs), targets)}
+        outputs = module(*inputs.args, **inputs.kwargs)
+    short = not targets.is_floating_point() and targets.dtype != torch.int64
+    loss = {"task": task.name, "class_weights": task.class_weights, "short_targets": short}
+    loss |= {"loss": _loss_form(module, logits_of(outputs), targets)}
+    own = {"inputs": _inputs_form(batch, inputs, targets), "floating": _floating(inputs), "outputs": _place(outputs)}
+    return loss | own
 
 
 def _floating(inputs: Any) -> bool:
@@ -117,10 +122,9 @@ def _loss_form(module: RegularizedModule, outputs: Tensor, targets: Tensor) -> s
     scores, _ = module.task.read(outputs, targets)
     if outputs.numel() == len(outputs) and scores.shape[-1] == 2:
         return "shares of one logit" if targets.is_floating_point() else "one logit"
-    if outputs.ndim > 2:
-        last = targets.shape in (outputs.shape, outputs.shape[:-1])
-        return "classes last" if last else "classes"
-    return "classes"
+    if outputs.ndim > 2 and targets.shape == outputs.shape[:-1]:
+        return "classes last"
+    return "shares last" if outputs.ndim > 2 and targets.shape == outputs.shape else "classes"
 
 
 # -- modules that a Trainer trains -----------------------------------------------------------------------------------
@@ -141,7 +145,7 @@ def _module(factory: TrialFactory, configuration: Configuration) -> Facts:
         arguments = init_args | configuration.model | {"strengths": configuration.strengths, "lr": configuration.lr}
         options = config.trainer.model_dump(include={"accelerator", "precision"})
         framework, seed = "lightning.pytorch", None
-    own = [text.argument(name, value) for name, value in (factory._shape(builder) | arguments).items()]
+    own = [text.argument(name, value) for name, value in (factory.shape_arguments(builder) | arguments).items()]
     own += [] if factory.solo else _recipe(factory, text)
     call = f"{text.path(*_path(model, builder))}({', '.join(own)})"
     trainer = [text.argument(name, value) for name, value in {"max_epochs": config.budget.epochs, **options}.items()]
@@ -152,7 +156,12 @@ def _module(factory: TrialFactory, configuration: Configuration) -> Facts:
 def _recipe(factory: TrialFactory, text: "_Python") -> list[str]:
     """Arguments of a subclass of RegularizedModule that a study gives to each trial."""
     recipe, task = factory.recipe, factory.task
-    fields = {"optimizer": recipe.optimizer, "schedule": recipe.schedule, "warmup": recipe.warmup, "decay": recipe.decay}
+    fields = {
+        "optimizer": recipe.optimizer,
+        "schedule": recipe.schedule,
+        "warmup": recipe.warmup,
+        "decay": recipe.decay,
+    }
     fields |= {"include": recipe.include, "exclude": recipe.exclude, "groups": dict(recipe.groups)}
     values = ", ".join(text.argument(name, value) for name, value in (fields | dict(recipe.options)).items())
     text.imports.add("import wdsearch")

@@ -20,7 +20,7 @@ from wdsearch.trial.loaders import batches_of
 
 SMALL = {
     "study": "text",
-    "data": {"name": "digits", "init_args": {"batch_size": 400}},
+    "data": {"name": "digits", "init_args": {"batch_size": 200}},
     "model": {"name": "mlp", "init_args": {"hidden": [8]}},
     "budget": {"trials": 1, "epochs": 2},
     "trainer": {"accelerator": "cpu", "precision": 64},
@@ -87,6 +87,11 @@ def trained(factory: TrialFactory, configuration: Configuration, fuse: bool = Tr
     else:
         train_alone(module, factory.data, epochs)
         state = module.state_dict()
+    return plain(state)
+
+
+def plain(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A trial's state dict as that of the user's network."""
     own = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
     return {name: value.double() for name, value in own.items() if not name.endswith("rate")}
 

@@ -79,15 +79,42 @@ def test_load_best_is_the_users_own_network_with_the_trials_weights(tmp_path: Pa
         wdsearch.load_best("small", home=tmp_path)
 
 
-def test_load_best_of_a_named_network_needs_the_name_alone(tmp_path: Path) -> None:
-    result = wdsearch.run(study(), home=tmp_path, progress=False)
-    assert result.best is not None
-    network = wdsearch.load_best("small", home=tmp_path)
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> wdsearch.StudyResult:
+    """A study of a network of ours, searched once."""
+    return wdsearch.run(study(), home=tmp_path_factory.mktemp("named"), progress=False)
+
+
+def test_the_text_of_a_search_is_stored_and_found_again(named: wdsearch.StudyResult) -> None:
+    result = named
+    text = recommended_text(result)
+    settings = wdsearch.recommendation(result)
+    assert (settings["epochs"], settings["steps"], settings["batch_size"]) == (2, 10, 256)
+    for part in ("EPOCHS = 2", "STEPS_PER_EPOCH = 5", f"LR = {settings['optimizer']['lr']!r}", "weight_decay=0.0"):
+        assert part in text
+    (scale,) = settings["timescale"].values()
+    rates = 0.5 * sum(1.0 + torch.cos(torch.tensor(torch.pi * step / 10)) for step in range(10))
+    assert scale * settings["optimizer"]["lr"] * settings["strengths"]["weight_decay"] * float(rates) == pytest.approx(
+        1.0
+    )
+    stored = result.optuna_study.user_attrs[RECOMMENDATION]
+    result.optuna_study.set_user_attr(RECOMMENDATION, stored | {"version": "0.0"})
+    again = wdsearch.load_result("small", Home(result.folder.parents[1]))
+    assert recommended_text(again) == text, "from the trial, as while the study is running"
+    assert rebuilt_text(again) == text, "from the network, as for a study of an earlier version"
+
+
+def test_load_best_of_a_named_network_needs_the_name_alone(named: wdsearch.StudyResult) -> None:
+    assert named.best is not None
+    home = named.folder.parents[1]
+    network = wdsearch.load_best("small", home=home)
     data = build_data(wdsearch.load_study(study()))
-    assert loss_on_validation_rows(network, data) == pytest.approx(result.best.result.metrics["val_loss"], abs=1e-6)
-    result.weights.unlink()
-    with pytest.raises(NoWeightsError, match=r"trial \d, the best of study 'small', are not here: .*best\.pt is missing; copy"):
-        wdsearch.load_best("small", home=tmp_path)
+    assert loss_on_validation_rows(network, data) == pytest.approx(named.best.result.metrics["val_loss"], abs=1e-6)
+    named.weights.unlink()
+    with pytest.raises(
+        NoWeightsError, match=r"trial \d, the best of study 'small', are not here: .*best\.pt is missing; copy"
+    ):
+        wdsearch.load_best("small", home=home)
 
 
 def test_load_best_says_what_is_not_there(tmp_path: Path) -> None:
@@ -96,23 +123,6 @@ def test_load_best_says_what_is_not_there(tmp_path: Path) -> None:
     Home(tmp_path).open()
     with pytest.raises(StudyNotFoundError, match="there is no study 'small'"):
         wdsearch.load_best("small", home=tmp_path)
-
-
-def test_the_text_of_a_search_is_stored_and_found_again(tmp_path: Path) -> None:
-    result = wdsearch.run(study(), home=tmp_path, progress=False)
-    text = recommended_text(result)
-    settings = wdsearch.recommendation(result)
-    assert (settings["epochs"], settings["steps"], settings["batch_size"]) == (2, 10, 256)
-    for part in ("EPOCHS = 2", "STEPS_PER_EPOCH = 5", f"LR = {settings['optimizer']['lr']!r}", "weight_decay=0.0"):
-        assert part in text
-    (scale,) = settings["timescale"].values()
-    rates = 0.5 * sum(1.0 + torch.cos(torch.tensor(torch.pi * step / 10)) for step in range(10))
-    assert scale * settings["optimizer"]["lr"] * settings["strengths"]["weight_decay"] * float(rates) == pytest.approx(1.0)
-    stored = result.optuna_study.user_attrs[RECOMMENDATION]
-    result.optuna_study.set_user_attr(RECOMMENDATION, stored | {"version": "0.0"})
-    again = wdsearch.load_result("small", Home(tmp_path))
-    assert recommended_text(again) == text, "from the trial, as while the study is running"
-    assert rebuilt_text(again) == text, "from the network, as for a study of an earlier version"
 
 
 @pytest.fixture
@@ -143,12 +153,16 @@ def test_the_text_of_a_users_module_gives_the_trials_numbers(in_folder: Path) ->
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_text_of_a_trial_with_a_loss_of_its_own_gives_its_numbers(in_folder: Path) -> None:
-    source = study(model=Focal, data=ZooData(), space=SPACE | {"l1": 1e-3}, trainer={"accelerator": "cpu", "precision": 64})
+    source = study(
+        model=Focal, data=ZooData(), space=SPACE | {"l1": 1e-3}, trainer={"accelerator": "cpu", "precision": 64}
+    )
     result = wdsearch.run(source, home=in_folder / "home", progress=False)
     assert result.best is not None
     names: dict[str, Any] = {"data": ZooData(), "Focal": Focal}
     exec(recommended_text(result), names)
-    assert float(names["trainer"].callback_metrics["loss/val"]) == pytest.approx(result.best.result.metrics["val_loss"], abs=1e-9)
+    assert float(names["trainer"].callback_metrics["loss/val"]) == pytest.approx(
+        result.best.result.metrics["val_loss"], abs=1e-9
+    )
     module = wdsearch.load_best("small", home=in_folder / "home", source=source)
     for name, value in module.state_dict().items():
         torch.testing.assert_close(value.double(), names["module"].state_dict()[name].double(), rtol=0, atol=1e-6)

@@ -52,7 +52,9 @@ def apart(strengths: dict[str, float], optimizer: str, fuse: bool = True, lr: fl
     optimizer_and_schedule = {"name": optimizer, **changes.pop("schedule", {})}
     factory = factory_of(strengths, optimizer=optimizer_and_schedule, **changes)
     configuration = Configuration(lr, strengths, {})
-    return distance(run_text(text_of(factory, configuration), factory, configuration), trained(factory, configuration, fuse))
+    return distance(
+        run_text(text_of(factory, configuration), factory, configuration), trained(factory, configuration, fuse)
+    )
 
 
 CASES = [*product(STRENGTH, ("adamw", "adam", "sgd", "radam"), SCHEDULES, NETWORKS)]
@@ -95,7 +97,9 @@ def test_early_stopping_keeps_the_schedule_of_the_planned_epochs() -> None:
     assert last.age == last.best_age + 2 < 30
     text = text_of(factory, configuration)
     assert "EPOCHS = 30" in text
-    assert distance(run_text(text, factory, configuration), plain(ends.states[0])) < 1e-6  # such a rate magnifies rounding
+    assert (
+        distance(run_text(text, factory, configuration), plain(ends.states[0])) < 1e-6
+    )  # such a rate magnifies rounding
     shorter = text.replace("EPOCHS = 30", f"EPOCHS = {last.age}")
     assert distance(run_text(shorter, factory, configuration), plain(ends.states[0])) > 1e-3
 
@@ -106,7 +110,10 @@ def test_all_regularizers_at_once(optimizer: str, fuse: bool) -> None:
     assert apart(STRENGTH, optimizer, fuse, schedule=SCHEDULES["warm cosine"], **NETWORKS["batch norm"]) < ROUNDING
 
 
-GROUPS = [{"match": "^output", "name": "head", "value": 2.0}, {"match": "linear1", "name": "body", "low": 0.1, "high": 5.0}]
+GROUPS = [
+    {"match": "^output", "name": "head", "value": 2.0},
+    {"match": "linear1", "name": "body", "low": 0.1, "high": 5.0},
+]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

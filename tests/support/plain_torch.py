@@ -68,7 +68,9 @@ def training_of(factory: TrialFactory, configuration: Configuration, **changes: 
 def run_text(text: str, factory: TrialFactory, configuration: Configuration) -> dict[str, torch.Tensor]:
     """Weights of a study's network after the text's training, with the trial's noise instead of torch's."""
     streams = {key: NoiseStream(factory.config.seed, key) for key in ("dropout", "input_noise")}
-    network = replace_dropout(factory.network(Configuration(configuration.lr, {}, configuration.model)), streams["dropout"])
+    network = replace_dropout(
+        factory.network(Configuration(configuration.lr, {}, configuration.model)), streams["dropout"]
+    )
     names: dict[str, Any] = {}
     exec(text, names)
     validation = [doubled(batch) for batch in factory.data.val_dataloader()]

@@ -220,7 +220,7 @@ def test_batches_and_outputs_of_any_form(form: str) -> None:
 
 def test_class_weights() -> None:
     data = Given([(X, Y)])
-    data.class_weights = (1.0, 2.0, 0.5)  # type: ignore[assignment]
+    data.class_weights = (1.1, 2.3, 0.7)  # type: ignore[attr-defined]
     assert apart({"label_smoothing": 0.2, "early_stopping": 2.0}, "adamw", data=data, model=Net) < ROUNDING
 
 
@@ -229,5 +229,5 @@ def test_what_a_package_adds_without_a_text_is_named() -> None:
     training = training_of(factory, Configuration(1e-3, {"l2": 0.1}, {}))
     with pytest.MonkeyPatch.context() as patch:
         foreign = {"l2": replace(REGULARIZERS["l2"], code="")}
-        patch.setattr("wdsearch.storage.training_text.REGULARIZERS", foreign)
+        patch.setattr("wdsearch.storage.training.REGULARIZERS", foreign)
         assert "MISSING here: l2 = 0.1" in training_text(training)

@@ -9,7 +9,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from support.training import train_alone, train_fused
 
 from wdsearch.noise import NoiseStream
-from wdsearch.storage.training_text import Training, training_text
+from wdsearch.storage.training import Training
+from wdsearch.storage.training_text import training_text
 from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
 from wdsearch.study.load import load_study

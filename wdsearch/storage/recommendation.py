@@ -151,7 +151,8 @@ def _groups(space: Mapping[str, Any]) -> dict[str, str]:
 def _text(result: StudyResult, facts: Mapping[str, Any]) -> str:
     """Text of the best trial's training; empty if its facts do not suffice."""
     from wdsearch.noise import derive_seed
-    from wdsearch.storage.training_text import Training, module_text, training_text
+    from wdsearch.storage.training import Training
+    from wdsearch.storage.training_text import module_text, training_text
 
     best, seed = winner(result), derive_seed(result.config.get("seed", 0), "weights")
     goals = ", ".join(f"{name} {value:.6g}" for name, value in zip(result.goals, best.values, strict=True))

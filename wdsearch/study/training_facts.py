@@ -124,7 +124,9 @@ def _loss_form(module: RegularizedModule, outputs: Tensor, targets: Tensor) -> s
         return "shares of one logit" if targets.is_floating_point() else "one logit"
     if outputs.ndim > 2 and targets.shape == outputs.shape[:-1]:
         return "classes last"
-    return "shares last" if outputs.ndim > 2 and targets.shape == outputs.shape else "classes"
+    if not targets.is_floating_point():
+        return "classes"
+    return "shares last" if outputs.ndim > 2 else "shares"
 
 
 # -- modules that a Trainer trains -----------------------------------------------------------------------------------

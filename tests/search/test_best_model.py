@@ -1,11 +1,14 @@
 """The best trial as its user gets it: the network with its weights, and a text that trains it again."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from rich.console import Console
+from rich.table import Table
 from support import users_module
 from support.studies import STUDY
 from support.users_module import Own
@@ -14,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import wdsearch
+from wdsearch.cli.tables import recommendation_table
 from wdsearch.errors import StudyNotFoundError
 from wdsearch.noise import derive_seed
 from wdsearch.search.best_model import NoWeightsError, rebuilt_text
@@ -82,7 +86,8 @@ def test_load_best_is_the_users_own_network_with_the_trials_weights(tmp_path: Pa
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> wdsearch.StudyResult:
     """A study of a network of ours, searched once."""
-    return wdsearch.run(study(), home=tmp_path_factory.mktemp("named"), progress=False)
+    space = SPACE | {"early_stopping": 1}
+    return wdsearch.run(study(space=space), home=tmp_path_factory.mktemp("named"), progress=False)
 
 
 def test_the_text_of_a_search_is_stored_and_found_again(named: wdsearch.StudyResult) -> None:
@@ -90,7 +95,16 @@ def test_the_text_of_a_search_is_stored_and_found_again(named: wdsearch.StudyRes
     text = recommended_text(result)
     settings = wdsearch.recommendation(result)
     assert (settings["epochs"], settings["steps"], settings["batch_size"]) == (2, 10, 256)
-    for part in ("EPOCHS = 2", "STEPS_PER_EPOCH = 5", f"LR = {settings['optimizer']['lr']!r}", "weight_decay=0.0"):
+    best_epoch = settings["weights of epoch"]
+    assert best_epoch in (1, 2)
+    assert f"its weights are those of epoch {best_epoch}" in shown(recommendation_table(settings))
+    for part in (
+        "EPOCHS = 2",
+        "EARLY_STOPPING = 1 ",
+        "STEPS_PER_EPOCH = 5",
+        f"LR = {settings['optimizer']['lr']!r}",
+        "weight_decay=0.0",
+    ):
         assert part in text
     (scale,) = settings["timescale"].values()
     rates = 0.5 * sum(1.0 + torch.cos(torch.tensor(torch.pi * step / 10)) for step in range(10))
@@ -123,6 +137,13 @@ def test_load_best_says_what_is_not_there(tmp_path: Path) -> None:
     Home(tmp_path).open()
     with pytest.raises(StudyNotFoundError, match="there is no study 'small'"):
         wdsearch.load_best("small", home=tmp_path)
+
+
+def shown(table: Table) -> str:
+    """Text of a table in one line."""
+    console = Console(width=400, record=True, file=io.StringIO())
+    console.print(table)
+    return " ".join(console.export_text().split())
 
 
 @pytest.fixture

@@ -218,6 +218,12 @@ def test_batches_and_outputs_of_any_form(form: str) -> None:
     assert apart(strengths, "adamw", data=Given([batch, batch], task), model=model) < ROUNDING
 
 
+@pytest.mark.parametrize(("precision", "rounding"), [(32, 1e-6), ("bf16-mixed", 1e-3)])
+def test_other_precisions(precision: object, rounding: float) -> None:
+    trainer = {"accelerator": "cpu", "precision": precision}
+    assert apart({"weight_decay": 3.0, "l2": 0.05, "early_stopping": 2.0}, "sgd", trainer=trainer) < rounding
+
+
 def test_class_weights() -> None:
     data = Given([(X, Y)])
     data.class_weights = (1.1, 2.3, 0.7)  # type: ignore[attr-defined]

@@ -29,22 +29,27 @@ SMALL = {
 
 
 class Batches:
-    """Training batches of a study in 64 bits, in its order, anew for each epoch; sets the noise of each."""
+    """Training batches of a study, in 64 bits if it `doubles` them, in its order, anew for each epoch; sets the noise of each."""
 
-    def __init__(self, data: Any, streams: Mapping[str, NoiseStream]) -> None:
-        self.data, self.streams, self.epoch = data, streams, 0
+    def __init__(self, data: Any, streams: Mapping[str, NoiseStream], doubles: bool) -> None:
+        self.data, self.streams, self.doubles, self.epoch = data, streams, doubles, 0
 
     def __iter__(self) -> Iterator[Any]:
         for index, batch in enumerate(batches_of(self.data.train_dataloader(), 0, self.epoch)):
             for stream in self.streams.values():
                 stream.at(self.epoch, index)
-            yield doubled(batch)
+            yield doubled(batch) if self.doubles else batch
         self.epoch += 1
 
 
 def doubled(batch: Any) -> Any:
     """A batch in 64 bits."""
     return apply_to_collection(batch, torch.Tensor, lambda x: x.double() if x.is_floating_point() else x)
+
+
+def is_double(factory: TrialFactory) -> bool:
+    """True for a study in 64 bits."""
+    return factory.config.trainer.precision == 64
 
 
 def factory_of(strengths: Mapping[str, Any], **changes: Any) -> TrialFactory:
@@ -74,11 +79,11 @@ def run_text(text: str, factory: TrialFactory, configuration: Configuration) -> 
     )
     names: dict[str, Any] = {}
     exec(text, names)
-    validation = [doubled(batch) for batch in factory.data.val_dataloader()]
+    validation = [doubled(batch) if is_double(factory) else batch for batch in factory.data.val_dataloader()]
     arguments = [validation] if "validation_loss" in names else []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randn_like", streams["input_noise"].normal)
-        trained = names["train"](network, Batches(factory.data, streams), *arguments)
+        trained = names["train"](network, Batches(factory.data, streams, is_double(factory)), *arguments)
     return {name: value.double() for name, value in trained.state_dict().items() if not name.endswith("rate")}
 
 
@@ -86,7 +91,8 @@ def trained(factory: TrialFactory, configuration: Configuration, fuse: bool = Tr
     """Weights by which the trial is judged: of a population, or of plain Lightning."""
     module, epochs = factory.module(configuration), factory.config.budget.epochs
     if fuse:
-        state = train_fused({0: module}, factory.data, epochs).states[0]
+        precision = "64-true" if is_double(factory) else str(factory.config.trainer.precision)
+        state = train_fused({0: module}, factory.data, epochs, precision=precision).states[0]
     else:
         train_alone(module, factory.data, epochs)
         state = module.state_dict()

@@ -114,6 +114,8 @@ def _before_step(training: Training) -> Iterator[str]:
         return
     yield "@torch.no_grad()"
     yield "def before_step(network, optimizer):"
+    parts = [*(["clip the gradient"] if clips else []), *(["decay the weights"] if training.decays_apart else [])]
+    yield f'    """{" and ".join(parts).capitalize()} before the optimizer\'s step."""'
     for key, regularizer in clips.items():
         yield f"    {regularizer.code.format(strength=constant(key))}"
     if training.decays_apart:
@@ -185,7 +187,7 @@ def _train(training: Training) -> Iterator[str]:
     average, patience = training.first("evaluated"), training.first("patience")
     judged = "averaged.module" if average else "network"
     yield f"def train(network, batches{', validation' if patience else ''}, epochs=EPOCHS):"
-    yield f'    """Train on batches of {_batch_text(training)}; the weights by which the trial was judged."""'
+    yield f'    """The network, trained on batches of {_batch_text(training)}, as the trial was judged."""'
     yield from (f"    set_{key}(network)" for key in training.acting("buffer"))
     if str(training.precision).startswith("64"):
         yield "    network.double()  # as the inputs have to be"

@@ -1,6 +1,6 @@
 """Facts of a trial's training that its configuration does not tell, as JSON: steps, names, forms of batches and of the loss."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from wdsearch.groups import split_key
 from wdsearch.noise import derive_seed
-from wdsearch.population.user.framework import framework_of
-from wdsearch.population.user.model_kinds import is_regularized_module
+from wdsearch.population.user.framework import framework_of, lightning_base
+from wdsearch.population.user.model_kinds import is_regularized_module, product_of
 from wdsearch.population.user.random_state import seeded
 from wdsearch.regularizers import REGULARIZERS
 from wdsearch.study.factory import TrialFactory
@@ -37,7 +37,11 @@ def training_facts(factory: TrialFactory, configuration: Configuration) -> Facts
     """
     with seeded(0):
         facts: Facts = {"steps_per_epoch": factory.batches} if factory.batches else {}
-        parts = (_batch_size, _module) if _trains_itself(factory) else (_batch_size, _members, _forms)
+        parts: list[Callable[[TrialFactory, Configuration], Facts]] = [_module]
+        if not _trains_itself(factory):
+            parts = [_members, _forms]
+        if not factory.solo:  # no row is drawn of a user's own loader but by its Trainer
+            parts.append(_batch_size)
         for part in parts:
             try:
                 facts |= part(factory, configuration)
@@ -142,7 +146,7 @@ def _module(factory: TrialFactory, configuration: Configuration) -> Facts:
         rate = {"lr": configuration.lr} if "lr" in config.space else {}
         arguments = with_values(init_args, configuration.model | configuration.strengths | rate)
         options = config.trainer.model_dump(include={"accelerator", "devices", "precision"}) | config.trainer.options
-        framework, seed = framework_of(factory.trial(configuration)).__name__, derive_seed(config.seed, "solo") % 2**32
+        framework, seed = _framework(factory, configuration), derive_seed(config.seed, "solo") % 2**32
     else:
         arguments = init_args | configuration.model | {"strengths": configuration.strengths, "lr": configuration.lr}
         options = config.trainer.model_dump(include={"accelerator", "precision"})
@@ -153,6 +157,14 @@ def _module(factory: TrialFactory, configuration: Configuration) -> Facts:
     trainer = [text.argument(name, value) for name, value in {"max_epochs": config.budget.epochs, **options}.items()]
     facts = {"call": call, "trainer": trainer, "framework": framework, "seed": seed}
     return {"module": facts | {"imports": sorted(text.imports), "objects": text.objects}}
+
+
+def _framework(factory: TrialFactory, configuration: Configuration) -> str:
+    """Package whose Trainer trains a user's module, by its class if that is known before it is built."""
+    base = lightning_base(product_of(builder_of(factory.config.model)), "LightningModule")
+    if base is None:
+        return framework_of(factory.trial(configuration)).__name__
+    return "pytorch_lightning" if base.__module__.startswith("pytorch_lightning") else "lightning.pytorch"
 
 
 def _recipe(factory: TrialFactory, text: "_Python") -> list[str]:

@@ -224,6 +224,23 @@ def test_other_precisions(precision: object, rounding: float) -> None:
     assert apart({"weight_decay": 3.0, "l2": 0.05, "early_stopping": 2.0}, "sgd", trainer=trainer) < rounding
 
 
+class Complex(nn.Module):
+    """A layer with complex weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4, dtype=torch.complex64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.to(self.weight.dtype) @ self.weight.T).abs()
+
+
+def test_complex_weights() -> None:
+    trainer = {"accelerator": "cpu", "precision": 32}
+    strengths = {"weight_decay": 3.0, "l2": 0.05, "gradient_clip": 0.1}
+    assert apart(strengths, "sgd", data=Given([(X, Y)]), model=Complex, trainer=trainer) < 1e-6
+
+
 def test_class_weights() -> None:
     data = Given([(X, Y)])
     data.class_weights = (1.1, 2.3, 0.7)  # type: ignore[attr-defined]

@@ -47,6 +47,11 @@ def doubled(batch: Any) -> Any:
     return apply_to_collection(batch, torch.Tensor, lambda x: x.double() if x.is_floating_point() else x)
 
 
+def wide(value: torch.Tensor) -> torch.Tensor:
+    """A tensor in 64 bits, the parts of a complex one side by side."""
+    return (torch.view_as_real(value) if value.is_complex() else value).double()
+
+
 def is_double(factory: TrialFactory) -> bool:
     """True for a study in 64 bits."""
     return factory.config.trainer.precision == 64
@@ -84,7 +89,7 @@ def run_text(text: str, factory: TrialFactory, configuration: Configuration) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randn_like", streams["input_noise"].normal)
         trained = names["train"](network, Batches(factory.data, streams, is_double(factory)), *arguments)
-    return {name: value.double() for name, value in trained.state_dict().items() if not name.endswith("rate")}
+    return {name: wide(value) for name, value in trained.state_dict().items() if not name.endswith("rate")}
 
 
 def trained(factory: TrialFactory, configuration: Configuration, fuse: bool = True) -> dict[str, torch.Tensor]:
@@ -102,7 +107,7 @@ def trained(factory: TrialFactory, configuration: Configuration, fuse: bool = Tr
 def plain(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A trial's state dict as that of the user's network."""
     own = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
-    return {name: value.double() for name, value in own.items() if not name.endswith("rate")}
+    return {name: wide(value) for name, value in own.items() if not name.endswith("rate")}
 
 
 def distance(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> float:

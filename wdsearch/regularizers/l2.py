@@ -38,5 +38,5 @@ l2 = Regularizer(
     usual=Range(1e-6, 1e-2, log=True),
     torch=_torch,
     penalty=_penalty,
-    code="{strength} * {x}.square().sum()",
+    code="{strength} * {x}.abs().square().sum()",
 )

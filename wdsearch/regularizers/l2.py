@@ -15,7 +15,7 @@ def _penalty(weights: Params, strength: Scalar) -> Scalar:
 def _torch(strength: float, setting: Recommendation) -> str:
     words = setting.optimizer
     if setting.decays:
-        text = f"add {strength:.6g} * sum(w.square().sum()) over {setting.weights} to the loss"
+        text = f"add {strength:.6g} * the sum of squares of {setting.weights} to the loss"
         return f"{text}; not by a second optimizer, and not by {words.name}'s weight_decay, which is the decoupled one here"
     call = words.coupled.format(f"{2 * strength:.6g}")
     text = f"{call} on {setting.weights}: 2λ, torch's gradient being λw"

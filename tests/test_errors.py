@@ -26,6 +26,7 @@ FAILED_JOBS = {
     "InterruptedStudyError",
     "LaunchError",
     "NetworkFileSystemError",
+    "NoWeightsError",
     "NotLoggedError",
     "PortError",
     "StorageError",

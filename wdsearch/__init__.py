@@ -5,8 +5,8 @@
     result = wdsearch.run("studies/mnist1d.yaml", ["budget.trials=8"])
     print(wdsearch.recommendation(result))
 
-Each command of the command line is one call here: `run`, `load_result`, `recommendation`, `plot_gap`, `explain`. Names are
-imported when they are used, for torch and lightning take seconds.
+Each command of the command line is one call here: `run`, `load_result`, `recommendation`, `plot_gap`, `explain`; `load_best`
+is the best trial's network with its weights. Names are imported when they are used, for torch and lightning take seconds.
 """
 
 import os
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wdsearch.population.population import Population
     from wdsearch.regularizers import REGULARIZERS
     from wdsearch.report.gap_plot import plot_gap
+    from wdsearch.search.best_model import load_best
     from wdsearch.search.explain import explain
     from wdsearch.search.run import run
     from wdsearch.storage.recommendation import recommendation
@@ -49,6 +50,7 @@ _HOMES = {
     "Recipe": "trial.recipe",
     "REGULARIZERS": "regularizers",
     "StudyResult": "storage.results",
+    "load_best": "search.best_model",
     "load_result": "storage.results",
     "recommendation": "storage.recommendation",
     "run": "search.run",

@@ -22,13 +22,15 @@ class TorchWords(NamedTuple):
     """An optimizer's class, decays and step size as written in torch, for recommendations.
 
     `name` is its class in torch.optim; `decoupled` and `coupled` are calls with this kind of decay and `{}` for torch's λ, None
-    if there is none; `step_size` is its factor of a constant gradient.
+    if there is none; `step_size` is its factor of a constant gradient, in words and as `step_size_code`, the lines of a Python
+    function of `state`, the optimizer's of a parameter after a step, and `group`, its parameter group; empty if there is none.
     """
 
     name: str
     decoupled: str | None
     coupled: str
     step_size: str
+    step_size_code: str = ""
 
     def is_own(self, call: str) -> bool:
         """True for a call of this optimizer's class, false for that of a substitute."""

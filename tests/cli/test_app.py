@@ -59,10 +59,18 @@ def test_run_says_in_a_log_how_far_it_is(folder: Path) -> None:
 
 def test_best_prints_a_table_yaml_and_json(folder: Path) -> None:
     table = wdsearch("best", "tiny", folder=folder).stdout
-    assert "torch.optim.AdamW(lr=0.001)" in table
+    assert "torch.optim.AdamW(lr=0.001, weight_decay=0.0)" in table
     found = json.loads(wdsearch("best", "tiny", "--format", "json", folder=folder).stdout)
     assert found == yaml.safe_load(wdsearch("best", "tiny", "--format", "yaml", folder=folder).stdout)
     assert found["study"] == "tiny"
+
+
+def test_best_prints_a_program_that_python_runs(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(wdsearch("best", "tiny", "--format", "python", folder=folder).stdout)
+    code = "import sys, torch, train; optimizer = train.build_optimizer(torch.nn.Linear(64, 10));"
+    code += "print({*train.build_schedule(optimizer).get_last_lr()}, 'wdsearch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "{0.001} False\n"), done.stderr
 
 
 def test_status_says_how_the_study_stands_and_loads_neither_torch_nor_mlflow(folder: Path) -> None:
@@ -191,7 +199,15 @@ def test_what_cannot_be_built_ends_a_worker_with_1_for_it_may_be_there_the_next_
     assert wdsearch("run", "tiny.yml", folder=folder).returncode == 2
 
 
-@pytest.mark.parametrize("words", [("best", "tiny"), ("status", "tiny"), ("best", "tiny", "--format", "json")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("best", "tiny"),
+        ("status", "tiny"),
+        ("best", "tiny", "--format", "json"),
+        ("best", "tiny", "--format", "python"),
+    ],
+)
 def test_a_finished_study_is_shown_without_torch(folder: Path, words: tuple[str, ...]) -> None:
     code = (
         "import sys; sys.argv[0] = 'wdsearch'\nfrom wdsearch.cli import main\n"

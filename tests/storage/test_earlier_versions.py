@@ -177,6 +177,10 @@ def test_a_finished_study_shows_the_numbers_that_it_came_to(project: Project, st
     check_numbers(status["baseline"]["metrics"], stored["baseline"])
     check_numbers(json.loads(command("best", stored["finished"], "--format", "json")), stored["best"])
     assert torch.load(result.weights)["trial"] == stored["best"]["trial"]
+    names: dict[str, Any] = {}
+    exec(command("best", stored["finished"], "--format", "python"), names)
+    network = wdsearch.load_best(stored["finished"])
+    assert len(names["build_optimizer"](network).param_groups) == 2
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -41,6 +41,7 @@ class Format(StrEnum):
     table = "table"
     yaml = "yaml"
     json = "json"
+    python = "python"
 
 
 @app.command(
@@ -81,14 +82,20 @@ def best(
     home: HomeOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Show the best trial's learning rate and strengths, and the arguments of torch to train with them."""
+    """Show the best trial's learning rate and strengths, and the arguments of torch to train with them.
+
+    `--format python` prints a program in plain torch that trains as the trial was trained.
+    """
     with _clear_errors():
         from wdsearch.storage.home import Home
         from wdsearch.storage.recommendation import recommendation
         from wdsearch.storage.results import load_result
 
-        settings = recommendation(load_result(study, Home(home), storage))
-        _print(settings, form)
+        result = load_result(study, Home(home), storage)
+        if form is Format.python:
+            typer.echo(_text(result), nl=False)
+        else:
+            _print(recommendation(result), form)
 
 
 @app.command(rich_help_panel=PANELS["results"], epilog="Example: wdsearch plot mnist1d --key dropout --output gap.png")
@@ -277,6 +284,17 @@ def _start_delivery(file: Path, overrides: list[str], home: Path | None, storage
             tracker.start_delivery()
             return tracker
     return None
+
+
+def _text(result: Any) -> str:
+    """Python text of the best trial's training; what an earlier version did not store is found by building its network."""
+    from wdsearch.storage.recommendation import recommended_text
+
+    if text := recommended_text(result):
+        return text
+    from wdsearch.search.best_model import rebuilt_text
+
+    return rebuilt_text(result)
 
 
 def _print(settings: dict[str, Any], form: Format) -> None:

@@ -147,6 +147,24 @@ def _row(name: str, sides: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return (name, *(shown_setting(side.get(name, "")) for side in sides))
 
 
+def _schedule(optimizer: Mapping[str, Any]) -> str:
+    warmup = f" after a warm-up of {optimizer['warmup']:g} of all steps" if optimizer.get("warmup") else ""
+    return f"schedule {optimizer.get('schedule', 'constant')}{warmup}"
+
+
+def _length(settings: Mapping[str, Any]) -> str:
+    """Length of the training in words: steps and rows, and where early stopping ended it."""
+    parts = ["planned: the schedule ends with them"]
+    if "steps" in settings:
+        rows = f", of {settings['batch_size']} rows each" if "batch_size" in settings else ""
+        parts.append(f"{settings['steps']} steps, {settings['steps_per_epoch']} an epoch{rows}")
+    if "epochs trained" in settings:
+        parts.append(f"it stopped after epoch {settings['epochs trained']}")
+    if "weights of epoch" in settings:
+        parts.append(f"its weights are those of epoch {settings['weights of epoch']}")
+    return "; ".join(parts)
+
+
 def recommendation_table(settings: dict[str, Any]) -> Table:
     """The settings for one's own training, a row each.
 
@@ -164,10 +182,11 @@ def recommendation_table(settings: dict[str, Any]) -> Table:
             table.add_row(key, shown_setting(value), "argument of the LightningModule")
         return table
     optimizer = settings["optimizer"]
-    schedule = f"schedule {optimizer.get('schedule', 'constant')}"
-    table.add_row("lr", shown_setting(optimizer["lr"]), f"{settings['torch']['lr']}, {schedule}")
+    table.add_row("lr", shown_setting(optimizer["lr"]), f"{settings['torch']['lr']}, {_schedule(optimizer)}")
     for key, value in settings["strengths"].items():
-        table.add_row(key, shown_setting(value), settings["torch"][key])
+        scale = settings.get("timescale", {}).get(key)
+        about = f"; timescale {scale:.4g}: 1 shrinks weights by e over the training" if scale else ""
+        table.add_row(key, shown_setting(value), escape(settings["torch"][key] + about))
     for key in settings["off"]:
         table.add_row(key, "off", "")
     for key in settings.get("without effect", ()):
@@ -176,6 +195,7 @@ def recommendation_table(settings: dict[str, Any]) -> Table:
         table.add_row(f"model.{key}", str(value), "")
     if "target" in settings:
         table.add_row("target", *_standardised(settings["target"], {"l1", "l2"} & settings["strengths"].keys()))
+    table.add_row("epochs", str(settings["epochs"]), _length(settings))
     if "groups" in settings:
         groups = [
             f"{escape(key)} takes what {escape(pattern)} is found in" for key, pattern in settings["groups"].items()

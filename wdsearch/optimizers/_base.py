@@ -141,7 +141,7 @@ class Optimizer:
 
     >>> from wdsearch.optimizers import OPTIMIZERS
     >>> OPTIMIZERS["sgd"].call(0.1, {"nesterov": True})
-    'torch.optim.SGD(lr=0.1, momentum=0.9, nesterov=True)'
+    'torch.optim.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.0)'
     """
 
     key: str
@@ -187,16 +187,40 @@ class Optimizer:
         return (2.0 * rates * decay).sqrt() * math.sqrt((1.0 - momentum) / (1.0 + momentum))
 
     def call(self, lr: float, options: Options) -> str:
-        """Call of torch's class, with the arguments that differ from torch's defaults.
+        """Call of torch's class, with the arguments that differ from torch's defaults, and no weight decay.
 
         >>> from wdsearch.optimizers import OPTIMIZERS
         >>> OPTIMIZERS["adamw"].call(1e-3, {"betas": (0.9, 0.95)})
-        'torch.optim.AdamW(lr=0.001, betas=(0.9, 0.95))'
+        'torch.optim.AdamW(lr=0.001, betas=(0.9, 0.95), weight_decay=0.0)'
         """
         defaults = inspect.signature(self.torch_class).parameters
         changed = {name: value for name, value in self.complete(options).items() if value != defaults[name].default}
-        arguments = [f"lr={lr:.6g}", *(f"{name}={value!r}" for name, value in changed.items())]
+        arguments = [f"lr={lr:.6g}", *(f"{name}={value!r}" for name, value in changed.items()), *_no_decay(defaults)]
         return f"torch.optim.{self.words.name}({', '.join(arguments)})"
+
+    def whole_call(self, parameters: str, lr: str, options: Options, decays: bool) -> str:
+        """Call of torch's class with every option, for parameter groups whose `weight_decay` is decoupled.
+
+        `parameters` and `lr` are Python expressions. An optimizer without decoupled decay is called by the name of one that
+        has it and is else the same, if there is one and `decays`.
+
+        >>> from wdsearch.optimizers import OPTIMIZERS
+        >>> OPTIMIZERS["adam"].whole_call("groups", "LR", {}, decays=True)
+        'torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)'
+        """
+        defaults = inspect.signature(self.torch_class).parameters
+        decoupled = self.words.decoupled if decays else None
+        call = (
+            decoupled.format("0.0") if decoupled else f"torch.optim.{self.words.name}({''.join(_no_decay(defaults))})"
+        )
+        name, _, decay = call.removesuffix(")").partition("(")
+        own = [f"{option}={value!r}" for option, value in self.complete(options).items()]
+        return f"{name}({', '.join(filter(None, [parameters, f'lr={lr}', *own, decay]))})"
+
+
+def _no_decay(arguments: Mapping[str, Any]) -> list[str]:
+    """Argument that turns the decay of torch's class off, which may be on by default; none if it has no decay."""
+    return ["weight_decay=0.0"] if "weight_decay" in arguments else []
 
 
 DECAY = "decoupled_decay"

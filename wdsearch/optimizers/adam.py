@@ -8,7 +8,7 @@ while decoupled decay needs torch's AdamW.
 import torch
 
 from wdsearch.optimizers._base import Optimizer
-from wdsearch.optimizers.adamw import OPTIONS, StackedAdamW, momentum, step_size
+from wdsearch.optimizers.adamw import OPTIONS, STEP_SIZE, StackedAdamW, momentum, step_size
 from wdsearch.types import TorchWords
 
 adam = Optimizer(
@@ -25,5 +25,6 @@ adam = Optimizer(
         decoupled="torch.optim.AdamW(weight_decay={})",
         coupled="torch.optim.Adam(weight_decay={})",
         step_size="lr/(sqrt(v_hat)+eps)",
+        step_size_code=STEP_SIZE,
     ),
 )

@@ -81,6 +81,12 @@ def momentum(options: Options) -> float:
     return float(options["betas"][0])
 
 
+STEP_SIZE = """\
+correction = 1.0 - group["betas"][1] ** float(state["step"])
+return group["lr"] / ((state["exp_avg_sq"] / correction).sqrt() + group["eps"])"""
+"""Function `step_size` as Python text."""
+
+
 adamw = Optimizer(
     key="adamw",
     summary="Adam with decoupled decay (Loshchilov & Hutter 1711.05101)",
@@ -95,5 +101,6 @@ adamw = Optimizer(
         decoupled="torch.optim.AdamW(weight_decay={})",
         coupled="torch.optim.Adam(weight_decay={})",
         step_size="lr/(sqrt(v_hat)+eps)",
+        step_size_code=STEP_SIZE,
     ),
 )

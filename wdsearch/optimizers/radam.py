@@ -57,6 +57,15 @@ def _step_size(state: State, rate: float | Float[Tensor, "..."], options: Option
     return rate * factor / (state["exp_avg_sq"].sqrt().add_(options["eps"])) if factor else rate
 
 
+STEP_SIZE = """\
+t, beta2 = float(state["step"]), group["betas"][1]
+longest = 2.0 / (1.0 - beta2) - 1.0
+length = longest - 2.0 * t * beta2**t / (1.0 - beta2**t)
+if length <= 5.0:
+    return group["lr"]
+r = math.sqrt((length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length))
+return group["lr"] * r * math.sqrt(1.0 - beta2**t) / (state["exp_avg_sq"].sqrt() + group["eps"])"""
+
 radam = Optimizer(
     key="radam",
     summary="Adam with a rectified rate, which warms up by itself (Liu et al. 1908.03265); its decay decoupled",
@@ -71,5 +80,6 @@ radam = Optimizer(
         decoupled="torch.optim.RAdam(weight_decay={}, decoupled_weight_decay=True)",
         coupled="torch.optim.RAdam(weight_decay={})",
         step_size="r*lr*sqrt(1-beta2**t)/(sqrt(v)+eps), r the rectification (lr alone in the first steps)",
+        step_size_code=STEP_SIZE,
     ),
 )

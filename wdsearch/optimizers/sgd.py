@@ -62,7 +62,11 @@ sgd = Optimizer(
     step_size=_step_size,
     momentum=lambda options: float(options["momentum"]),
     words=TorchWords(
-        name="SGD", decoupled=None, coupled="torch.optim.SGD(weight_decay={})", step_size="lr/(1-momentum)"
+        name="SGD",
+        decoupled=None,
+        coupled="torch.optim.SGD(weight_decay={})",
+        step_size="lr/(1-momentum)",
+        step_size_code='return group["lr"] / (1.0 - group["momentum"])',
     ),
     coupled_rotation=_coupled_rotation,
     fault=_fault,

@@ -25,7 +25,8 @@ class TrialEpoch:
     """One trial after one epoch: its age, its metrics, and the reason for its end, None while it goes on.
 
     `metrics` are those of this epoch, `result` those of the state by which the trial is judged: the same, or the best
-    epoch's under early stopping. `trends` of weights, updates and gradients are measured in some epochs only.
+    epoch's under early stopping, whose age is then `best_age`, else 0. `trends` of weights, updates and gradients are measured
+    in some epochs only.
     """
 
     number: int
@@ -34,6 +35,7 @@ class TrialEpoch:
     result: dict[str, float]
     end: str | None
     trends: dict[str, float] = field(default_factory=dict)
+    best_age: int = 0
 
 
 TRENDS = 10
@@ -132,7 +134,8 @@ class Cohort(ABC):
             self.best[row], self.best_age[row] = metrics, self.age
             if stops_early:
                 self._keep_best(row)
-        return TrialEpoch(self.numbers[row], self.age, metrics, self.best[row], self._end(row, metrics, epochs), trends)
+        judged, age = (self.best[row], self.best_age[row]) if stops_early else (metrics, 0)
+        return TrialEpoch(self.numbers[row], self.age, metrics, judged, self._end(row, metrics, epochs), trends, age)
 
     def _end(self, row: int, metrics: dict[str, float], epochs: int) -> str | None:
         if not all(math.isfinite(metrics[name]) for name in ("loss/objective", "loss/train", "loss/val")):

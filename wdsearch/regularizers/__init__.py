@@ -89,9 +89,10 @@ def torch_equivalents(strengths: Mapping[str, float], optimizer: TorchWords) -> 
     {'weight_decay': 'torch.optim.AdamW(weight_decay=0.1) on the decayed parameters, 0 on the others'}
     """
     acting = {key: value for key, value in strengths.items() if value != neutral(key)}
+    decays = any(REGULARIZERS[split_key(key)[0]].decay for key in acting)
     equivalents = {}
     for key, value in acting.items():
         regularizer, group = split_key(key)
-        setting = Recommendation(optimizer, clipped="gradient_clip" in acting, group=group)
+        setting = Recommendation(optimizer, "gradient_clip" in acting, group, decays)
         equivalents[key] = REGULARIZERS[regularizer].torch(value, setting)
     return equivalents

@@ -13,11 +13,15 @@ from wdsearch.types import Interval, Params, Range, Scalar, TorchWords
 
 
 class Recommendation(NamedTuple):
-    """Context of a strength's equivalent in torch; `group` is the group of parameters, empty for all."""
+    """Context of a strength's equivalent in torch; `group` is the group of parameters, empty for all.
+
+    `clipped` is true if gradients are clipped, `decays` if decoupled weight decay acts as well.
+    """
 
     optimizer: TorchWords
     clipped: bool = False
     group: str = ""
+    decays: bool = False
 
     @property
     def weights(self) -> str:
@@ -54,6 +58,8 @@ class Regularizer:
     population's checkpoint and in Lightning's, and dropped when the trial leaves.
 
     `torch(strength, recommendation)` is the equivalent in torch, with a note where torch's value is not equivalent.
+    `code` is its expression in the text of a training in plain torch (`wdsearch.storage.training_text`), with the fields
+    `{x}` for the tensor that it takes and `{strength}` for its strength; empty if the text cannot have it.
     """
 
     key: str
@@ -77,6 +83,7 @@ class Regularizer:
     evaluated: Callable[[Params, Params], Params] | None = None
     all_parameters: bool = False
     patience: Callable[[float], float] | None = None
+    code: str = ""
 
     @property
     def acts_on(self) -> str | None:

@@ -18,4 +18,5 @@ dropout = Regularizer(
     usual=Range(0.0, 0.6),
     torch=_torch,
     buffer="rate",
+    code="{strength}",
 )

@@ -15,4 +15,5 @@ early_stopping = Regularizer(
     integer=True,
     torch=lambda strength, _: f"stop after {strength:.0f} epochs without a better validation loss, restore the best",
     patience=lambda strength: strength,
+    code="{strength}",
 )

@@ -38,4 +38,5 @@ ema = Regularizer(
     after_step=_after_step,
     evaluated=lambda weights, state: state,
     all_parameters=True,
+    code="{strength}",
 )

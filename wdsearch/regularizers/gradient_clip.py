@@ -24,4 +24,5 @@ gradient_clip = Regularizer(
     usual=Range(0.1, 10.0, log=True),
     torch=lambda strength, _: f"torch.nn.utils.clip_grad_norm_(parameters, {strength:.6g})",
     gradients=_clip,
+    code="nn.utils.clip_grad_norm_(network.parameters(), {strength})",
 )

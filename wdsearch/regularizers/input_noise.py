@@ -23,4 +23,5 @@ input_noise = Regularizer(
     usual=Range(0.0, 1.0),
     torch=lambda strength, _: f"inputs + {strength:.6g} * torch.randn_like(inputs) in training",
     augment=_augment,
+    code="{x} + {strength} * torch.randn_like({x})",
 )

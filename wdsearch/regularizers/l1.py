@@ -40,4 +40,5 @@ l1 = Regularizer(
     usual=Range(1e-7, 1e-3, log=True),
     torch=_torch,
     prox=_soft_threshold,
+    code="{x} - {x}.clamp(-{strength}, {strength})",
 )

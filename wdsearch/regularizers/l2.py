@@ -14,6 +14,9 @@ def _penalty(weights: Params, strength: Scalar) -> Scalar:
 
 def _torch(strength: float, setting: Recommendation) -> str:
     words = setting.optimizer
+    if setting.decays:
+        text = f"add {strength:.6g} * the sum of squares of {setting.weights} to the loss"
+        return f"{text}; not by a second optimizer, and not by {words.name}'s weight_decay, which is the decoupled one here"
     call = words.coupled.format(f"{2 * strength:.6g}")
     text = f"{call} on {setting.weights}: 2λ, torch's gradient being λw"
     if not words.is_own(call):
@@ -35,4 +38,5 @@ l2 = Regularizer(
     usual=Range(1e-6, 1e-2, log=True),
     torch=_torch,
     penalty=_penalty,
+    code="{strength} * {x}.abs().square().sum()",
 )

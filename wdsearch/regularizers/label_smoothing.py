@@ -37,4 +37,5 @@ label_smoothing = Regularizer(
     torch=lambda strength, _: f"torch.nn.CrossEntropyLoss(label_smoothing={strength:.6g})",
     tasks=("classification",),
     loss=_loss,
+    code="label_smoothing={strength}",
 )

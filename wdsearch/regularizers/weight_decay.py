@@ -27,4 +27,5 @@ weight_decay = Regularizer(
     usual=Range(1e-3, 10.0, log=True),
     torch=_torch,
     decay=lambda strength: strength,
+    code="{strength}",
 )

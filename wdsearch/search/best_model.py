@@ -1,4 +1,4 @@
-"""Writes and reads the best trial's weights (best.pt), and exports its network (best.pt2), in the folder of a study."""
+"""Writes and reads the best trial's weights (best.pt), loads its network, and exports it (best.pt2), in the folder of a study."""
 
 import io
 import logging
@@ -13,12 +13,18 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from wdsearch.errors import WdsearchError
+from wdsearch.errors import BuildError, WdsearchError
 from wdsearch.files import replacing
 from wdsearch.search.replicate import configuration_of
+from wdsearch.search.training_facts import training_facts
 from wdsearch.storage.attributes import TOKEN
-from wdsearch.storage.results import StudyResult
+from wdsearch.storage.home import Home
+from wdsearch.storage.recommendation import recommended_text
+from wdsearch.storage.restore import restored
+from wdsearch.storage.results import StudyResult, load_result, winner
+from wdsearch.study.build import build_data
 from wdsearch.study.factory import TrialFactory
+from wdsearch.study.load import StudyConfig
 from wdsearch.trial.batches import Inputs
 from wdsearch.trial.module import RegularizedModule
 
@@ -43,6 +49,77 @@ def has_best_weights(result: StudyResult) -> bool:
     stored = read_weights(result.weights)
     is_best = result.best is not None and stored.get("trial") == result.best.number
     return is_best and stored["study"] == result.optuna_study.user_attrs[TOKEN]
+
+
+class NoWeightsError(WdsearchError):
+    """A best trial whose weights are not on this machine, or do not fit its network."""
+
+    exit_code = 1
+
+
+def load_best(
+    study: str,
+    *,
+    home: str | Path | None = None,
+    storage: str | None = None,
+    source: str | Path | Mapping[str, Any] | StudyConfig | None = None,
+) -> torch.nn.Module:
+    """The network of a study's best trial as its author wrote it, with the trial's weights, in eval mode, on the CPU.
+
+    Of a LightningModule the module itself. Its layers of torch's dropout have the trial's rates, for further training. A study
+    that was begun from Python with own objects needs them again, as `source`: what `run` was given.
+
+    Raises StudyNotFoundError while no trial is complete, NoWeightsError while its weights are not here, NotStoredError where
+    objects are missing, and BuildError for data or a network that cannot be built.
+    """
+    result = load_result(study, Home(home), storage)
+    best = winner(result)
+    stored = read_weights(result.weights)
+    if not has_best_weights(result):
+        raise NoWeightsError(_no_weights(result, stored))
+    factory = _factory(result, source, f"wdsearch.load_best({study!r}, source=...)")
+    network = factory.network(configuration_of(best.result))
+    weights = stored["state_dict"]
+    if not factory.solo and not isinstance(network, RegularizedModule):
+        weights = {
+            name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")
+        }
+    try:
+        network.load_state_dict({name: value for name, value in weights.items() if name in network.state_dict()})
+    except RuntimeError as error:
+        text = f"the weights in {result.weights} do not fit the network as it is now: {error}"
+        raise NoWeightsError(f"{text}; its code, or the data that give its sizes, have changed since") from error
+    return network.eval()
+
+
+def _no_weights(result: StudyResult, stored: Mapping[str, Any]) -> str:
+    """Message on weights that are not there, with the remedy."""
+    number = winner(result).number
+    there = f"holds those of trial {stored['trial']}" if stored else "is missing"
+    text = f"the weights of trial {number}, the best of study {result.study!r}, are not here: {result.weights} {there}"
+    return f"{text}; copy best.pt from the machine that trained it, or let the study end here: wdsearch work {result.study}"
+
+
+def rebuilt_text(result: StudyResult) -> str:
+    """Python text of the best trial's training, for which data and network are built anew.
+
+    It serves a study of an earlier version, which did not store it. Raises NotStoredError where objects are missing.
+    """
+    factory = _factory(
+        result, None, f"wdsearch run once more under another name, which stores the text of {result.study!r}"
+    )
+    text = recommended_text(result, training_facts(factory, configuration_of(winner(result).result)))
+    if not text:
+        raise BuildError(
+            f"study {result.study!r}: its network does not show what its training takes; see best --format yaml"
+        )
+    return text
+
+
+def _factory(result: StudyResult, source: Any, call: str) -> TrialFactory:
+    """Factory of a study's trials, from `source` or from what is stored; `call` takes what the storage cannot hold."""
+    config = restored(result, source, call)
+    return TrialFactory(config, build_data(config))
 
 
 EXAMPLE_ROWS = 2

@@ -21,8 +21,9 @@ from wdsearch.population.training import Training, TrainingCallback
 from wdsearch.search.best_model import read_weights, write_weights
 from wdsearch.search.interruption import StopRequest
 from wdsearch.search.progress import SearchProgress, Snapshot
+from wdsearch.search.training_facts import training_facts
 from wdsearch.search.worker import UNREGULARIZED, Work
-from wdsearch.storage.attributes import BASELINE, RESULT, TOKEN
+from wdsearch.storage.attributes import BASELINE, FACTS, RESULT, TOKEN
 from wdsearch.storage.optuna_tables import report, set_attribute
 from wdsearch.storage.provenance import provenance
 from wdsearch.storage.results import best_trial, counts, is_better, spent
@@ -188,7 +189,8 @@ class SearchLoop(TrainingCallback):
         settings = self.work.running[epoch.number].settings
         metrics = {name: value for name, value in flat(epoch.result).items() if math.isfinite(value)}
         own = (settings.lr, settings.strengths, settings.model)
-        return Result(epoch.end or PRUNED, epoch.age, metrics, *own, self._diagnostics(epoch.number, training))
+        end, diagnostics = epoch.end or PRUNED, self._diagnostics(epoch.number, training)
+        return Result(end, epoch.age, metrics, *own, diagnostics, epoch.best_age)
 
     def _diagnostics(self, number: int, training: Training) -> dict[str, Any]:
         """Effect of λ on a trial's weights; a network that cannot be looked at is said once, and loses nothing else."""
@@ -222,6 +224,7 @@ class SearchLoop(TrainingCallback):
 
     def _keep_best_weights(self, results: Mapping[int, Result], training: Training) -> None:
         """Store the weights of a new best trial before anything is settled, so that no crash loses them; others do the same."""
+        best: tuple[int, list[float]] | None = None
         for number, result in results.items():
             feasible = all(excess <= 0 for excess in violations(result.metrics, self.config.objective.limits).values())
             if number != UNREGULARIZED and result.is_complete and feasible:
@@ -229,6 +232,11 @@ class SearchLoop(TrainingCallback):
                 if self.best is None or is_better(objectives, self.best.values, self.study.directions):
                     with locked(self.folder / "best.pt.lock"):
                         self._replace_weights(number, objectives, training)
+                    if best is None or is_better(objectives, best[1], self.study.directions):
+                        best = number, objectives
+        if best is not None:
+            facts = training_facts(self.factory, self.work.running[best[0]].settings)
+            set_attribute(self.study, FACTS, {self._trial(best[0]): facts})
 
     def _replace_weights(self, number: int, objectives: list[float], training: Training) -> None:
         path, token = self.folder / "best.pt", self.study.user_attrs[TOKEN]

@@ -17,6 +17,8 @@ from wdsearch.search.interruption import StopRequest, stopping_by_signal
 from wdsearch.search.loop import SearchLoop
 from wdsearch.search.prepare import prepare, user_modules
 from wdsearch.search.progress import SearchProgress
+from wdsearch.search.replicate import configuration_of
+from wdsearch.search.training_facts import training_facts
 from wdsearch.search.worker import Work
 from wdsearch.storage.attributes import (
     CONCLUDED,
@@ -268,7 +270,8 @@ class Session:
             return False
         self.progress.say("drawing and writing the report")
         result = load_result(self.study, self.home)
-        store_recommendation(result)
+        if result.best is not None:
+            store_recommendation(result, training_facts(self.factory, configuration_of(result.best.result)))
         conclude(result, self.factory, tracker, self.progress, budget.trials, lambda share: self.stop.check())
         if tracker.node:
             tracker.flush()

@@ -34,3 +34,4 @@ WARM = "warm"  # of a trial: what its parameters come from
 SLOT = "slot"
 RESULT = "result"
 ERROR = "error"
+FACTS = "facts"  # of one that was the best when it ended: what the text of its training takes

@@ -1,6 +1,5 @@
 """Builds a study's trials, and finds out how their network can be trained."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,12 +23,12 @@ from wdsearch.population.user.cadence import why_unvalidated
 from wdsearch.population.user.framework import is_lightning_module
 from wdsearch.population.user.model_kinds import is_regularized_module
 from wdsearch.population.user.random_state import seeded
-from wdsearch.regularizers import regularizer_of, torch_equivalents
+from wdsearch.regularizers import torch_equivalents
 from wdsearch.study.build import build_recipe, build_task, built, check_hooks, describe_data, text_of
 from wdsearch.study.nested import instantiated, with_values
 from wdsearch.study.schema import Source, StudyConfig
-from wdsearch.study.sources import SHAPE, builder_of, is_solo, parameters_of
-from wdsearch.study.space import Configuration, baseline, possible, repetition
+from wdsearch.study.sources import builder_of, is_solo, shape_arguments
+from wdsearch.study.space import Configuration, baseline, possible, repetition, unequal
 from wdsearch.trial.batches import (
     Batch,
     BatchError,
@@ -42,6 +41,7 @@ from wdsearch.trial.batches import (
     split_batch,
 )
 from wdsearch.trial.copying import CopyError, copied
+from wdsearch.trial.dropout import with_rates_of
 from wdsearch.trial.dropout_in_use import DropoutInUse, dropout_in_use, dropout_notes, inert
 from wdsearch.trial.function_measures import scale_invariant_share
 from wdsearch.trial.loaders import augments_itself, epoch_length
@@ -142,24 +142,42 @@ class TrialFactory:
 
     def module(self, configuration: Configuration) -> RegularizedModule:
         """One trial of a network, or of a subclass of ours. Raises BuildError."""
-        own = {
+        network, own = self._initial(configuration), self._own_arguments(configuration)
+        module = network if isinstance(network, RegularizedModule) else RegularizedModule(network, **own)
+        if self.task.class_weights and type(module).loss is not RegularizedModule.loss:
+            text = f"{type(module).__name__} has a loss of its own, which would not know of them"
+            raise BuildError(f"data: class_weight weights the loss of wdsearch, but {text}; leave class_weight out")
+        return module
+
+    def network(self, configuration: Configuration) -> nn.Module:
+        """The user's own network of a trial of age 0, with the trial's rates of dropout; a user-defined module as it is.
+
+        Raises BuildError.
+        """
+        network = self.trial(configuration) if self.solo else self._initial(configuration)
+        if self.solo or isinstance(network, RegularizedModule):
+            return network
+        return with_rates_of(self.module(configuration).network, network)
+
+    def _own_arguments(self, configuration: Configuration) -> dict[str, Any]:
+        """Arguments of a trial beside its network."""
+        return {
             "strengths": configuration.strengths,
             "lr": configuration.lr,
             "recipe": self.recipe,
             "task": self.task,
             "seed": self.config.seed,
         }
+
+    def _initial(self, configuration: Configuration) -> nn.Module:
+        """The network as its author wrote it, with its initial weights; of a subclass of ours the trial. Raises BuildError."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.config.seed, "weights"))
-            network = self._network(configuration.model, own)
+            network = self._network(configuration.model, self._own_arguments(configuration))
             if any(isinstance(value, UninitializedParameter) for value in network.parameters()):
                 self._initialize(network)
         self._refuse_lightning_module(network)
-        module = network if isinstance(network, RegularizedModule) else RegularizedModule(network, **own)  # type: ignore[arg-type]
-        if self.task.class_weights and type(module).loss is not RegularizedModule.loss:
-            text = f"{type(module).__name__} has a loss of its own, which would not know of them"
-            raise BuildError(f"data: class_weight weights the loss of wdsearch, but {text}; leave class_weight out")
-        return module
+        return network
 
     def _refuse_lightning_module(self, network: nn.Module) -> None:
         """Raise BuildError for a LightningModule that comes from a function which does not say so."""
@@ -179,7 +197,7 @@ class TrialFactory:
 
     def _initialize(self, network: nn.Module) -> None:
         """Let lazy layers see a batch, by which they choose their sizes."""
-        batch = self._batch()
+        batch = self.batch()
         try:
             inputs = fitting(split_batch(batch)[0], network.forward)
             with torch.no_grad():
@@ -202,7 +220,7 @@ class TrialFactory:
         init_args, folder = (model.init_args, model.folder) if isinstance(model, Source) else ({}, None)
         whole = with_values(init_args, arguments) if self.solo else init_args | dict(arguments)
         more = own if is_regularized_module(builder) else {}
-        known = self._shape(builder) | instantiated(builder, whole, folder) | dict(more)
+        known = shape_arguments(builder, self.data) | instantiated(builder, whole, folder) | dict(more)
         return built("model", self._name(), builder, known, nn.Module)
 
     # -- fused or one after another ------------------------------------------------------------------------------
@@ -220,7 +238,7 @@ class TrialFactory:
         return self._reasons[key]
 
     def _try(self, arguments: Mapping[str, Any]) -> str | None:
-        tried, whole = self.module(self._unequal(arguments)[0]), self._batch()
+        tried, whole = self.module(unequal(self.config, arguments)[0]), self.batch()
         batch, most = first_rows(whole, PROBED_ROWS), PROBED_ROWS
         self._is_double = any(value.dtype == torch.float64 for value in tried.parameters())
         try:
@@ -232,7 +250,7 @@ class TrialFactory:
             except Exception as error:
                 raise BuildError(_failure(error, whole)) from error
         slow = slow_when_fused(tried, batch, rows_of(whole), device_of(self.config.trainer.accelerator))
-        modules = [self.module(unequal) for unequal in self._unequal(arguments)]
+        modules = [self.module(one) for one in unequal(self.config, arguments)]
         return slow or why_alone(modules, *self._probed_batches(most))
 
     def _probed_batches(self, most: int) -> list[Batch]:
@@ -252,7 +270,7 @@ class TrialFactory:
 
     def _dropout_in(self, module: RegularizedModule) -> DropoutInUse | None:
         try:
-            return dropout_in_use(module, self._batch())
+            return dropout_in_use(module, self.batch())
         except Exception:  # a network that cannot be called so is searched all the same
             return None
 
@@ -281,9 +299,9 @@ class TrialFactory:
         """Sentences on a loss of the network's own, and on a last batch of one row."""
         if self.solo:
             return []
-        notes = [lone_row_note(lambda: self.module(baseline(self.config)), self.data.train_dataloader(), self._batch)]
+        notes = [lone_row_note(lambda: self.module(baseline(self.config)), self.data.train_dataloader(), self.batch)]
         with suppress(Exception):  # a network that cannot be called with its targets is trained all the same
-            notes.append(own_loss_note(self.module(baseline(self.config)), self._batch()))
+            notes.append(own_loss_note(self.module(baseline(self.config)), self.batch()))
         return list(filter(None, notes))
 
     @property
@@ -295,21 +313,11 @@ class TrialFactory:
         """Share of the baseline's decayed weights whose scale norm layers take out; 0 where that cannot be tried."""
         with suppress(Exception):  # a network that cannot be called so is searched all the same
             if not self.solo:
-                return scale_invariant_share(self.module(baseline(self.config)), first_rows(self._batch(), PROBED_ROWS))
+                return scale_invariant_share(self.module(baseline(self.config)), first_rows(self.batch(), PROBED_ROWS))
         return 0.0
 
-    def _unequal(self, arguments: Mapping[str, Any]) -> list[Configuration]:
-        """Three trials that share no strength."""
-        neutral = baseline(self.config)
-        configurations = []
-        for share in (0.0, 0.5, 1.0):
-            known = {key: regularizer for key in neutral.strengths if (regularizer := regularizer_of(key))}
-            usual = {key: regularizer.usual.at(share) for key, regularizer in known.items()}
-            whole = {key: round(value) if known[key].integer else value for key, value in usual.items()}
-            configurations.append(Configuration(neutral.lr, whole, dict(arguments)))
-        return configurations
-
-    def _batch(self) -> Batch:
+    def batch(self) -> Batch:
+        """First training batch, as a network gets it when it is tried."""
         return self._as_trained(next(iter(self.data.train_dataloader())))
 
     def _as_trained(self, batch: Batch) -> Batch:
@@ -317,16 +325,6 @@ class TrialFactory:
         if not str(self.config.trainer.precision).startswith("64"):
             return batch
         return changed(batch, lambda x: x.float() if x.dtype == torch.float64 else x)
-
-    def _shape(self, builder: Callable[..., nn.Module]) -> dict[str, Any]:
-        """Arguments that the builder takes from the data; those with defaults only if the data say them."""
-        parameters = parameters_of(builder)
-        needed = [name for name in SHAPE if name in parameters and parameters[name].default is inspect.Parameter.empty]
-        names = [name for name in SHAPE if name in parameters and (name in needed or hasattr(self.data, name))]
-        try:
-            return {name: getattr(self.data, name) for name in names}
-        except AttributeError as error:
-            raise BuildError(f"model: it takes {' and '.join(needed)} from the data, but {text_of(error)}") from error
 
     def params(self, configuration: Configuration) -> dict[str, float | int | str]:
         """Parameters by which people know a trial: strengths and rate, with log10 where it exists, timescale, torch's words."""

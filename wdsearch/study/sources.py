@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from wdsearch.datasets import DATASETS
+from wdsearch.errors import BuildError
 from wdsearch.messages import nearest, shown_value
 from wdsearch.models import MODELS
 from wdsearch.population.user.framework import is_data_module, lightning_base
@@ -261,3 +262,21 @@ def _check(key: str, source: Source, table: Mapping[str, Any]) -> Faults:
         for name, value in source.init_args.items() if source.name else ():
             if kind := misfit(builder, name, value):
                 yield (key, "init_args", name), f"{key}.init_args.{name} is {shown_value(value)}; allowed is {kind}"
+
+
+def shape_arguments(builder: Callable[..., Any], data: Any) -> dict[str, Any]:
+    """Arguments that a network's builder takes from the data; those with defaults only if the data say them. Raises BuildError.
+
+    >>> from types import SimpleNamespace
+    >>> shape_arguments(lambda inputs, outputs, width=8: None, SimpleNamespace(inputs=64, outputs=10))
+    {'inputs': 64, 'outputs': 10}
+    """
+    parameters = parameters_of(builder)
+    needed = [name for name in SHAPE if name in parameters and parameters[name].default is inspect.Parameter.empty]
+    names = [name for name in SHAPE if name in parameters and (name in needed or hasattr(data, name))]
+    try:
+        return {name: getattr(data, name) for name in names}
+    except AttributeError as error:
+        raise BuildError(
+            f"model: it takes {' and '.join(needed)} from the data, but {type(error).__name__}: {error}"
+        ) from error

@@ -194,6 +194,23 @@ def baseline(config: StudyConfig) -> Configuration:
     return Configuration(float(rate.value if rate and rate.form == "fixed" else config.optimizer.lr), strengths, model)
 
 
+def unequal(config: StudyConfig, arguments: Mapping[str, Any]) -> list[Configuration]:
+    """Three configurations of one network that share no strength.
+
+    >>> from wdsearch.study.load import load_study
+    >>> [one.strengths["dropout"] for one in unequal(load_study("studies/mnist1d.yaml"), {})]
+    [0.0, 0.3, 0.6]
+    """
+    neutral_one = baseline(config)
+    known = {key: regularizer for key in neutral_one.strengths if (regularizer := regularizer_of(key))}
+    configurations = []
+    for share in (0.0, 0.5, 1.0):
+        usual = {key: regularizer.usual.at(share) for key, regularizer in known.items()}
+        whole = {key: round(value) if known[key].integer else value for key, value in usual.items()}
+        configurations.append(Configuration(neutral_one.lr, whole, dict(arguments)))
+    return configurations
+
+
 def _unsearched(model: Any, name: str, dimension: Dimension) -> Any:
     """An argument's fixed value, else what the network gets by itself, else the middle of what is searched."""
     if dimension.form == "fixed":

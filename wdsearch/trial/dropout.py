@@ -285,3 +285,21 @@ def replace_dropout(network: nn.Module, noise: NoiseStream) -> nn.Module:
         elif isinstance(layer, Dropout):  # of a network that has been in another trial
             layer.noise = noise
     return network
+
+
+def with_rates_of(trial: nn.Module, network: nn.Module) -> nn.Module:
+    """The network, its layers of torch with the rates that those of a trial's network of the same build have.
+
+    >>> trial = replace_dropout(nn.Sequential(nn.Dropout(0.25)), NoiseStream(0, "dropout"))
+    >>> with_rates_of(trial, nn.Sequential(nn.Dropout(0.0)))
+    Sequential(
+      (0): Dropout(p=0.25, inplace=False)
+    )
+    """
+    layers: dict[str, Any] = dict(network.named_modules())
+    for name, layer in trial.named_modules():
+        if isinstance(layer, MultiheadAttention):
+            layers[name].dropout = float(layer.attention_dropout.rate)
+        elif isinstance(layer, Dropout) and name in layers:
+            layers[name].p = float(layer.rate)
+    return network

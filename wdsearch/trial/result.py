@@ -55,6 +55,7 @@ class Result:
 
     `metrics` has `train_loss`, `val_loss`, `gap` and the same for the metric; `epochs` is its age in epochs at the end,
     `end` the reason for its end: finished, stopped early, pruned or diverged. `diagnostics` is its Diagnosis as a dict.
+    `best_epoch` is the epoch, counted from 1, whose weights early stopping kept; 0 if it is off.
     """
 
     end: str
@@ -64,6 +65,7 @@ class Result:
     strengths: dict[str, float]
     model: dict[str, Any]
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    best_epoch: int = 0
 
     @property
     def diagnosis(self) -> Diagnosis:

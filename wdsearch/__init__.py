@@ -54,7 +54,7 @@ _HOMES = {
     "load_result": "storage.results",
     "recommendation": "storage.recommendation",
     "run": "search.run",
-    "Task": "tasks",
+    "Task": "tasks.task",
 }
 __all__ = [*_HOMES]
 

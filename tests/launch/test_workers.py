@@ -176,7 +176,7 @@ def test_an_engine_that_does_not_answer_keeps_no_other_from_ending(tmp_path: Pat
     [
         (["--on", "slrum"], ["there is no engine 'slrum'; did you mean slurm?"]),
         (["-o", "thread=2"], ["local has no option 'thread'; did you mean threads?"]),
-        (["-o", "threads=many"], ["threads is 'many'", "integer"]),
+        (["-o", "threads=many"], ["threads is 'many'", "whole number"]),
         (["-o", "threads"], ["-o threads: this is not NAME=VALUE"]),
         (["--on", "slurm"], ["is a file of one machine", "postgresql://", "$MLFLOW_TRACKING_URI is not set"]),
     ],

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import wdsearch
 from wdsearch.population.fusibility import why_alone
-from wdsearch.trial.batches import converted
+from wdsearch.trial.batches import changed
 from wdsearch.trial.module import RegularizedModule
 
 
@@ -78,7 +78,7 @@ def test_trials_on_graphs_are_fused_and_equal_each_alone(dtype: torch.dtype) -> 
 
 def test_a_graph_is_converted_as_a_copy() -> None:
     graph = Graph(0)
-    (twin, kept), name = converted([graph, torch.ones(2)], lambda x: x.double()), "x"
+    (twin, kept), name = changed([graph, torch.ones(2)], lambda x: x.double()), "x"
     assert (getattr(twin, name).dtype, kept.dtype) == (torch.float64, torch.float64)
     assert graph.x.dtype == torch.float32
 

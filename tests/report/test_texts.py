@@ -45,7 +45,7 @@ def test_chinese_is_chinese() -> None:
     # names of keys and numbers alone
     assert set(named) <= {
         "list.join", "answer.setting", "series.dropout", "mark.one_se", "curve.strength", "unit.share", "answer.rate",
-        "metric.val_r2", "title.claim", "series.on", "unit.log",
+        "metric.val_r2", "title.claim", "series.on", "unit.log", "range",
     }  # fmt: skip
 
 

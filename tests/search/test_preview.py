@@ -80,9 +80,11 @@ def test_the_overview_names_every_part_of_the_study() -> None:
         assert part in text, text
 
 
-def test_a_timescale_that_erases_the_weights_is_a_fault_before_training() -> None:
-    with pytest.raises(StudyFileError, match=r"weight_decay\.timescale begins at 0\.01.*must be above 0\.0909"):
-        previewed(space={"weight_decay": {"timescale": [0.01, 10]}})
+def test_timescales_that_erase_the_weights_are_cut_before_training_or_refused() -> None:
+    shown = previewed(space={"weight_decay": {"timescale": [0.01, 10]}})
+    assert any("searched from 0.0918 to 10" in text for text in shown.warnings)
+    with pytest.raises(StudyFileError, match=r"weight_decay\.timescale runs from 0\.01 to 0\.05.*reach beyond 0\.0918"):
+        previewed(space={"weight_decay": {"timescale": [0.01, 0.05]}})
 
 
 # -- what users bring ----------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ FAULTS = {
     15: "budget.trials is 'many'; allowed is a whole number",
     16: "search.pruner is 'halvin'; did you mean halving?",
     17: "trainer.threads is 'lots'; allowed is 'auto' or a whole number",
-    18: "metric is 'acuracy'; allowed is 'accuracy', 'balanced_accuracy' or 'r2'; did you mean accuracy?",
+    18: "metric is 'acuracy'; allowed is 'accuracy', 'balanced_accuracy', 'r2', 'rmse' or 'mae'; did you mean accuracy?",
     19: "tracking is 'mlflw'; did you mean mlflow?",
     21: "schedule.cron is '0 25 * * 1'; allowed is another hour",
     22: "schedule.on is 'slrm'; did you mean slurm?",

@@ -91,14 +91,14 @@ def _tuned_baseline(result: StudyResult, goal: str, words: Texts) -> str:
     """The best unregularized trial beside the baseline, which has the study's own rate; empty if no rate was searched."""
     if "lr" not in result.config.get("space", {}):
         return ""
-    trial = best_unregularized(result)
+    trial = _best_unregularized(result)
     if trial is None:
         return words("answer.untuned")
     value, lr = shown_number(trial.values[0]), shown_number(trial.result.lr)
     return words("answer.tuned", number=trial.number, lr=lr, goal=words.metric(goal), value=value)
 
 
-def best_unregularized(result: StudyResult) -> TrialRecord | None:
+def _best_unregularized(result: StudyResult) -> TrialRecord | None:
     """The best complete trial all of whose strengths are neutral: a baseline at a rate that was searched."""
     trials = [
         trial

@@ -10,7 +10,11 @@ from wdsearch.regularizers import REGULARIZERS, Regularizer
 
 
 def constant(key: str) -> str:
-    """Name in the text of a regularizer's strength."""
+    """Name in the text of a regularizer's strength.
+
+    >>> constant("weight_decay")
+    'WEIGHT_DECAY'
+    """
     return key.upper()
 
 

@@ -183,7 +183,7 @@ def test_own_objects_stand_for_import_paths(tmp_path: Path) -> None:
 def test_when_no_trial_can_be_built_the_error_says_why(tmp_path: Path) -> None:
     def broken(**_: object) -> torch.nn.Module:
         calls.append(1)
-        # to check the study, for its dropout, for a loss of its own, four to try the network, for norm layers, to estimate memory, the baseline
+        # to check the study, for its dropout, its own loss, four to try the network, for norm layers, for memory, the baseline
         if len(calls) > 10:
             raise RuntimeError("no such layer")
         return torch.nn.Linear(64, 10)

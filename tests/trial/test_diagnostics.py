@@ -274,8 +274,8 @@ def test_complexity_is_that_of_the_function_not_of_its_scale() -> None:
     )
     batch = (torch.randn(64, 6), torch.randint(3, (64,)))
     network(batch[0])  # running statistics
-    before = diagnosed(network.eval(), batch)
-    outputs = network(batch[0]).detach()
+    outputs = network.eval()(batch[0]).detach()
+    before = diagnosed(network, batch)
     own = outputs.gather(1, batch[1][:, None])[:, 0]
     others = outputs.masked_fill(nn.functional.one_hot(batch[1], 3).bool(), -INF).amax(1)
     margin = float((own - others)[own > others].median())

@@ -106,13 +106,13 @@ def test_plot_draws_any_strength(folder: Path) -> None:
 
 
 def test_explain_prints_a_verdict_for_every_claim_and_the_same_for_programs(folder: Path) -> None:
-    done = wdsearch("explain", "tiny", folder=folder)
+    done = wdsearch("explain", "tiny", "--seeds", "5", folder=folder)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     text = " ".join(done.stdout.replace("│", " ").split())
-    assert "tiny: what weight_decay did, 10 fresh seeds × 3 epochs" in text
+    assert "tiny: what weight_decay did, 5 fresh seeds × 3 epochs" in text
     assert sum(text.count(word) for word in ("supported", "contradicted", "no effect:", "undetermined")) == 9
     assert "wdsearch report tiny" in text
-    found = json.loads(wdsearch("explain", "tiny", "--json", folder=folder).stdout)
+    found = json.loads(wdsearch("explain", "tiny", "--json", "--seeds", "5", folder=folder).stdout)
     assert len(found["claims"]) == 9
     for verdict in ("supported", "contradicted", "undetermined"):
         assert text.count(verdict) == sum(claim["verdict"] == verdict for claim in found["claims"])

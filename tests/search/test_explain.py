@@ -45,6 +45,7 @@ STUDY = {
     "budget": {"trials": 3, "epochs": 3},
     "trainer": {"accelerator": "cpu"},
 }
+SEEDS = 6
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def explained(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Explanation]:
     """The same, explained."""
     folder = copied(searched, tmp_path_factory.mktemp("explained"))
-    return folder, wdsearch.explain("small", home=folder, progress=False)
+    return folder, wdsearch.explain("small", home=folder, seeds=SEEDS, progress=False)
 
 
 def copied(home: Path, place: Path) -> Path:
@@ -91,7 +92,7 @@ def test_each_arm_varies_its_own_strengths_alone_and_every_cell_has_every_seed(
     for arm, count in {"weight_decay": 11, "l1": 7, "dropout": 16}.items():
         cells = {repr(sorted(one.strengths.items())) for one in explanation.outcomes if one.arm == arm}
         assert len(cells) == count
-        assert sum(one.arm == arm for one in explanation.outcomes) == count * 10
+        assert sum(one.arm == arm for one in explanation.outcomes) == count * SEEDS
     decays = {one.strengths["weight_decay"] for one in explanation.outcomes if one.arm == "weight_decay"}
     assert 0.0 in decays
     assert claim(explanation, "gap").evidence["reference"] in decays
@@ -144,11 +145,11 @@ def test_a_second_call_trains_nothing_and_more_seeds_train_only_those(
         return replicate(config, data, configurations, seed, watch)
 
     monkeypatch.setattr(explaining, "replicate", counted)
-    assert wdsearch.explain("small", home=folder, progress=False).as_dict() == explanation.as_dict()
+    assert wdsearch.explain("small", home=folder, seeds=SEEDS, progress=False).as_dict() == explanation.as_dict()
     assert trained == []
-    more = wdsearch.explain("small", home=folder, seeds=11, progress=False)
-    assert trained == [10]
-    assert [one for one in more.outcomes if one.seed < 10] == list(explanation.outcomes)
+    more = wdsearch.explain("small", home=folder, seeds=SEEDS + 1, progress=False)
+    assert trained == [SEEDS]
+    assert [one for one in more.outcomes if one.seed < SEEDS] == list(explanation.outcomes)
 
 
 @pytest.mark.slow
@@ -158,7 +159,8 @@ def test_killed_it_goes_on_with_the_same_outcomes(
     """Ctrl-C in the middle, then SIGKILL, then to the end: as if nothing had happened."""
     home = copied(searched, tmp_path / "wdsearch")  # where the tests keep studies
     # not beside the home, whose name is the package's: Python would look for it there
-    command, place = [sys.executable, "-m", "wdsearch.cli", "explain", "small", "--json"], tmp_path / "elsewhere"
+    command = [sys.executable, "-m", "wdsearch.cli", "explain", "small", "--json", "--seeds", str(SEEDS)]
+    place = tmp_path / "elsewhere"
     place.mkdir()
     codes = []
     for number, seeds in ((signal.SIGINT, 1), (signal.SIGKILL, 2)):
@@ -292,6 +294,7 @@ def loss_of(model: Ridge | Lasso, known: dict[str, np.ndarray], part: str) -> fl
     return float(np.mean((model.predict(known[f"x {part}"]).reshape(-1, 1) - known[f"y {part}"]) ** 2))
 
 
+@pytest.mark.slow
 def test_along_l2_norm_and_losses_are_those_of_ridge(ridge: tuple[Explanation, dict[str, np.ndarray]]) -> None:
     """scikit-learn's Ridge(alpha = nλ), at every λ > 0 of the grid that has converged, to 0.1 %."""
     explanation, known = ridge
@@ -306,6 +309,7 @@ def test_along_l2_norm_and_losses_are_those_of_ridge(ridge: tuple[Explanation, d
     assert compared == 11 * 10
 
 
+@pytest.mark.slow
 def test_the_claims_say_of_a_linear_model_what_ridge_and_lasso_say(
     ridge: tuple[Explanation, dict[str, np.ndarray]],
 ) -> None:

@@ -138,7 +138,11 @@ def test_a_network_that_is_called_in_a_way_of_its_own_is_not_exported(tmp_path: 
 
 @pytest.mark.parametrize(
     ("name", "called_with"),
-    [("files", "image"), ("square matrix", "2 arguments"), ("graphs as a whole", None)],
+    [
+        pytest.param("files", "image", marks=pytest.mark.slow),
+        ("square matrix", "2 arguments"),
+        ("graphs as a whole", None),
+    ],
 )
 def test_a_network_of_other_inputs_than_a_tensor_is_kept_without_a_warning(
     name: str, called_with: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -200,6 +200,7 @@ def test_a_finished_study_is_left_alone_and_goes_on_with_a_larger_budget(project
     assert (status["state"], status["spent"], status["undelivered"]) == ("done", TRIALS + 2, 0)
 
 
+@pytest.mark.parametrize("storage", [SQLITE], indirect=True)
 def test_what_was_explained_is_trained_again_for_the_measures_that_it_lacks(project: Project) -> None:
     """Version 0.1 did not measure what some claims are judged by now; the same configurations end as they did."""
     study = wdsearch.load_result("sgd").optuna_study

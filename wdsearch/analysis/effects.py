@@ -1,7 +1,7 @@
 """Effects over a handful of seeds: means of paired differences, their t-intervals and p-values; pure functions of numbers.
 
-Student's t, not the bootstrap: of five normal values a percentile bootstrap is in effect a sign test and covers 83 %, an
-expanded one 93, the t-interval 95 (10,000 samples each; of t₃ numbers 96, of exponential ones 87).
+Student's t, not the bootstrap, which of five values is in effect a sign test. Of five normal, t₃ and exponential values the
+95 % interval covers 95.0, 96.2 and 88.3 %, of ten 95.2, 96.1 and 89.8 % (20,000 samples each).
 """
 
 import math

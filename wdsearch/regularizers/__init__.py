@@ -84,8 +84,8 @@ def checked(key: str, value: float, task: Task) -> Regularizer:
 def torch_equivalents(strengths: Mapping[str, float], optimizer: TorchWords) -> dict[str, str]:
     """Equivalent in torch of each strength that acts, with a note where torch's value is not equivalent.
 
-    >>> from wdsearch.optimizers import OPTIMIZERS
-    >>> torch_equivalents({"weight_decay": 0.1, "dropout": 0.0}, OPTIMIZERS["adamw"].words)
+    >>> from wdsearch.optimizers import DEFAULT, OPTIMIZERS
+    >>> torch_equivalents({"weight_decay": 0.1, "dropout": 0.0}, OPTIMIZERS[DEFAULT].words)
     {'weight_decay': 'torch.optim.AdamW(weight_decay=0.1) on the decayed parameters, 0 on the others'}
     """
     acting = {key: value for key, value in strengths.items() if value != neutral(key)}

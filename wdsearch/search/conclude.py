@@ -21,6 +21,9 @@ from wdsearch.tracking.description import study_description
 from wdsearch.tracking.report import log_report
 from wdsearch.tracking.tracker import DESCRIPTION, Tracker
 
+MODEL_FOLDER = "model"
+"""Folder of a run in which the best network lies."""
+
 
 def conclude(
     result: StudyResult, factory: TrialFactory, tracker: Tracker, progress: SearchProgress, step: int, watch: Watch
@@ -123,7 +126,3 @@ def _model(
         tracker.log_artifact(path, MODEL_FOLDER)
     text = f"the best network is kept as {export.path.name} and {result.weights.name}, and not registered"
     progress.note(f"{text}: a registered model is called with a single tensor, and this one with {export.arguments}")
-
-
-MODEL_FOLDER = "model"
-"""Folder of a run in which the best network lies."""

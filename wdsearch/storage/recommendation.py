@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from wdsearch.groups import group_key, group_name, split_key
-from wdsearch.storage.attributes import FACTS, INERT, RECOMMENDATION, TARGET
+from wdsearch.storage.attributes import FACTS, INERT, RATE_SUM, RECOMMENDATION, TARGET
 from wdsearch.storage.results import StudyResult, winner
 from wdsearch.trial.result import Result
 
@@ -70,7 +70,7 @@ def _computed(result: StudyResult, facts: Mapping[str, Any]) -> dict[str, Any]:
     if not result.metric:
         rate = {"lr": best.result.lr} if "lr" in result.config["space"] else {}
         return head | {"init_args": rate | best.result.strengths | best.result.model}
-    settings = head | _settings(result, best.result, facts)
+    settings = head | _settings(result, best.result)
     return dict(json.loads(json.dumps(settings)))  # as the storage returns them, without tuples
 
 
@@ -83,7 +83,7 @@ def _length(result: StudyResult, best: Result, facts: Mapping[str, Any]) -> dict
     return length | known | ({"steps": planned * known["steps_per_epoch"]} if "steps_per_epoch" in known else {})
 
 
-def _settings(result: StudyResult, best: Result, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(result: StudyResult, best: Result) -> dict[str, Any]:
     """Optimizer, strengths and network of a trial of a network, each with what to pass to torch."""
     from wdsearch.optimizers import OPTIMIZERS
     from wdsearch.regularizers import torch_equivalents
@@ -92,7 +92,7 @@ def _settings(result: StudyResult, best: Result, facts: Mapping[str, Any]) -> di
     record = OPTIMIZERS[optimizer["name"]]
     options = {name: optimizer[name] for name in record.options}
     effective = {key: value for key, value in best.strengths.items() if key not in inert}
-    acting, timescales = _acting(effective), _timescales(optimizer, effective, best.lr, result, facts)
+    acting, timescales = _acting(effective), _timescales(effective, best.lr, result)
     return {
         "optimizer": optimizer,
         "strengths": acting,
@@ -123,21 +123,13 @@ def _acting(strengths: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in strengths.items() if value != neutral(key)}
 
 
-def _timescales(
-    optimizer: Mapping[str, Any],
-    strengths: Mapping[str, float],
-    lr: float,
-    result: StudyResult,
-    facts: Mapping[str, Any],
-) -> dict[str, float]:
+def _timescales(strengths: Mapping[str, float], lr: float, result: StudyResult) -> dict[str, float]:
     """Time in training lengths in which decay alone shrinks a weight by e, by the key of each decoupled decay."""
     from wdsearch.regularizers import REGULARIZERS
-    from wdsearch.trial.recipe import Recipe
 
-    steps = result.config.get("budget", {}).get("epochs", 0) * facts.get("steps_per_epoch", 0)
-    recipe = Recipe(optimizer["name"], optimizer["schedule"], optimizer["warmup"])
+    rate_sum = result.optuna_study.user_attrs.get(RATE_SUM, 0.0)
     decays = {key: value for key, value in _acting(strengths).items() if REGULARIZERS[split_key(key)[0]].decay}
-    return {key: 1.0 / (lr * sum(recipe.factors(steps)) * value) for key, value in decays.items()} if steps else {}
+    return {key: 1.0 / (lr * rate_sum * value) for key, value in decays.items()} if rate_sum else {}
 
 
 def _groups(space: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,8 @@ def training_text(training: Training) -> str:
     """Python text that builds the optimizer and its schedule, and trains a network by them.
 
     >>> facts = {"decayed": ["weight"], "members": {"weight_decay": ["weight"]}, "steps_per_epoch": 10}
-    >>> text = training_text(Training("a: trial 3", 0, {"name": "adamw", "lr": 0.1}, {"weight_decay": 0.5}, {}, 4, 32, facts))
+    >>> optimizer, strengths = {"name": "radam", "lr": 0.1}, {"weight_decay": 0.5}
+    >>> text = training_text(Training("a: trial 3", 0, optimizer, strengths, {}, 4, 32, facts))
     >>> names = {}
     >>> exec(text, names)
     >>> import torch

@@ -6,9 +6,18 @@ from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Int
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
 from wdsearch.noise import derive_seed, seed_generators
 from wdsearch.trial.batches import rows_of
@@ -99,6 +108,8 @@ def _seed(seed: int, epoch: int, index: int) -> None:
 def train_eval_loader(data: L.LightningDataModule) -> Any:
     """Training rows in a fixed order, for the gap: the data's own, or a random subset as large as the validation set.
 
+    Only rows that the training loader draws count: a sampler may tell training rows from others of the same data set.
+
     Of a stream, in which no row can be chosen, they are whole batches at equal distances in its first epoch, which are kept.
 
     >>> class Data(L.LightningDataModule):
@@ -116,14 +127,27 @@ def train_eval_loader(data: L.LightningDataModule) -> Any:
     if not isinstance(train, DataLoader) or isinstance(rows, IterableDataset) or not isinstance(rows, Sized):
         return _of_stream(data, validation)
     most = len(getattr(validation, "dataset", ())) or MOST_EVALUATED
-    generator = torch.Generator().manual_seed(derive_seed("train_eval"))
-    chosen = torch.randperm(len(rows), generator=generator)[: min(most, MOST_EVALUATED)]
+    generator, drawn = torch.Generator().manual_seed(derive_seed("train_eval")), _drawn(train)
+    chosen = drawn[torch.randperm(len(drawn), generator=generator)[: min(most, MOST_EVALUATED)]]
     size = getattr(validation, "batch_size", None) or 512
     fixed = _Fixed(rows)
     if _takes_batches(train):
         return DataLoader(fixed, sampler=list(chosen.split(size)), batch_size=None)
     subset: Subset[Any] = Subset(fixed, chosen.tolist())
     return DataLoader(subset, batch_size=size, collate_fn=train.collate_fn, num_workers=train.num_workers)
+
+
+def _drawn(loader: DataLoader) -> Int[Tensor, " rows"]:
+    """Numbers of the rows that a loader draws in its first epoch, each once and ascending: a sampler may leave out others."""
+    rows = torch.arange(len(loader.dataset))  # type: ignore[arg-type]
+    sampler = loader.sampler
+    shuffles = isinstance(sampler, RandomSampler) and not sampler.replacement and sampler.num_samples >= len(rows)
+    if type(loader.batch_sampler) is BatchSampler and (shuffles or isinstance(sampler, SequentialSampler)):
+        return rows
+    _seed(0, 0, 0)
+    batches = islice(loader.batch_sampler or sampler, len(loader))
+    numbers = [torch.as_tensor(batch).reshape(-1) for batch in batches]
+    return torch.cat(numbers).unique() if numbers else rows
 
 
 def _of_stream(data: L.LightningDataModule, validation: Any) -> DataLoader:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wdsearch.datasets import TableData
 from wdsearch.datasets.files import read_frame
 from wdsearch.datasets.tables.reading import Reading
 from wdsearch.datasets.tables.rules import Roles
@@ -313,3 +314,13 @@ def test_what_has_no_end_is_refused(tmp_path: Path) -> None:
     for path, kind in {"/dev/zero": "a device", tmp_path: "a folder"}.items():
         with pytest.raises(DataError, match=f"it is {kind}, not a file; save the table to a file"):
             read_frame(Path(path))
+
+
+def test_plus_and_minus_are_classes_and_a_dash_beside_numbers_is_a_gap(tmp_path: Path) -> None:
+    rows = [f"{index / 10},{'+-'[index % 2]},{'-' if index % 9 == 0 else index}" for index in range(60)]
+    (tmp_path / "signs.csv").write_text("a,sign,b\n" + "\n".join(rows))
+    data = TableData(tmp_path / "signs.csv", "sign")
+    data.setup()
+    assert data.classes == ("+", "-")
+    assert sum(len(part) for part in data.parts.values()) == 60
+    assert data.inputs == 3, "two numbers, and where the second is missing"

@@ -27,17 +27,12 @@ GAPS = frozenset(
         "-1.#ind",
         "1.#qnan",
         "-1.#qnan",
-        "-",
-        "--",
-        "---",
-        "–",
-        "—",
         "?",
         ".",
     ]
 )
 """Texts of missing values, in small letters."""
-WORDS = frozenset(["na", "none"])
+WORDS = frozenset(["na", "none", "-", "--", "---", "–", "—"])
 """Texts, in small letters, of missing values beside numbers, and of missing values or of a value beside other texts."""
 MOST_TEXTS = 10_000
 """Most different texts of a column that are counted."""
